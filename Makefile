@@ -1,0 +1,62 @@
+# Every target makes .venv by itself when it is missing or when the pinned packages changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+PORT ?= 5092
+SWANLOG ?= swanlog
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow fuzz browser bench bench-setup dashboard lint format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+
+setup: $(STAMP) ## Make .venv and install everything into it
+
+# sam2 wants torch at build time and would compile a CUDA extension that training does not use, so
+# it is built without isolation, after torch, and without torchvision, which training does not import.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps sam2==1.1.0
+	touch $@
+
+train: setup ## Train the default run, or e.g. make train ARGS="data=vos_folder data.root=DIR"
+	$(BIN)/python train.py visualizations.enabled=true $(ARGS)
+
+test: setup ## Run the test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: setup ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 1200 $(ARGS)
+
+fuzz: setup ## Run the property tests in their long form
+	$(BIN)/python -m pytest -m fuzz --timeout 1200 $(ARGS)
+
+browser: setup ## Look at the dashboard in headless Chromium (installs chromium when run as root)
+	command -v chromium >/dev/null || { [ "$$(id -u)" != 0 ] || { apt-get update -qq; apt-get install -y -qq chromium chromium-driver; }; } || true
+	$(BIN)/python -m pip install --quiet -c constraints.txt selenium
+	$(BIN)/python -m pytest -m browser --timeout 600 $(ARGS)
+
+bench-setup: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]' || echo "peers not installed: their rows are skipped"
+
+bench: bench-setup ## Measure what the visualisation costs; writes outputs/bench.json
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+dashboard: setup ## Serve the local SwanLab dashboard on 127.0.0.1:$(PORT)
+	$(BIN)/swanlab watch $(SWANLOG) -h 127.0.0.1 -p $(PORT)
+
+lint: setup ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## Fix style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""SAM 2 video fine-tuning with training visualisations."""

@@ -1,0 +1,618 @@
+"""The typed configuration: one dataclass per section, checked when it is built.
+
+Hydra composes ``configs/`` on top of these dataclasses, so a key that does not exist or a value of
+the wrong type fails at composition. `to_config` then turns the result into plain dataclasses, which
+runs every ``__post_init__``: a value that makes no sense is refused with the name of its field, the
+value found and what is allowed. Nothing behind `train.py` ever sees a ``DictConfig``.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, List, Optional, get_args, get_origin  # noqa: UP035 (OmegaConf reads List)
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
+DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
+LOGGERS = ("swanlab", "wandb", "tensorboard", "csv")
+ARCHITECTURES = (
+    "tiny",
+    "sam2.1_hiera_tiny",
+    "sam2.1_hiera_small",
+    "sam2.1_hiera_base_plus",
+    "sam2.1_hiera_large",
+)
+TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
+
+
+def _require(ok: bool, name: str, value: Any, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
+
+
+@dataclass
+class ModelConfig:
+    """The SAM 2 that is trained.
+
+    Attributes:
+        architecture: ``tiny`` (1.5 M parameters, learns the synthetic task in minutes) or the name
+            of a released model, built from the YAML inside the ``sam2`` package.
+        checkpoint_path: Released or exported weights (a ``.pt`` file with a ``model`` entry); None
+            starts from random weights.
+        image_size: Side in pixels of the square frames given to the model, a multiple of 32.
+        prompt_type: ``point``, ``bbox``, ``mask``, or ``mixed`` (drawn at random per batch with the
+            probabilities of official training: mask 0.5, point 0.25, box 0.25).
+        num_correction_points: Correction clicks per corrected frame (point and box prompts only).
+        num_frames_to_correct: At most so many frames receive clicks in training.
+        num_init_cond_frames: At most so many frames are prompted from the start in training.
+        trainable_modules: None or ``all``: everything is trained; a preset (``memory``,
+            ``decoder_memory``, ``all_but_image_encoder``), or a list of SAM 2 module names: every
+            parameter outside them is frozen.
+        activation_checkpointing: Recompute the image encoder's activations in the backward pass:
+            less memory, about a third more time in the encoder.
+        compile_image_encoder: Run the image encoder through ``torch.compile``.
+    """
+
+    architecture: str = "tiny"
+    checkpoint_path: Optional[str] = None
+    image_size: int = 128
+    prompt_type: str = "mask"
+    num_correction_points: int = 7
+    num_frames_to_correct: int = 1
+    num_init_cond_frames: int = 1
+    trainable_modules: Any = None
+    activation_checkpointing: bool = False
+    compile_image_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choice("model.architecture", self.architecture, ARCHITECTURES)
+        _require_choice("model.prompt_type", self.prompt_type, PROMPT_TYPES)
+        _require(
+            self.image_size >= 64 and self.image_size % 32 == 0,
+            "model.image_size",
+            self.image_size,
+            "a multiple of 32, at least 64",
+        )
+        for name in ("num_correction_points", "num_frames_to_correct", "num_init_cond_frames"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        _require(
+            self.num_frames_to_correct >= self.num_init_cond_frames,
+            "model.num_frames_to_correct",
+            self.num_frames_to_correct,
+            f"at least model.num_init_cond_frames ({self.num_init_cond_frames})",
+        )
+        modules = self.trainable_modules
+        if isinstance(modules, str):
+            self.trainable_modules = [modules]
+        elif modules is not None:
+            _require(
+                isinstance(modules, (list, tuple))
+                and len(modules) > 0
+                and all(isinstance(name, str) for name in modules),
+                "model.trainable_modules",
+                modules,
+                f"null, a preset ({', '.join(TRAINABLE_PRESETS)}) or a list of module names",
+            )
+            self.trainable_modules = list(modules)
+
+
+@dataclass
+class AugmentationConfig:
+    """Augmentation of training clips, the same for every frame of a clip unless said otherwise.
+
+    The defaults flip only. Official MOSE fine-tuning uses degrees 25, shear 20, brightness 0.1,
+    contrast 0.03, saturation 0.03 per clip, grayscale 0.05 and, per frame, brightness 0.1,
+    contrast 0.05, saturation 0.05 (``jitter_per_frame``).
+
+    Attributes:
+        horizontal_flip: Probability of mirroring the clip.
+        degrees: Rotation drawn from [-degrees, degrees].
+        shear: Shear angle in degrees drawn from [-shear, shear].
+        brightness: Factor drawn from [1 - b, 1 + b]; `contrast` and `saturation` alike.
+        contrast: See `brightness`.
+        saturation: See `brightness`.
+        grayscale: Probability of a grey clip.
+        jitter_per_frame: Draw the colour factors anew for every frame as well.
+    """
+
+    horizontal_flip: float = 0.5
+    degrees: float = 0.0
+    shear: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    grayscale: float = 0.0
+    jitter_per_frame: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "grayscale"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"data.augmentation.{name}", value, "a probability in [0, 1]")
+        for name in ("brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"data.augmentation.{name}", value, "in [0, 1)")
+        _require(0 <= self.degrees <= 180, "data.augmentation.degrees", self.degrees, "in [0, 180]")
+        _require(0 <= self.shear < 90, "data.augmentation.shear", self.shear, "in [0, 90)")
+
+
+@dataclass
+class SyntheticConfig:
+    """Moving shapes on a background, deterministic by seed and clip index.
+
+    Attributes:
+        num_train_clips: Clips per epoch; fresh ones every epoch.
+        num_val_clips: Validation clips, always the same.
+        min_objects: Fewest objects per clip.
+        max_objects: Most objects per clip.
+        min_radius: Smallest radius as a fraction of the image side.
+        max_radius: Largest radius as a fraction of the image side.
+        speed: Largest movement per frame as a fraction of the image side.
+        texture: Noise amplitude on background and shapes in [0, 1].
+        overlap: Let objects cross each other.
+        leave_frame: Let objects leave the frame and come back.
+    """
+
+    num_train_clips: int = 1000
+    num_val_clips: int = 16
+    min_objects: int = 2
+    max_objects: int = 3
+    min_radius: float = 0.125
+    max_radius: float = 0.25
+    speed: float = 0.025
+    texture: float = 0.0
+    overlap: bool = False
+    leave_frame: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_clips", "num_val_clips", "min_objects"):
+            value = getattr(self, name)
+            _require(value >= 1, f"data.synthetic.{name}", value, "at least 1")
+        _require(
+            self.max_objects >= self.min_objects,
+            "data.synthetic.max_objects",
+            self.max_objects,
+            f"at least data.synthetic.min_objects ({self.min_objects})",
+        )
+        _require(
+            0 < self.min_radius <= self.max_radius <= 0.5,
+            "data.synthetic.min_radius, max_radius",
+            (self.min_radius, self.max_radius),
+            "0 < min_radius <= max_radius <= 0.5",
+        )
+        _require(self.speed >= 0, "data.synthetic.speed", self.speed, "at least 0")
+        _require(0 <= self.texture <= 1, "data.synthetic.texture", self.texture, "in [0, 1]")
+
+
+@dataclass
+class DataConfig:
+    """Where the clips come from and how they are cut.
+
+    Attributes:
+        source: ``synthetic``; ``vos_folder`` (DAVIS, MOSE, YouTube-VOS); ``png_folders`` (one
+            folder of PNG masks per object); ``sav`` (SA-V); ``coco_video`` (COCO-video JSON,
+            category layout).
+        root: The data set's folder (every source but ``synthetic`` and ``coco_video``).
+        image_folder: Frames, relative to `root`.
+        annotation_folder: Masks, relative to `root`.
+        train_list: Text file with one training video per line; None: split by `val_fraction`.
+        val_list: Text file with one validation video per line; None: split by `val_fraction`.
+        train_annotations: COCO-video JSON for training.
+        val_annotations: COCO-video JSON for validation; None: split by `val_fraction`.
+        image_root: Folder that ``file_name`` is joined to; None trusts the JSON's own paths.
+        val_fraction: Share of the videos, sorted by name, kept for validation without lists.
+        num_frames: Frames per clip (T).
+        frame_stride: Distance between the clip's frames in the video.
+        max_objects: At most so many objects per training clip (object layout).
+        num_categories: Mask slots per video in the category layout; None: as many as the file has.
+        clips_per_video: Clips drawn from each video per training epoch.
+        batch_size: Clips per training batch and device (B).
+        val_batch_size: Clips per validation batch and device.
+        num_workers: DataLoader worker processes.
+        max_image_pixels: Frames with more pixels are refused (untrusted files).
+        augmentation: Augmentation of training clips.
+        synthetic: Options of the ``synthetic`` source.
+    """
+
+    source: str = "synthetic"
+    root: Optional[str] = None
+    image_folder: str = "JPEGImages"
+    annotation_folder: str = "Annotations"
+    train_list: Optional[str] = None
+    val_list: Optional[str] = None
+    train_annotations: Optional[str] = None
+    val_annotations: Optional[str] = None
+    image_root: Optional[str] = None
+    val_fraction: float = 0.1
+    num_frames: int = 4
+    frame_stride: int = 1
+    max_objects: int = 3
+    num_categories: Optional[int] = None
+    clips_per_video: int = 1
+    batch_size: int = 2
+    val_batch_size: int = 2
+    num_workers: int = 0
+    max_image_pixels: int = 100_000_000
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        _require_choice("data.source", self.source, DATA_SOURCES)
+        for name in (
+            "num_frames",
+            "frame_stride",
+            "max_objects",
+            "clips_per_video",
+            "batch_size",
+            "val_batch_size",
+            "max_image_pixels",
+        ):
+            _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
+        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
+        _require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "in (0, 1)")
+        _require(
+            self.num_categories is None or self.num_categories >= 1,
+            "data.num_categories",
+            self.num_categories,
+            "null or at least 1",
+        )
+        if self.source == "coco_video":
+            _require(
+                self.train_annotations is not None,
+                "data.train_annotations",
+                self.train_annotations,
+                "the path of a COCO-video JSON for data=coco_video",
+            )
+        elif self.source != "synthetic":
+            _require(
+                self.root is not None,
+                "data.root",
+                self.root,
+                f"the data set's folder for data={self.source}",
+            )
+
+
+@dataclass
+class LossConfig:
+    """Weights and options of the official ``MultiStepMultiMasksAndIous``, under its own names."""
+
+    loss_mask: float = 20.0
+    loss_dice: float = 1.0
+    loss_iou: float = 1.0
+    loss_class: float = 1.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    supervise_all_iou: bool = True
+    iou_use_l1_loss: bool = True
+    pred_obj_scores: bool = True
+    focal_gamma_obj_score: float = 0.0
+    focal_alpha_obj_score: float = -1.0
+
+    def __post_init__(self) -> None:
+        for name in ("loss_mask", "loss_dice", "loss_iou", "loss_class"):
+            _require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "at least 0")
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW or Adam.
+
+    Attributes:
+        name: ``adamw`` or ``adam``.
+        lr: Peak learning rate.
+        image_encoder_lr: Peak learning rate of the image encoder; None: `lr`.
+        layer_decay: The image encoder trunk's learning rate is multiplied by this once per block
+            counted from its output; 1 turns it off, official MOSE fine-tuning uses 0.9.
+        weight_decay: Not applied to norms, biases and other one-dimensional parameters.
+        betas: Adam's coefficients.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    image_encoder_lr: Optional[float] = None
+    layer_decay: float = 1.0
+    weight_decay: float = 0.01
+    betas: List[float] = field(default_factory=lambda: [0.9, 0.999])  # noqa: UP006
+
+    def __post_init__(self) -> None:
+        _require_choice("optimizer.name", self.name, ("adamw", "adam"))
+        _require(self.lr > 0, "optimizer.lr", self.lr, "greater than 0")
+        _require(
+            self.image_encoder_lr is None or self.image_encoder_lr > 0,
+            "optimizer.image_encoder_lr",
+            self.image_encoder_lr,
+            "null or greater than 0",
+        )
+        _require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "in (0, 1]")
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        _require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "optimizer.betas",
+            self.betas,
+            "two numbers in [0, 1)",
+        )
+
+
+@dataclass
+class SchedulerConfig:
+    """Learning rate over optimizer steps.
+
+    Attributes:
+        name: ``cosine`` (to `final_lr_ratio` at the last step) or ``constant``.
+        warmup_fraction: Share of all steps over which the rate rises linearly from near 0.
+        final_lr_ratio: The last rate as a share of the peak (``cosine``).
+    """
+
+    name: str = "cosine"
+    warmup_fraction: float = 0.1
+    final_lr_ratio: float = 0.01
+
+    def __post_init__(self) -> None:
+        _require_choice("scheduler.name", self.name, ("cosine", "constant"))
+        _require(
+            0 <= self.warmup_fraction < 1,
+            "scheduler.warmup_fraction",
+            self.warmup_fraction,
+            "in [0, 1)",
+        )
+        _require(
+            0 <= self.final_lr_ratio <= 1,
+            "scheduler.final_lr_ratio",
+            self.final_lr_ratio,
+            "in [0, 1]",
+        )
+
+
+@dataclass
+class TrainerConfig:
+    """Arguments of ``lightning.pytorch.Trainer`` under their own names, and a few of ours.
+
+    Attributes:
+        validate_first: Validate the starting weights before training, as a base line.
+        early_stopping_patience: Stop after so many validations without a better ``val/iou``; None:
+            never.
+        checkpoint_every_n_steps: Write ``last.ckpt`` every so many optimizer steps as well as after
+            every validation; None: after validation only.
+    """
+
+    max_steps: int = 500
+    max_epochs: Optional[int] = None
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: Optional[float] = 1.0
+    val_check_interval: Any = None
+    check_val_every_n_epoch: Optional[int] = 1
+    limit_train_batches: Any = None
+    limit_val_batches: Any = None
+    log_every_n_steps: int = 10
+    num_sanity_val_steps: int = 2
+    enable_progress_bar: bool = True
+    deterministic: Any = None
+    fast_dev_run: Any = False
+    validate_first: bool = False
+    early_stopping_patience: Optional[int] = None
+    checkpoint_every_n_steps: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_steps >= -1 and self.max_steps != 0,
+            "trainer.max_steps",
+            self.max_steps,
+            "at least 1, or -1 for no limit",
+        )
+        _require(
+            self.max_steps != -1 or self.max_epochs is not None,
+            "trainer.max_steps and trainer.max_epochs",
+            (self.max_steps, self.max_epochs),
+            "set, one of them at least",
+        )
+        for name in ("accumulate_grad_batches", "num_nodes", "log_every_n_steps"):
+            _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        for name in ("early_stopping_patience", "checkpoint_every_n_steps"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"trainer.{name}", value, "null or at least 1")
+
+
+@dataclass
+class SwanLabConfig:
+    """Arguments of ``SwanLabLogger`` under their own names.
+
+    Attributes:
+        mode: ``local`` (files under `log_dir`, shown by ``make dashboard``), ``online`` (needs an
+            API key), ``offline`` or ``disabled``.
+        finish_timeout_s: Seconds that closing the run may take before it is given up.
+    """
+
+    project: str = "sam2-finetune"
+    workspace: Optional[str] = None
+    experiment_name: Optional[str] = None
+    description: Optional[str] = None
+    log_dir: str = "swanlog"
+    mode: str = "local"
+    tags: Optional[List[str]] = None  # noqa: UP006
+    id: Optional[str] = None
+    finish_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require_choice("swanlab.mode", self.mode, ("local", "online", "offline", "disabled"))
+        _require(
+            self.finish_timeout_s > 0,
+            "swanlab.finish_timeout_s",
+            self.finish_timeout_s,
+            "greater than 0",
+        )
+
+
+@dataclass
+class VisualizationsConfig:
+    """When sheets are drawn and what they show.
+
+    Attributes:
+        enabled: Off by default: nothing is drawn and no tensor is touched.
+        every_n_steps: Training: every so many optimizer steps. Validation: on the first batch and
+            every so many batches after it.
+        max_frames: Rows of a sheet.
+        max_videos: Clips drawn per event, the first ones of the batch.
+        frame_stride: Every so manieth frame of the clip is drawn.
+        num_categories: Categories drawn; None: ``data.num_categories``; that None too: this video's
+            objects.
+        panel_size: Longest side of a panel in pixels; larger frames are reduced.
+        pinned_clips: The first clips of the unshuffled validation set, drawn at every validation.
+        worst_clips: Clips of the lowest mean IoU, drawn at the end of every validation.
+        animation: Log the drawn validation clips as GIFs as well.
+        max_pending: Snapshots that may wait to be drawn; further ones are dropped and counted.
+        max_overhead: Largest share of wall time that taking pictures may block training.
+        flush_timeout_s: Seconds that the end of training waits for pictures still to be drawn.
+    """
+
+    enabled: bool = False
+    every_n_steps: int = 200
+    max_frames: int = 4
+    max_videos: int = 1
+    frame_stride: int = 1
+    num_categories: Optional[int] = None
+    panel_size: int = 256
+    pinned_clips: int = 1
+    worst_clips: int = 0
+    animation: bool = False
+    max_pending: int = 2
+    max_overhead: float = 0.02
+    flush_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("every_n_steps", "max_frames", "max_videos", "frame_stride", "max_pending"):
+            value = getattr(self, name)
+            _require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
+        for name in ("pinned_clips", "worst_clips"):
+            value = getattr(self, name)
+            _require(_is_int(value) and value >= 0, f"visualizations.{name}", value, "at least 0")
+        _require(
+            self.num_categories is None
+            or (_is_int(self.num_categories) and self.num_categories >= 1),
+            "visualizations.num_categories",
+            self.num_categories,
+            "null or at least 1",
+        )
+        _require(
+            _is_int(self.panel_size) and 64 <= self.panel_size <= 1024,
+            "visualizations.panel_size",
+            self.panel_size,
+            "between 64 and 1024",
+        )
+        _require(
+            0 < self.max_overhead <= 1,
+            "visualizations.max_overhead",
+            self.max_overhead,
+            "in (0, 1]",
+        )
+        _require(
+            self.flush_timeout_s > 0,
+            "visualizations.flush_timeout_s",
+            self.flush_timeout_s,
+            "greater than 0",
+        )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass
+class Config:
+    """The whole configuration of a run.
+
+    Attributes:
+        seed: Seeds weights, data order, synthetic clips and augmentation.
+        ckpt_path: Lightning checkpoint to resume from.
+        logger: ``swanlab``, ``wandb``, ``tensorboard``, ``csv``, a list of them, or null.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    swanlab: SwanLabConfig = field(default_factory=SwanLabConfig)
+    visualizations: VisualizationsConfig = field(default_factory=VisualizationsConfig)
+    seed: int = 0
+    ckpt_path: Optional[str] = None
+    logger: Any = "swanlab"
+
+    def __post_init__(self) -> None:
+        names = [self.logger] if isinstance(self.logger, str) else list(self.logger or [])
+        for name in names:
+            _require_choice("logger", name, LOGGERS)
+        self.logger = names
+        if self.model.prompt_type != "mask" and self.data.num_frames > 1:
+            _require(
+                self.model.num_frames_to_correct <= self.data.num_frames,
+                "model.num_frames_to_correct",
+                self.model.num_frames_to_correct,
+                f"at most data.num_frames ({self.data.num_frames})",
+            )
+        _require(
+            self.model.num_init_cond_frames <= self.data.num_frames or self.data.num_frames == 1,
+            "model.num_init_cond_frames",
+            self.model.num_init_cond_frames,
+            f"at most data.num_frames ({self.data.num_frames})",
+        )
+
+
+def register_schema() -> None:
+    """Make the dataclasses known to Hydra as ``schema``, the first entry of ``config.yaml``."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """Turn a composed configuration into checked dataclasses.
+
+    Args:
+        cfg: What Hydra composed.
+
+    Returns:
+        The configuration as plain dataclasses.
+
+    Raises:
+        ValueError: A field has a value that makes no sense; the message names the field, the value
+            and what is allowed.
+    """
+    OmegaConf.resolve(cfg)
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    return config
+
+
+def suggest_override(key: str) -> Optional[str]:
+    """Return None when `key` names a field of the configuration, else the nearest field or ''.
+
+    Args:
+        key: A dotted name as typed in a Hydra override, e.g. ``visualizations.every_n_steps``.
+    """
+    names = set(_field_names(Config))
+    if key in names:
+        return None
+    near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.5)
+    return near[0] if near else ""
+
+
+def _field_names(node: type, prefix: str = "") -> list[str]:
+    names = []
+    for item in dataclasses.fields(node):
+        names.append(prefix + item.name)
+        kind = item.type
+        if get_origin(kind) is None and not get_args(kind) and dataclasses.is_dataclass(kind):
+            names += _field_names(kind, f"{prefix}{item.name}.")
+    return names
