@@ -1,0 +1,348 @@
+"""Drawing: from a `Clip` to a sheet.
+
+A sheet has one row per frame and one column per panel: image, ground truth, prompts, prediction,
+errors. Masks are painted at display size and enlarged by whole numbers only.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import List, Optional  # noqa: UP035 (the plan's signatures)
+
+import numpy as np
+import torch
+
+from core.canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
+from core.paint import (
+    FALSE,
+    HIT,
+    MISSED,
+    category_color,
+    pack,
+    paint_errors,
+    paint_mask_prompts,
+    paint_masks,
+)
+from core.prompts import PromptData
+from core.snapshot import Clip
+
+PANELS = ("image", "ground truth", "prompts", "prediction", "errors")
+
+_GAP = 6
+_MAX_LEGEND_LINES, _MAX_CHIP_LINES = 2, 2
+_MIN_WIDTH = 640
+
+
+def create_composite_visualization(
+    image: "np.ndarray | torch.Tensor",
+    gt_mask: "np.ndarray | torch.Tensor | None",
+    pred_mask: "np.ndarray | torch.Tensor | None",
+    prompts: Optional[List[PromptData]] = None,  # noqa: UP006
+    title: str = "Training Sample",
+    num_categories: int = 13,
+) -> np.ndarray:
+    """Draw one frame as a row of panels: image, ground truth, prompts, prediction, errors.
+
+    Args:
+        image: [3, H, W] (or [H, W, 3]), uint8 or float in [0, 1] (values outside are clamped).
+        gt_mask: [C, H, W] bool, or positive inside; None: no ground truth.
+        pred_mask: [C, H, W] bool, or probabilities that count when strictly above 0.5; None: no
+            prediction.
+        prompts: Prompts in pixels of `image`.
+        title: Text above the row.
+        num_categories: At most so many categories are drawn.
+
+    Returns:
+        [h, w, 3] uint8, contiguous and owned by the caller. The inputs are left as they are.
+
+    Raises:
+        TypeError: An argument is neither array nor tensor.
+        ValueError: A shape does not fit.
+    """
+    pixels = _as_pixels(image)
+    height, width = pixels.shape[:2]
+    gt = _as_masks(gt_mask, "gt_mask", (height, width), 0.0)
+    pred = _as_masks(pred_mask, "pred_mask", (height, width), 0.5)
+    count = min(max(len(gt), len(pred)), num_categories)
+    gt, pred = (_with_categories(masks, count) for masks in (gt, pred))
+    intersections = (gt & pred).sum((1, 2))[None]
+    gt_areas, pred_areas = gt.sum((1, 2))[None], pred.sum((1, 2))[None]
+    unknown = np.full((1, count), math.nan, np.float32)
+    clip = Clip(
+        stage="",
+        epoch=0,
+        step=0,
+        name=title,
+        frame_positions=[0],
+        frame_numbers=[0],
+        images=pixels[None],
+        gt_masks=gt[None],
+        pred_masks=pred[None],
+        intersections=intersections,
+        unions=gt_areas + pred_areas - intersections,
+        gt_areas=gt_areas,
+        pred_areas=pred_areas,
+        predicted_ious=unknown,
+        object_scores=unknown,
+        non_finite=np.zeros((1, count), bool),
+        prompts=[[p for p in prompts or [] if p.obj_id < num_categories]],
+        prompted=np.zeros(1, bool),
+        mask_prompted=np.zeros(1, bool),
+        model_size=(height, width),
+        mean_iou=math.nan,
+    )
+    return render_sheet(clip, header=[title], has_prediction=pred_mask is not None)
+
+
+def render_sheet(
+    clip: Clip,
+    *,
+    panel_size: int = 256,
+    header: Optional[Sequence[str]] = None,
+    has_prediction: bool = True,
+) -> np.ndarray:
+    """Draw a clip: header, legend, and one row of panels per frame.
+
+    Args:
+        clip: What to draw.
+        panel_size: Longest side of a panel; smaller frames are enlarged by whole numbers.
+        header: Lines to write instead of stage, epoch, step and name.
+        has_prediction: False leaves the scores out, where nothing was predicted.
+
+    Returns:
+        [h, w, 3] uint8, contiguous.
+    """
+    frame_height, frame_width = clip.images.shape[1:3]
+    enlarge = max(1, panel_size // max(frame_height, frame_width))
+    height, width = frame_height * enlarge, frame_width * enlarge
+    sheet_width = max(_MIN_WIDTH, 2 * MARGIN + len(PANELS) * width + (len(PANELS) - 1) * _GAP)
+    inner = sheet_width - 2 * MARGIN
+
+    drawn = _drawn_categories(clip)
+    head = [[(None, line)] for line in (header if header is not None else _header(clip))]
+    legend = _flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories")
+    keys = _flow(_keys(clip), inner, 3, "{} more")
+    rows = []
+    for index in range(len(clip.images)):
+        chips = _chips(clip, index, drawn) if has_prediction else []
+        start = [(None, _frame_label(clip, index))] if header is None else []
+        rest = "{} more objects" + _mean_words(clip, index)
+        rows.append(_flow(start + chips, inner, _MAX_CHIP_LINES, rest))
+    num_lines = len(head) + len(legend) + len(keys) + 1 + sum(len(lines) for lines in rows)
+    sheet_height = 2 * MARGIN + num_lines * LINE + len(rows) * (height + _GAP)
+
+    canvas = Canvas(sheet_width, sheet_height)
+    y = canvas.lines(MARGIN, head + legend + keys)
+    columns = [MARGIN + panel * (width + _GAP) for panel in range(len(PANELS))]
+    for x, name in zip(columns, PANELS, strict=True):
+        canvas.text(x, y, fit(name, width), FAINT)
+    y += LINE
+    for index, lines in enumerate(rows):
+        y = canvas.lines(y, lines)
+        for x, panel in zip(columns, _paint_panels(clip, index), strict=True):
+            canvas.paste(x, y, _enlarge(panel, enlarge))
+        scale = (width / clip.model_size[1], height / clip.model_size[0])
+        canvas.prompts(
+            clip.prompts[index], columns[PANELS.index("prompts")], y, (width, height), scale
+        )
+        y += height + _GAP
+    return canvas.pixels()
+
+
+def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
+    """Draw every frame of a clip as image, ground truth and prediction side by side.
+
+    Returns:
+        T arrays [h, w, 3] uint8 of one size.
+    """
+    enlarge = max(1, panel_size // max(clip.images.shape[1:3]))
+    frames = []
+    for index in range(len(clip.images)):
+        image, truth, _, prediction, _ = _paint_panels(clip, index)
+        row = _enlarge(np.concatenate([image, truth, prediction], axis=1), enlarge)
+        canvas = Canvas(row.shape[1], row.shape[0] + LINE)
+        canvas.text(4, 0, fit(f"{clip.name} · frame {clip.frame_numbers[index]}", row.shape[1]))
+        canvas.paste(0, LINE, row)
+        frames.append(canvas.pixels())
+    return frames
+
+
+def _paint_panels(clip: Clip, index: int) -> list[np.ndarray]:
+    image, gt, pred = pack(clip.images[index]), clip.gt_masks[index], clip.pred_masks[index]
+    return [
+        image,
+        paint_masks(image, gt),
+        paint_mask_prompts(image, clip.prompts[index]),
+        paint_masks(image, pred),
+        paint_errors(image, gt, pred),
+    ]
+
+
+def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
+    return pixels if factor == 1 else pixels.repeat(factor, 0).repeat(factor, 1)
+
+
+def _drawn_categories(clip: Clip) -> list[int]:
+    """Return the categories that have anything to show on the drawn frames."""
+    shown = (clip.gt_areas > 0).any(0) | (clip.pred_areas > 0).any(0) | clip.non_finite.any(0)
+    prompted = {prompt.obj_id for prompts in clip.prompts for prompt in prompts}
+    return [k for k in range(clip.gt_masks.shape[1]) if shown[k] or k in prompted]
+
+
+def _header(clip: Clip) -> list[str]:
+    score = "no frame to score" if math.isnan(clip.mean_iou) else f"mean IoU {clip.mean_iou:.3f}"
+    lines = [
+        f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {_plain(clip.name)} · {score} "
+        "(prompted frames left out)"
+    ]
+    notes = []
+    if clip.prompts_implied:
+        notes.append("the outputs tell no prompts: those shown follow from the first ground truth")
+    if clip.prompts_unassigned:
+        notes.append(f"{clip.prompts_unassigned} prompts cannot be assigned to a video: not drawn")
+    if clip.prompts_elsewhere:
+        positions = ", ".join(map(str, clip.prompts_elsewhere[:8]))
+        notes.append(f"further prompts on clip frames that are not drawn: {positions}")
+    if clip.num_left_out:
+        notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
+    return lines + (["note: " + "; ".join(notes)] if notes else [])
+
+
+def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
+    entries = []
+    for category in drawn:
+        name = clip.category_names[category] if clip.category_names else ""
+        label = f"{category} {_plain(name)}".strip()
+        entries.append((category_color(category), fit(label, 260)))
+    empty = clip.gt_masks.shape[1] - len(drawn)
+    if empty:
+        entries.append((None, f"{empty} categories empty here" if drawn else "no object here"))
+    return entries
+
+
+def _keys(clip: Clip) -> list[Entry]:
+    kinds = {prompt.prompt_type for prompts in clip.prompts for prompt in prompts}
+    entries = []
+    if "point" in kinds:
+        entries += [("positive", "positive click"), ("negative", "negative click")]
+        entries += [(None, "number: correction round")]
+    if "bbox" in kinds:
+        entries.append(("bbox", "box prompt"))
+    if "mask" in kinds:
+        entries.append(("mask", "mask prompt"))
+    return [*entries, (HIT, "hit"), (MISSED, "missed"), (FALSE, "false")]
+
+
+def _frame_label(clip: Clip, index: int) -> str:
+    label = f"frame {clip.frame_numbers[index]}"
+    if clip.mask_prompted[index]:
+        return label + " · prompted: the prediction is the prompt"
+    if clip.prompted[index]:
+        label += " · prompted"
+    rounds = [p.rounds for p in clip.prompts[index] if p.rounds is not None]
+    if any(bool((r > 0).any()) for r in rounds):
+        label += " · corrected"
+    return label
+
+
+def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
+    """Say per object how well it was found, and what the model thinks of that itself."""
+    chips = []
+    for category in drawn:
+        present = clip.gt_areas[index, category] > 0
+        predicted = clip.pred_areas[index, category] > 0
+        if clip.mask_prompted[index]:
+            words = [] if present else ["absent"]
+        elif not present and not predicted:
+            words = ["absent"]
+        else:
+            words = [f"IoU {clip.ious[index, category]:.2f}"]
+        if not clip.mask_prompted[index]:
+            says = clip.predicted_ious[index, category]
+            score = clip.object_scores[index, category]
+            if predicted and np.isfinite(says):
+                words.append(f"says {says:.2f}")
+            if np.isfinite(score):
+                words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
+            if present and clip.intersections[index, category] == 0:
+                words.append("lost")
+            elif predicted and not present:
+                words.append("false alarm")
+        if clip.non_finite[index, category]:
+            words.append("NaN/inf not drawn")
+        if words:
+            chips.append((category_color(category), f"{category} {' '.join(words)}"))
+    return chips
+
+
+def _mean_words(clip: Clip, index: int) -> str:
+    ious = clip.ious[index]
+    return f", mean IoU of all {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
+
+
+def _plain(text: str) -> str:
+    """Names come from files: keep them on one line."""
+    return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def _flow(entries: Sequence[Entry], width: int, max_lines: int, rest: str) -> list[list[Entry]]:
+    """Break entries into lines; what does not fit is counted in words, never cut off."""
+    lines: list[list[Entry]] = [[]]
+    used = 0
+    for position, entry in enumerate(entries):
+        needed = entry_width(entry)
+        last = len(lines) == max_lines
+        remaining = len(entries) - position
+        reserve = text_width(rest.format(remaining)) + 20 if last and remaining > 1 else 0
+        if used and used + needed + reserve > width:
+            if last:
+                lines[-1].append((None, "+ " + rest.format(remaining)))
+                return lines
+            lines.append([])
+            used = 0
+        lines[-1].append(entry)
+        used += needed
+    return lines if lines[0] else []
+
+
+def _as_pixels(image: "np.ndarray | torch.Tensor") -> np.ndarray:
+    """Return [H, W, 3] uint8 of its own memory."""
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image must be an array or tensor, got {type(image).__name__}")
+    if image.ndim == 3 and image.shape[0] == 3:
+        image = image.transpose(1, 2, 0)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image must have shape [3, H, W], got {list(image.shape)}")
+    if image.dtype != np.uint8:
+        image = np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+        image = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+    return np.array(image, order="C")
+
+
+def _as_masks(
+    masks: "np.ndarray | torch.Tensor | None", name: str, size: tuple[int, int], threshold: float
+) -> np.ndarray:
+    """Return [C, H, W] bool."""
+    if masks is None:
+        return np.zeros((0, *size), bool)
+    if isinstance(masks, torch.Tensor):
+        masks = masks.detach().cpu()
+        masks = (masks.float() if masks.is_floating_point() else masks).numpy()
+    if not isinstance(masks, np.ndarray):
+        raise TypeError(f"{name} must be an array or tensor, got {type(masks).__name__}")
+    if masks.ndim != 3 or masks.shape[1:] != size:
+        raise ValueError(
+            f"{name} must have shape [C, {size[0]}, {size[1]}] like image, got {list(masks.shape)}"
+        )
+    if masks.dtype == bool:
+        return masks
+    with np.errstate(invalid="ignore"):
+        return (masks > threshold) & np.isfinite(masks)
+
+
+def _with_categories(masks: np.ndarray, count: int) -> np.ndarray:
+    out = np.zeros((count, *masks.shape[1:]), bool)
+    out[: len(masks)] = masks[:count]
+    return out

@@ -1,0 +1,242 @@
+"""The Lightning side: the mixin that takes pictures, and the module that trains SAM 2."""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from core.config import Config, VisualizationsConfig
+from core.metrics import VideoMetrics
+from core.model import build_model, freeze, load_weights
+from core.optim import build_optimizer, build_scheduler
+from core.visualizer import Visualizer, attach
+
+CORE_LOSS = "core_loss"  # the weighted sum, under the key that the official loss gives it
+
+
+class VisualizationsMixin:
+    """Adds `maybe_log_visualizations` to any LightningModule with ``self.config.visualizations``.
+
+    Call it at the end of ``training_step`` and ``validation_step``::
+
+        class MyModule(VisualizationsMixin, LightningModule):
+            def training_step(self, batch, batch_idx):
+                outs = self.model(batch)
+                self.maybe_log_visualizations(batch, outs, batch_idx, "train")
+                return self.loss(outs, batch.masks)
+
+    ``self.config`` may be any object; ``visualizations`` a `VisualizationsConfig`, a mapping or any
+    object with some of its fields. No hook of the mixin needs to be called, and none is overridden.
+    Names for header and legend come from the trainer's datamodule when it has ``clip_name(stage,
+    id)``, ``object_names(stage, id)`` or ``category_names``.
+    """
+
+    def maybe_log_visualizations(
+        self,
+        batch: Any,
+        outs_per_frame: Sequence[dict[str, Any]],
+        batch_idx: int,
+        stage: str,
+        *,
+        obj_to_cat: Optional[Sequence[int]] = None,
+    ) -> None:
+        """Have the batch's first clips drawn and logged in the background, when that is due.
+
+        Returns at once when disabled, not on rank zero, during the sanity check, or not due. Reads
+        the tensors, keeps none of them, and never raises an Exception.
+
+        Args:
+            batch: ``BatchedVideoDatapoint`` in either layout.
+            outs_per_frame: What ``SAM2Train`` returned, or the category layout's merged outputs.
+            batch_idx: As given to the step.
+            stage: ``train`` or ``val``.
+            obj_to_cat: Where prompt rows are components of categories: the mask row (b * N + c) of
+                each prompt row.
+        """
+        if not _enabled(self):
+            return
+        trainer = self.trainer
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        visualizer = _visualizer(self)
+        num_videos = batch.img_batch.shape[1]
+        videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
+        if videos or visualizer.scores_every_clip(stage):
+            attach(trainer, visualizer)
+            visualizer.take(
+                trainer.loggers,
+                batch,
+                outs_per_frame,
+                stage=stage,
+                step=trainer.global_step,
+                epoch=trainer.current_epoch,
+                batch_idx=batch_idx,
+                videos=videos,
+                obj_to_cat=obj_to_cat,
+                **_names(getattr(trainer, "datamodule", None), stage),
+            )
+
+
+def _enabled(module: Any) -> bool:
+    section = module.config.visualizations
+    return bool(section.get("enabled") if hasattr(section, "get") else section.enabled)
+
+
+def _visualizer(module: Any) -> Visualizer:
+    """Return the module's visualizer, made by its first picture."""
+    if "_visualizer" not in module.__dict__:
+        data = getattr(module.config, "data", None)
+        # Around nn.Module.__setattr__: this is no part of the module's state.
+        module.__dict__["_visualizer"] = Visualizer(
+            _as_config(module.config.visualizations), getattr(data, "num_categories", None)
+        )
+    return module.__dict__["_visualizer"]
+
+
+def _as_config(section: Any) -> VisualizationsConfig:
+    if isinstance(section, VisualizationsConfig):
+        return section
+    names = [field.name for field in dataclasses.fields(VisualizationsConfig)]
+    if hasattr(section, "get"):
+        return VisualizationsConfig(**{name: section[name] for name in names if name in section})
+    return VisualizationsConfig(
+        **{name: getattr(section, name) for name in names if hasattr(section, name)}
+    )
+
+
+def _names(datamodule: Any, stage: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"category_names": getattr(datamodule, "category_names", None)}
+    for name in ("clip_name", "object_names"):
+        lookup = getattr(datamodule, name, None)
+        if lookup is not None:
+            names[name] = lambda video_id, lookup=lookup: lookup(stage, video_id)
+    return names
+
+
+class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
+    """Fine-tunes SAM 2 with its official training forward and loss.
+
+    Logs ``train/loss`` and its parts per step, and per validation run ``val/loss`` and its parts,
+    ``val/iou`` and the other metrics of `VideoMetrics`.
+
+    Args:
+        config: The whole configuration; stored in the checkpoint's hyperparameters.
+
+    Raises:
+        MissingSam2Error: ``sam2`` is not installed.
+        CheckpointError: ``model.checkpoint_path`` does not fit.
+        ValueError: ``model.trainable_modules`` names something that does not exist.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.save_hyperparameters({"config": dataclasses.asdict(config)})
+        self.model = build_model(config.model)
+        self.load_report = None
+        if config.model.checkpoint_path is not None:
+            self.load_report = load_weights(self.model, config.model.checkpoint_path)
+        freeze(self.model, config.model.trainable_modules)
+        self.loss = _build_loss(config)
+        self.metrics = VideoMetrics()
+        self._random_states: Optional[dict[str, Any]] = None
+
+    def forward(self, batch: Any) -> list[dict[str, Any]]:
+        """Track the batch's objects and return one dict of outputs per frame."""
+        return self.model(batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Train on one batch of clips."""
+        outs_per_frame = self(batch)
+        losses = self.loss(outs_per_frame, batch.masks)
+        self._log_losses("train", losses, batch)
+        self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "train")
+        return losses[CORE_LOSS]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure one batch of clips."""
+        outs_per_frame = self(batch)
+        self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
+        identifiers = batch.metadata.unique_objects_identifier[0]
+        category_layout = self._category_layout()
+        self.metrics.update(
+            torch.stack([outs["pred_masks_high_res"][:, 0] > 0 for outs in outs_per_frame]),
+            batch.masks,
+            torch.tensor([_is_prompted(outs) for outs in outs_per_frame]),
+            identifiers[:, 0],
+            identifiers[:, 1],
+            identifiers[:, 1] if category_layout else None,
+        )
+        self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation set, the same on every rank."""
+        metrics = self.metrics.compute()
+        self.metrics.reset()
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=False)
+        if "iou" in metrics:
+            self.log("val/iou", metrics["iou"], prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Build the optimizer and its schedule per optimizer step."""
+        optimizer = build_optimizer(self.model, self.config.optimizer)
+        scheduler = build_scheduler(
+            optimizer, self.config.scheduler, int(self.trainer.estimated_stepping_batches)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the random states, so that a resumed run is the run that was interrupted."""
+        checkpoint["random_states"] = {
+            "python": random.getstate(),
+            "torch": torch.get_rng_state(),
+            "model": self.model.rng.bit_generator.state,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states until training goes on."""
+        self._random_states = checkpoint.get("random_states")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Put back the random states of the checkpoint that was resumed."""
+        if self._random_states is not None:
+            states, self._random_states = self._random_states, None
+            random.setstate(states["python"])
+            torch.set_rng_state(states["torch"].cpu())
+            self.model.rng.bit_generator.state = states["model"]
+
+    def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Any) -> None:
+        values = {f"{stage}/{name}": losses[name] for name in losses if name != CORE_LOSS}
+        values[f"{stage}/loss"] = losses[CORE_LOSS]
+        training = stage == "train"
+        self.log_dict(
+            {name: torch.as_tensor(value).detach() for name, value in values.items()},
+            on_step=training,
+            on_epoch=not training,
+            batch_size=batch.img_batch.shape[1],
+            sync_dist=not training,
+        )
+
+    def _category_layout(self) -> bool:
+        return bool(getattr(self.trainer.datamodule, "category_layout", False))
+
+
+def _is_prompted(outs: dict[str, Any]) -> bool:
+    return outs.get("point_inputs") is not None or outs.get("mask_inputs") is not None
+
+
+def _build_loss(config: Config) -> torch.nn.Module:
+    from training.loss_fns import MultiStepMultiMasksAndIous
+
+    options = dataclasses.asdict(config.loss)
+    weights = {
+        name: options.pop(name) for name in ("loss_mask", "loss_dice", "loss_iou", "loss_class")
+    }
+    return MultiStepMultiMasksAndIous(weight_dict=weights, **options)
