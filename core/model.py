@@ -103,10 +103,10 @@ def import_sam2() -> None:
     """Import ``sam2`` and leave Hydra's global state as it was.
 
     ``sam2/__init__.py`` initialises Hydra with its own configurations unless Hydra is initialised
-    already. A later ``@hydra.main`` or ``hydra.initialize*`` then fails with "GlobalHydra is already
-    initialized". So whatever was not initialised before this call is not initialised after it; call
-    it before the first ``import sam2`` or ``import training``. Meta's ``build_sam2*`` functions need
-    that global state: `core.export.loading_code` gives lines that set it.
+    already. A later ``@hydra.main`` or ``hydra.initialize*`` then fails with "GlobalHydra is
+    already initialized". So what was not initialised before this call is not initialised after it;
+    call it before the first ``import sam2`` or ``import training``. Meta's ``build_sam2*``
+    functions need that global state: `core.export.loading_code` gives lines that set it.
 
     Raises:
         MissingSam2Error: The package is not installed.
@@ -306,8 +306,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "").strip()
         raise CheckpointError(
-            f"model.checkpoint_path={path} is damaged, no checkpoint, or holds Python objects other "
-            f"than tensors and plain containers, which are not loaded for safety. {reason}".strip()
+            f"model.checkpoint_path={path} is damaged, no checkpoint, or holds Python objects "
+            "other than tensors and plain containers, which are not loaded for safety. "
+            f"{reason}".strip()
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
         raise CheckpointError(
@@ -363,9 +364,9 @@ def _architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
 def freeze(model: nn.Module, trainable_modules: Optional[list[str]]) -> None:
     """Freeze every parameter outside the named modules, in place.
 
-    Frozen modules stay in training mode: SAM 2 has no batch norm, so this only means that the
-    dropout of memory attention (0.1) goes on regularising when memory attention itself is frozen, as
-    in official training; the packaged image encoders have no drop-path.
+    Frozen modules stay in training mode, as in official training. SAM 2 has no batch norm, so this
+    only means that the dropout of memory attention (0.1) stays on when memory attention is frozen;
+    the packaged image encoders have no drop-path.
 
     Args:
         model: What `build_model` returned.
@@ -420,7 +421,7 @@ def _is_inside(parameter_name: str, name: str) -> bool:
 
 
 def parameter_table(model: nn.Module) -> str:
-    """Return a table of the trainable and frozen parameters of each top-level module, with totals."""
+    """Return the trainable and frozen parameters per top-level module, with totals, as a table."""
     rows = {name: [0, 0] for name in _top_level_names(model)}
     for name, parameter in model.named_parameters():
         rows[name.split(".")[0]][0 if parameter.requires_grad else 1] += parameter.numel()
