@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -297,23 +298,37 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
     return report
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> Any:
+    """Return the content of a checkpoint file, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds more than tensors and plain
+            containers.
+    """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"model.checkpoint_path={path} {what}, expected a .pt or .ckpt file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "").strip()
+        # torch's message is a page long; this line of it names the class that was refused.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"holds {refused[1]}" if refused else "is damaged, no checkpoint, or holds objects"
         raise CheckpointError(
-            f"model.checkpoint_path={path} is damaged, no checkpoint, or holds Python objects "
-            "other than tensors and plain containers, which are not loaded for safety. "
-            f"{reason}".strip()
+            f"model.checkpoint_path={path} {what}, expected tensors and plain containers only: "
+            "anything else could run code when it is loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:
+        # A damaged file can fail anywhere in zip, pickle or tensor reading.
+        reason = str(error).strip().splitlines()[:1]
         raise CheckpointError(
-            f"model.checkpoint_path={path} is damaged or no checkpoint: {error}"
+            f"model.checkpoint_path={path} is damaged or no checkpoint: "
+            f"{reason[0] if reason else type(error).__name__}"
         ) from error
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    content = read_checkpoint(path)
     entry = None
     if isinstance(content, dict):
         if isinstance(content.get("model"), dict):
@@ -325,9 +340,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
                 if name.startswith("model.")
             }
     if not entry or not all(isinstance(value, Tensor) for value in entry.values()):
-        keys = (
-            ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content)
-        )
+        keys = type(content).__name__
+        if isinstance(content, dict):
+            keys = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise CheckpointError(
             f"model.checkpoint_path={path} must hold a `model` entry (.pt) or a `state_dict` entry "
             f"with names under `model.` (.ckpt), found {keys}"

@@ -23,29 +23,27 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
         config: The optimizer section.
 
     Returns:
-        Dictionaries with ``params``, ``lr``, ``weight_decay`` and a ``name`` for the log, the same
-        groups in the same order every time.
+        Dictionaries with ``params``, ``lr``, ``weight_decay`` and a unique ``name``, which Lightning's
+        learning-rate monitor shows; the same groups in the same order every time.
 
     Raises:
         ValueError: Nothing is trainable.
     """
     num_blocks = len(model.image_encoder.trunk.blocks)
-    groups: dict[tuple[str, float, float], dict] = {}
+    groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        lr = _learning_rate(name, num_blocks, config)
-        # Some of SAM 2's embeddings and convolutional norms keep a vector in more dimensions.
-        is_vector = parameter.squeeze().ndim <= 1
-        decay = 0.0 if is_vector or name.endswith("bias") else config.weight_decay
-        label = "image_encoder" if name.startswith("image_encoder.") else "rest"
+        label, lr = _label_and_rate(name, num_blocks, config)
+        decays = parameter.ndim > 1 and not name.endswith("bias")
+        label += "" if decays else "/no_decay"
         group = groups.setdefault(
-            (label, lr, decay),
+            label,
             {
                 "params": [],
                 "lr": lr,
-                "weight_decay": decay,
-                "name": f"{label}/lr={lr:.3g}/wd={decay:.3g}",
+                "weight_decay": config.weight_decay if decays else 0.0,
+                "name": label,
             },
         )
         group["params"].append(parameter)
@@ -54,20 +52,21 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
     return list(groups.values())
 
 
-def _learning_rate(name: str, num_blocks: int, config: OptimizerConfig) -> float:
+def _label_and_rate(name: str, num_blocks: int, config: OptimizerConfig) -> tuple[str, float]:
     if not name.startswith("image_encoder."):
-        return config.lr
+        return "rest", config.lr
     lr = config.lr if config.image_encoder_lr is None else config.image_encoder_lr
-    if not name.startswith("image_encoder.trunk.") or "pos_embed" in name:
-        return lr
-    # Hiera's own numbering: 0 the patch embedding, i + 1 block i, num_blocks + 1 what follows.
+    # Hiera's own numbering: 0 the patch embedding, i + 1 block i. The neck, which is no part of the
+    # trunk, and the positional embeddings keep the full rate.
+    if config.layer_decay == 1 or not name.startswith("image_encoder.trunk."):
+        return "image_encoder", lr
     if ".patch_embed." in name:
         layer = 0
     elif ".blocks." in name:
         layer = int(name.split(".blocks.")[1].split(".")[0]) + 1
     else:
-        layer = num_blocks + 1
-    return lr * config.layer_decay ** (num_blocks + 1 - layer)
+        return "image_encoder", lr
+    return f"image_encoder/layer_{layer}", lr * config.layer_decay ** (num_blocks + 1 - layer)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
