@@ -23,8 +23,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
         config: The optimizer section.
 
     Returns:
-        Dictionaries with ``params``, ``lr``, ``weight_decay`` and a unique ``name``, which Lightning's
-        learning-rate monitor shows; the same groups in the same order every time.
+        Dictionaries with ``params``, ``lr``, ``weight_decay`` and a unique ``name``, which
+        Lightning's learning-rate monitor shows; the same groups in the same order every time.
 
     Raises:
         ValueError: Nothing is trainable.
