@@ -13,6 +13,7 @@ from core.config import ModelConfig
 from core.model import (
     CheckpointError,
     MissingSam2Error,
+    architecture_node,
     build_model,
     freeze,
     import_sam2,
@@ -77,11 +78,10 @@ def test_image_size_reaches_every_part_that_depends_on_it(image_size):
 
 
 def test_released_architecture_comes_from_the_packaged_yaml():
-    with torch.device("meta"):
-        model = build(architecture="sam2.1_hiera_small", image_size=512)
-    assert len(model.image_encoder.trunk.blocks) == 16
-    assert model.hidden_dim == 256
-    assert model.image_size == 512
+    node = architecture_node(ModelConfig(architecture="sam2.1_hiera_small", image_size=512))
+    assert node.image_encoder.trunk.stages == [1, 2, 11, 2]
+    assert node.memory_attention.d_model == 256
+    assert node.memory_attention.layer.self_attention.feat_sizes == [32, 32]
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_load_weights_refuses_missing_parameters(tmp_path, tiny):
     with pytest.raises(
         CheckpointError, match=r"weights\.pt does not fit.*1 missing \(no_mem_embed"
     ):
-        load_weights(build(), path)
+        load_weights(tiny, path)
 
 
 def test_load_weights_refuses_unexpected_parameters(tmp_path, tiny):
     path = save(tmp_path / "weights.pt", {**tiny.state_dict(), "extra": torch.ones(1)})
     with pytest.raises(CheckpointError, match=r"1 unexpected \(extra\)"):
-        load_weights(build(), path)
+        load_weights(tiny, path)
 
 
 def test_load_weights_refuses_other_shapes_and_leaves_the_model_alone(tmp_path, tiny):
@@ -259,40 +259,39 @@ def test_load_weights_refuses_other_shapes_and_leaves_the_model_alone(tmp_path, 
     torch.testing.assert_close(model.no_obj_ptr, tiny.no_obj_ptr)
 
 
-def test_load_weights_suggests_the_architecture_of_the_file(tmp_path):
-    import_sam2()
-    with torch.device("meta"):
-        small = build(architecture="sam2.1_hiera_small", image_size=512)
-    state = {name: torch.empty(value.shape) for name, value in small.state_dict().items()}
+def test_load_weights_suggests_the_architecture_of_the_file(tmp_path, tiny):
+    trunk = "image_encoder.trunk"
+    state = {f"{trunk}.patch_embed.proj.weight": torch.zeros(96, 3, 7, 7)}
+    state |= {f"{trunk}.blocks.{index}.norm1.weight": torch.zeros(96) for index in range(16)}
     path = save(tmp_path / "small.pt", state)
-    with pytest.raises(CheckpointError, match="fits model.architecture=sam2.1_hiera_small"):
-        load_weights(build(), path)
+    with pytest.raises(CheckpointError, match=r"fits model\.architecture=sam2\.1_hiera_small"):
+        load_weights(tiny, path)
 
 
-def test_load_weights_names_a_missing_file(tmp_path):
+def test_load_weights_names_a_missing_file(tmp_path, tiny):
     with pytest.raises(CheckpointError, match=r"model\.checkpoint_path=.*no\.pt does not exist"):
-        load_weights(build(), tmp_path / "no.pt")
+        load_weights(tiny, tmp_path / "no.pt")
 
 
-def test_load_weights_names_a_file_without_weights(tmp_path):
+def test_load_weights_names_a_file_without_weights(tmp_path, tiny):
     torch.save({"epoch": 3}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="must hold a `model` entry.*found epoch"):
-        load_weights(build(), tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"must hold a `model` entry.*found epoch"):
+        load_weights(tiny, tmp_path / "other.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
-def test_load_weights_names_a_damaged_file(tmp_path, content):
+def test_load_weights_names_a_damaged_file(tmp_path, content, tiny):
     path = tmp_path / "damaged.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged\.pt is damaged"):
-        load_weights(build(), path)
+        load_weights(tiny, path)
 
 
 def test_load_weights_names_a_truncated_file(tmp_path, tiny):
     path = save(tmp_path / "cut.pt", tiny.state_dict())
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(CheckpointError, match=r"cut\.pt is damaged"):
-        load_weights(build(), path)
+        load_weights(tiny, path)
 
 
 class _Harmful:
@@ -300,10 +299,10 @@ class _Harmful:
         return print, ("this must not run",)
 
 
-def test_load_weights_does_not_run_code(tmp_path, capsys):
+def test_load_weights_does_not_run_code(tmp_path, capsys, tiny):
     torch.save({"model": _Harmful()}, tmp_path / "harmful.pt")
     with pytest.raises(CheckpointError, match="expected tensors and plain containers only"):
-        load_weights(build(), tmp_path / "harmful.pt")
+        load_weights(tiny, tmp_path / "harmful.pt")
     assert "this must not run" not in capsys.readouterr().out
 
 
@@ -355,7 +354,9 @@ def test_freeze_suggests_the_nearest_name(tiny):
 
 
 def test_freeze_lists_the_valid_names(tiny):
-    with pytest.raises(ValueError, match="presets: all, memory.*top-level modules:.*image_encoder"):
+    with pytest.raises(
+        ValueError, match=r"presets: all, memory.*top-level modules:.*image_encoder"
+    ):
         freeze(tiny, ["zzz"])
 
 
