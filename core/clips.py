@@ -332,7 +332,8 @@ def find_clips(reader: Reader, videos: list[int], data: DataConfig, what: str) -
         )
     if empty:
         reasons.append(
-            f"{len(empty)} without any object in a frame that a clip can start at ({name_some(empty)})"
+            f"{len(empty)} without any object in a frame that a clip can start at"
+            f" ({name_some(empty)})"
         )
     sources = [
         ClipSource(i, start)

@@ -1,6 +1,7 @@
 """Readers of annotated videos: folders of palette PNGs, PNGs per object, SA-V.
 
-Every reader, that of `core.coco_video` too, offers the same few members, which `core.clips` cuts clips with:
+Every reader, that of `core.coco_video` too, offers the same few members, which `core.clips` cuts
+clips with:
 
 - ``names``: the videos' names; a video is addressed by its index in this list.
 - ``video(i)``: its annotated frames in order, as the official ``VOSVideo``.
@@ -15,7 +16,6 @@ Files are not trusted: sizes are compared and limited before anything is decoded
 import functools
 import json
 import os
-import warnings
 from pathlib import Path
 from typing import Any, Optional
 
@@ -49,10 +49,7 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         DataError: The file is missing, not an image, or larger than allowed.
     """
     try:
-        with warnings.catch_warnings():
-            # our own limit follows; Pillow's warning would only repeat it in other words
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+        image = Image.open(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist, expected an image file") from None
     except (OSError, Image.DecompressionBombError) as error:
