@@ -1,0 +1,262 @@
+"""Validation metrics of video object segmentation: J, F, IoU and Dice per object and category.
+
+J and F follow DAVIS 2017 (https://github.com/davisvideochallenge/davis2017-evaluation). One row of
+numbers is kept per object, never a clip.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Union
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+
+BOUNDARY_TOLERANCE = 0.008  # of the image diagonal, as DAVIS has it
+
+Mask = Union[np.ndarray, Tensor]
+
+
+def region_similarity(pred: Mask, gt: Mask) -> float:
+    """Return J, the intersection over union of two masks; 1 when both are empty.
+
+    Args:
+        pred: [H, W] bool.
+        gt: [H, W] bool.
+
+    Raises:
+        TypeError: A mask is not boolean.
+        ValueError: The masks are not two-dimensional or differ in shape.
+    """
+    pred, gt = _as_mask_pair(pred, gt)
+    union = np.count_nonzero(pred | gt)
+    return np.count_nonzero(pred & gt) / union if union else 1.0
+
+
+def dice(pred: Mask, gt: Mask) -> float:
+    """Return the Dice coefficient of two masks; 1 when both are empty.
+
+    Args:
+        pred: [H, W] bool.
+        gt: [H, W] bool.
+
+    Raises:
+        TypeError: A mask is not boolean.
+        ValueError: The masks are not two-dimensional or differ in shape.
+    """
+    pred, gt = _as_mask_pair(pred, gt)
+    total = np.count_nonzero(pred) + np.count_nonzero(gt)
+    return 2 * np.count_nonzero(pred & gt) / total if total else 1.0
+
+
+def boundary_f(pred: Mask, gt: Mask, tolerance: float = BOUNDARY_TOLERANCE) -> float:
+    """Return F, the F-measure of the boundaries of two masks; 1 when both are empty.
+
+    Boundary pixels match within a disk whose radius is `tolerance` of the image diagonal, rounded
+    up, as in DAVIS. Boundaries follow its ``seg2bmap``: the pixels that differ from their
+    neighbour to the right, below, or below to the right, so the image's edge is no boundary
+    (and a mask that fills the image matches an empty one).
+
+    Args:
+        pred: [H, W] bool.
+        gt: [H, W] bool.
+        tolerance: A fraction of the diagonal; from 1 on, pixels.
+
+    Raises:
+        TypeError: A mask is not boolean.
+        ValueError: The masks are not two-dimensional or differ in shape.
+    """
+    pred, gt = _as_mask_pair(pred, gt)
+    radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*pred.shape))
+    pred_boundary, gt_boundary = _boundary(pred), _boundary(gt)
+    num_pred, num_gt = np.count_nonzero(pred_boundary), np.count_nonzero(gt_boundary)
+    if num_pred == 0 and num_gt == 0:
+        return 1.0
+    if num_pred == 0 or num_gt == 0:
+        return 0.0
+    disk = _disk(int(radius))
+    precision = np.count_nonzero(pred_boundary & cv2.dilate(gt_boundary, disk)) / num_pred
+    recall = np.count_nonzero(gt_boundary & cv2.dilate(pred_boundary, disk)) / num_gt
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _as_mask_pair(pred: Mask, gt: Mask) -> tuple[np.ndarray, np.ndarray]:
+    pair = []
+    for name, mask in (("pred", pred), ("gt", gt)):
+        mask = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+        if mask.dtype != np.bool_:
+            raise TypeError(f"{name} must be bool, got {mask.dtype}")
+        if mask.ndim != 2:
+            raise ValueError(f"{name} must have shape [H, W], got {list(mask.shape)}")
+        pair.append(mask)
+    if pair[0].shape != pair[1].shape:
+        raise ValueError(
+            f"pred and gt must agree in shape, got {list(pair[0].shape)} and {list(pair[1].shape)}"
+        )
+    return pair[0], pair[1]
+
+
+def _boundary(mask: np.ndarray) -> np.ndarray:
+    """DAVIS's seg2bmap at full size, as uint8."""
+    boundary = np.zeros(mask.shape, dtype=bool)
+    boundary[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    boundary[:-1, :] |= mask[:-1, :] != mask[1:, :]
+    boundary[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return boundary.astype(np.uint8)
+
+
+def _disk(radius: int) -> np.ndarray:
+    """A disk as skimage.morphology.disk makes it; cv2's ellipse has another outline."""
+    offsets = np.arange(-radius, radius + 1)
+    return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
+
+
+class VideoMetrics:
+    """Accumulates one row per object and averages the rows, over all ranks when distributed."""
+
+    def __init__(self, boundary: bool = True) -> None:
+        """Start without rows.
+
+        Args:
+            boundary: Compute F too; it needs the masks on the CPU and most of the time.
+        """
+        self.boundary = boundary
+        self._rows: dict[tuple[int, int], dict[str, float]] = {}
+
+    def reset(self) -> None:
+        """Forget every row."""
+        self._rows.clear()
+
+    def update(
+        self,
+        pred_masks: Tensor,
+        gt_masks: Tensor,
+        prompted: Tensor,
+        video_ids: Union[Tensor, Sequence[int]],
+        object_ids: Union[Tensor, Sequence[int]],
+        categories: Union[Tensor, Sequence[int], None] = None,
+    ) -> None:
+        """Add the objects of a batch of clips.
+
+        Every number is the object's mean over the frames on which it was not prompted. A frame
+        where neither mask has a pixel counts 1. Objects without a pixel in the ground truth of the
+        clip are left out, and so are those that were prompted on every frame. An object seen before
+        (the same video and object id) replaces its row.
+
+        Args:
+            pred_masks: [T, O, H, W] bool, any device; not changed.
+            gt_masks: [T, O, H, W] bool on the same device; not changed.
+            prompted: [T] or [T, O] bool, True where the model was given a prompt.
+            video_ids: O ids; clips of one video that are to count apart need ids of their own.
+            object_ids: O ids, unique within their video.
+            categories: O category indices for the per-category means, or None.
+
+        Raises:
+            TypeError: A mask is not boolean.
+            ValueError: Shapes or lengths do not agree.
+        """
+        for name, masks in (("pred_masks", pred_masks), ("gt_masks", gt_masks)):
+            if masks.dtype != torch.bool:
+                raise TypeError(f"{name} must be bool, got {masks.dtype}")
+            if masks.ndim != 4:
+                raise ValueError(f"{name} must have shape [T, O, H, W], got {list(masks.shape)}")
+        if pred_masks.shape != gt_masks.shape:
+            raise ValueError(
+                "pred_masks and gt_masks must agree in shape, "
+                f"got {list(pred_masks.shape)} and {list(gt_masks.shape)}"
+            )
+        num_frames, num_objects = gt_masks.shape[:2]
+        prompted = torch.as_tensor(prompted, dtype=torch.bool).cpu()
+        if prompted.shape not in ((num_frames,), (num_frames, num_objects)):
+            raise ValueError(
+                f"prompted must have shape [{num_frames}] or [{num_frames}, {num_objects}], "
+                f"got {list(prompted.shape)}"
+            )
+        ids = {
+            "video_ids": _as_ints(video_ids),
+            "object_ids": _as_ints(object_ids),
+            "categories": [-1] * num_objects if categories is None else _as_ints(categories),
+        }
+        for name, values in ids.items():
+            if len(values) != num_objects:
+                raise ValueError(
+                    f"{name} must have one entry per object ({num_objects}), got {len(values)}"
+                )
+        if num_objects == 0:
+            return
+
+        scored = ~(prompted[:, None].expand(-1, num_objects) if prompted.ndim == 1 else prompted)
+        intersection = (pred_masks & gt_masks).flatten(2).sum(2).cpu().double()
+        num_pred = pred_masks.flatten(2).sum(2).cpu().double()
+        num_gt = gt_masks.flatten(2).sum(2).cpu().double()
+        total = num_pred + num_gt
+        both_empty = total == 0
+        iou = torch.where(both_empty, 1.0, intersection / (total - intersection).clamp(min=1))
+        dices = torch.where(both_empty, 1.0, 2 * intersection / total.clamp(min=1))
+        if self.boundary:
+            pred_masks, gt_masks = pred_masks.cpu(), gt_masks.cpu()
+        for index, key in enumerate(zip(ids["video_ids"], ids["object_ids"], strict=True)):
+            frames = scored[:, index].nonzero().flatten().tolist()
+            if not frames or num_gt[:, index].sum() == 0:
+                continue
+            row = {
+                "category": ids["categories"][index],
+                "J": iou[frames, index].mean().item(),
+                "dice": dices[frames, index].mean().item(),
+            }
+            if self.boundary:
+                values = [boundary_f(pred_masks[t, index], gt_masks[t, index]) for t in frames]
+                row["F"] = sum(values) / len(values)
+            self._rows[key] = row
+
+    def compute(self) -> dict[str, float]:
+        """Return the means over all objects of all ranks.
+
+        With ``torch.distributed`` initialised this is a collective: every rank must call it, also
+        one without rows. Objects that several ranks saw (a sampler that pads by repeating) count
+        once.
+
+        Returns:
+            ``iou`` and ``J`` (the same number), ``dice``, ``F`` and ``J&F`` unless `boundary` is
+            off, and ``iou/category_3``, ``dice/category_3`` for every category seen; an empty
+            dictionary when there are no rows.
+        """
+        rows = list(_gather(self._rows).values())
+        if not rows:
+            return {}
+        result = {"iou": _mean(rows, "J"), "J": _mean(rows, "J"), "dice": _mean(rows, "dice")}
+        if self.boundary:
+            result["F"] = _mean(rows, "F")
+            result["J&F"] = (result["J"] + result["F"]) / 2
+        by_category = defaultdict(list)
+        for row in rows:
+            by_category[row["category"]].append(row)
+        for category in sorted(by_category):
+            if category >= 0:
+                result[f"iou/category_{category}"] = _mean(by_category[category], "J")
+                result[f"dice/category_{category}"] = _mean(by_category[category], "dice")
+        return result
+
+
+def _as_ints(values: Union[Tensor, Sequence[int]]) -> list[int]:
+    return [int(v) for v in (values.tolist() if isinstance(values, Tensor) else values)]
+
+
+def _mean(rows: list[dict[str, float]], name: str) -> float:
+    # fsum and a fixed order of rows: every rank gets the same number, bit for bit.
+    return math.fsum(row[name] for row in rows) / len(rows)
+
+
+def _gather(rows: dict[tuple[int, int], dict]) -> dict[tuple[int, int], dict]:
+    shares = [rows]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shares = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(shares, rows)
+    merged: dict[tuple[int, int], dict] = {}
+    for share in shares:
+        for key, row in share.items():
+            merged.setdefault(key, row)
+    return merged

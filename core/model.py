@@ -1,0 +1,450 @@
+"""Builds SAM 2 for training, loads released or exported weights into it, and freezes parts of it.
+
+The order is `build_model`, `load_weights`, `freeze`. The other way, to a file that Meta's own
+predictor loads, is in ``core/export.py``.
+
+``sam2`` is imported inside the functions, through `import_sam2`, so that this module and its error
+classes can be imported where the package is missing.
+"""
+
+import contextlib
+import difflib
+import functools
+import logging
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from core.config import TRAINABLE_PRESETS, ModelConfig
+
+if TYPE_CHECKING:
+    from training.model.sam2 import SAM2Train
+
+logger = logging.getLogger(__name__)
+
+PACKAGED_CONFIGS = {
+    "sam2.1_hiera_tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "sam2.1_hiera_small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "sam2.1_hiera_base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "sam2.1_hiera_large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+}
+
+# `tiny` is sam2.1_hiera_tiny with these changes. Hiera allows global attention in any block but the
+# first of a stage; the neck lists the stages' channels from the coarsest to the finest.
+_TINY_OVERRIDES = {
+    "image_encoder.trunk.embed_dim": 16,
+    "image_encoder.trunk.num_heads": 1,
+    "image_encoder.trunk.stages": [1, 2, 3, 1],
+    "image_encoder.trunk.global_att_blocks": [4, 5],
+    "image_encoder.neck.d_model": 64,
+    "image_encoder.neck.position_encoding.num_pos_feats": 64,
+    "image_encoder.neck.backbone_channel_list": [128, 64, 32, 16],
+    "memory_attention.d_model": 64,
+    "memory_attention.num_layers": 2,
+    "memory_attention.layer.d_model": 64,
+    "memory_attention.layer.dim_feedforward": 256,
+    "memory_attention.layer.self_attention.embedding_dim": 64,
+    "memory_attention.layer.cross_attention.embedding_dim": 64,
+    "memory_attention.layer.cross_attention.kv_in_dim": 64,
+    "memory_encoder.in_dim": 64,
+    "memory_encoder.out_dim": 64,
+    "memory_encoder.mask_downsampler.embed_dim": 64,
+    "memory_encoder.fuser.layer.dim": 64,
+}
+
+# (channels of the patch embedding, blocks of the trunk): enough to tell the architectures apart.
+_TRUNKS = {
+    (16, 7): "tiny",
+    (96, 12): "sam2.1_hiera_tiny",
+    (96, 16): "sam2.1_hiera_small",
+    (112, 24): "sam2.1_hiera_base_plus",
+    (144, 48): "sam2.1_hiera_large",
+}
+
+# Parameters that SAM 2.1 added to SAM 2.0.
+_NEW_IN_SAM21 = frozenset(
+    {"no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias"}
+)
+
+_MEMORY_MODULES = (
+    "memory_attention",
+    "memory_encoder",
+    "maskmem_tpos_enc",
+    "no_mem_embed",
+    "no_mem_pos_enc",
+    "no_obj_embed_spatial",
+)
+_DECODER_MODULES = (
+    "sam_mask_decoder",
+    "mask_downsample",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+    "no_obj_ptr",
+)
+
+
+class MissingSam2Error(ImportError):
+    """The ``sam2`` package is not installed."""
+
+
+class CheckpointError(ValueError):
+    """A file with weights is missing, unreadable, or does not fit the model."""
+
+
+def import_sam2() -> None:
+    """Import ``sam2`` and leave Hydra's global state as it was.
+
+    ``sam2/__init__.py`` initialises Hydra with its own configurations unless Hydra is initialised
+    already. A later ``@hydra.main`` or ``hydra.initialize*`` then fails with "GlobalHydra is
+    already initialized". So what was not initialised before this call is not initialised after it;
+    call it before the first ``import sam2`` or ``import training``. Meta's ``build_sam2*``
+    functions need that global state: `core.export.loading_code` gives lines that set it.
+
+    Raises:
+        MissingSam2Error: The package is not installed.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    was_initialized = GlobalHydra.instance().is_initialized()
+    try:
+        import sam2  # noqa: F401
+        import training.model.sam2  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("sam2", "training"):
+            raise
+        raise MissingSam2Error(
+            "the package sam2 is not installed: run `make setup`, or by hand, after torch, "
+            "setuptools and wheel: SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps "
+            "sam2==1.1.0"
+        ) from error
+    finally:
+        if not was_initialized:
+            GlobalHydra.instance().clear()
+
+
+def build_model(config: ModelConfig) -> "SAM2Train":
+    """Build SAM 2 for training, with random weights.
+
+    The architecture comes from the YAML files inside the ``sam2`` package, the prompts from
+    `config` with the probabilities of official training (``sam2/configs/sam2.1_training``).
+    Validation with ``mixed`` prompts gives masks, as official training does; with ``point`` and
+    ``bbox`` it gives the same type, clicks being placed at the centre of the error.
+
+    Neither Hydra's global state nor the root logger is changed.
+
+    Args:
+        config: The model section; `config.checkpoint_path` and `config.trainable_modules` are left
+            to `load_weights` and `freeze`.
+
+    Returns:
+        The model, on the CPU, in training mode.
+
+    Raises:
+        MissingSam2Error: The package ``sam2`` is not installed.
+    """
+    import_sam2()
+    from hydra.utils import instantiate
+
+    node = architecture_node(config)
+    node["_target_"] = "training.model.sam2.SAM2Train"
+    node.update(_prompt_arguments(config))
+    with _own_cuda_device(), _root_logger_unchanged():
+        model = instantiate(node, _convert_="all")
+    if config.activation_checkpointing:
+        for block in model.image_encoder.trunk.blocks:
+            block.forward = functools.partial(_forward_checkpointed, block.forward)
+    if config.compile_image_encoder:
+        # In place and without a wrapper: the names in the state dict stay those of SAM 2.
+        model.image_encoder.compile()
+    return model
+
+
+def architecture_node(config: ModelConfig) -> DictConfig:
+    """Return the ``model`` node of the packaged YAML, adapted to `config`.
+
+    Args:
+        config: `architecture` and `image_size` are read.
+
+    Returns:
+        A node that Meta's ``sam2.build_sam`` functions can build: ``_target_`` is ``SAM2Base``.
+
+    Raises:
+        MissingSam2Error: The package ``sam2`` is not installed.
+    """
+    import_sam2()
+    name = PACKAGED_CONFIGS.get(config.architecture, PACKAGED_CONFIGS["sam2.1_hiera_tiny"])
+    node = OmegaConf.create((files("sam2") / name).read_text())["model"]
+    overrides = size_overrides(config.image_size)
+    if config.architecture == "tiny":
+        overrides |= _TINY_OVERRIDES
+    for key, value in overrides.items():
+        OmegaConf.update(node, key, value, force_add=True)
+    return node
+
+
+def size_overrides(image_size: int) -> dict[str, Any]:
+    """Return the fields under ``model`` that depend on the image size, and their values."""
+    side = image_size // 16  # the stride of the features that memory attention works on
+    return {
+        "image_size": image_size,
+        "memory_attention.layer.self_attention.feat_sizes": [side, side],
+        "memory_attention.layer.cross_attention.feat_sizes": [side, side],
+    }
+
+
+def _prompt_arguments(config: ModelConfig) -> dict[str, Any]:
+    point, box = {
+        "mask": (0.0, 0.0),
+        "point": (1.0, 0.0),
+        "bbox": (1.0, 1.0),
+        "mixed": (0.5, 0.5),
+    }[config.prompt_type]
+    mixed = config.prompt_type == "mixed"
+    return {
+        "prob_to_use_pt_input_for_train": point,
+        "prob_to_use_box_input_for_train": box,
+        "prob_to_use_pt_input_for_eval": 0.0 if mixed else point,
+        "prob_to_use_box_input_for_eval": 0.0 if mixed else box,
+        "prob_to_sample_from_gt_for_train": 0.1,
+        "num_correction_pt_per_frame": config.num_correction_points,
+        "num_frames_to_correct_for_train": config.num_frames_to_correct,
+        "num_frames_to_correct_for_eval": 1,
+        "rand_frames_to_correct_for_train": True,
+        "add_all_frames_to_correct_as_cond": True,
+        "num_init_cond_frames_for_train": config.num_init_cond_frames,
+        "num_init_cond_frames_for_eval": 1,
+        "rand_init_cond_frames_for_train": True,
+        "pt_sampling_for_eval": "center",
+        "forward_backbone_per_frame_for_eval": True,
+    }
+
+
+@contextlib.contextmanager
+def _own_cuda_device() -> Iterator[None]:
+    """Let "cuda" mean this process's device: sam2 puts tables there when it builds a model."""
+    rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    if not torch.cuda.is_available() or int(rank) >= torch.cuda.device_count():
+        yield
+        return
+    with torch.cuda.device(int(rank)):
+        yield
+
+
+@contextlib.contextmanager
+def _root_logger_unchanged() -> Iterator[None]:
+    """Undo what ``logging.info`` does to a root logger without handlers."""
+    handlers = list(logging.root.handlers)
+    try:
+        yield
+    finally:
+        for handler in list(logging.root.handlers):
+            if handler not in handlers:
+                logging.root.removeHandler(handler)
+
+
+def _forward_checkpointed(forward: Any, x: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(x)
+    return checkpoint(forward, x, use_reentrant=False)
+
+
+def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
+    """Load weights into `model`, in place and strictly.
+
+    Args:
+        model: What `build_model` returned.
+        path: A released or exported ``.pt`` file (a ``model`` entry), or a Lightning ``.ckpt`` of
+            this program (a ``state_dict`` entry with names under ``model.``). Only tensors and
+            plain containers are unpickled.
+
+    Returns:
+        One line for the log: how many tensors were loaded. For a SAM 2.0 file it names the
+        parameters of SAM 2.1 that kept their initial values, which is logged as a warning too.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable, or does not fit the model, which is then
+            left as it was.
+    """
+    path = Path(path)
+    found = _read_state_dict(path)
+    own = model.state_dict()
+    missing = [name for name in own if name not in found]
+    unexpected = [name for name in found if name not in own]
+    wrong_shape = [name for name in own if name in found and own[name].shape != found[name].shape]
+    if unexpected or wrong_shape or (missing and set(missing) != _NEW_IN_SAM21):
+        raise CheckpointError(
+            f"model.checkpoint_path={path} does not fit the model: "
+            f"{_count(missing, 'missing')}, {_count(unexpected, 'unexpected')}, "
+            f"{_count(wrong_shape, 'of another shape')}, {len(own)} parameters expected"
+            f"{_likely_reason(own, found)}"
+        )
+    model.load_state_dict(found, strict=False)
+    report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}"
+    if missing:
+        report += (
+            "; this is a SAM 2.0 file (no `no_obj_embed_spatial`, `obj_ptr_tpos_proj`): "
+            f"{', '.join(sorted(missing))} keep their initial values"
+        )
+        logger.warning(report)
+    return report
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Return the content of a checkpoint file, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds more than tensors and plain
+            containers.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"model.checkpoint_path={path} {what}, expected a .pt or .ckpt file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's message is a page long; this line of it names the class that was refused.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"holds {refused[1]}" if refused else "is damaged, no checkpoint, or holds objects"
+        raise CheckpointError(
+            f"model.checkpoint_path={path} {what}, expected tensors and plain containers only: "
+            "anything else could run code when it is loaded"
+        ) from error
+    except Exception as error:
+        # A damaged file can fail anywhere in zip, pickle or tensor reading.
+        reason = str(error).strip().splitlines()[:1]
+        raise CheckpointError(
+            f"model.checkpoint_path={path} is damaged or no checkpoint: "
+            f"{reason[0] if reason else type(error).__name__}"
+        ) from error
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    content = read_checkpoint(path)
+    entry = None
+    if isinstance(content, dict):
+        if isinstance(content.get("model"), dict):
+            entry = content["model"]
+        elif isinstance(content.get("state_dict"), dict):
+            entry = {
+                name.removeprefix("model."): value
+                for name, value in content["state_dict"].items()
+                if name.startswith("model.")
+            }
+    if not entry or not all(isinstance(value, Tensor) for value in entry.values()):
+        keys = type(content).__name__
+        if isinstance(content, dict):
+            keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise CheckpointError(
+            f"model.checkpoint_path={path} must hold a `model` entry (.pt) or a `state_dict` entry "
+            f"with names under `model.` (.ckpt), found {keys}"
+        )
+    return entry
+
+
+def _count(names: list[str], what: str) -> str:
+    if not names:
+        return f"0 {what}"
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what} ({shown})"
+
+
+def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    own_name, found_name = _architecture_of(own), _architecture_of(found)
+    if found_name is None:
+        return "; these are not the weights of a SAM 2 model"
+    if found_name != own_name:
+        return (
+            f"; the file fits model.architecture={found_name}, "
+            f"the model is {own_name}: use model={found_name}"
+        )
+    return ""
+
+
+def _architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
+    patch = state_dict.get("image_encoder.trunk.patch_embed.proj.weight")
+    prefix = "image_encoder.trunk.blocks."
+    blocks = {name.split(".")[3] for name in state_dict if name.startswith(prefix)}
+    return _TRUNKS.get((patch.shape[0], len(blocks))) if patch is not None else None
+
+
+def freeze(model: nn.Module, trainable_modules: Optional[list[str]]) -> None:
+    """Freeze every parameter outside the named modules, in place.
+
+    Frozen modules stay in training mode, as in official training. SAM 2 has no batch norm, so this
+    only means that the dropout of memory attention (0.1) stays on when memory attention is frozen;
+    the packaged image encoders have no drop-path.
+
+    Args:
+        model: What `build_model` returned.
+        trainable_modules: None: everything is trained. Otherwise names, each a preset or the dotted
+            name of a module or a parameter. ``all``; ``memory``: memory attention, memory encoder
+            and their embeddings; ``decoder_memory``: these, the mask decoder and the object
+            pointers; ``all_but_image_encoder``.
+
+    Raises:
+        ValueError: A name is neither; the message has the nearest valid one.
+    """
+    names = _resolve_presets(model, trainable_modules)
+    known = {name for name, _ in model.named_modules() if name}
+    known |= {name for name, _ in model.named_parameters()}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, [*sorted(known), *TRAINABLE_PRESETS], n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"model.trainable_modules: {name!r} is no module of the model{hint}; presets: "
+                f"{', '.join(TRAINABLE_PRESETS)}; top-level modules: "
+                f"{', '.join(_top_level_names(model))}"
+            )
+        if not any(_is_inside(parameter, name) for parameter, _ in model.named_parameters()):
+            raise ValueError(f"model.trainable_modules: {name!r} has no parameters to train")
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(_is_inside(parameter_name, name) for name in names))
+
+
+def _resolve_presets(model: nn.Module, names: Optional[list[str]]) -> list[str]:
+    everything = _top_level_names(model)
+    presets = {
+        "all": everything,
+        "memory": [name for name in _MEMORY_MODULES if name in everything],
+        "decoder_memory": [
+            name for name in _MEMORY_MODULES + _DECODER_MODULES if name in everything
+        ],
+        "all_but_image_encoder": [name for name in everything if name != "image_encoder"],
+    }
+    resolved = []
+    for name in ["all"] if names is None else names:
+        resolved += presets.get(name, [name])
+    return resolved
+
+
+def _top_level_names(model: nn.Module) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
+
+
+def _is_inside(parameter_name: str, name: str) -> bool:
+    return parameter_name == name or parameter_name.startswith(f"{name}.")
+
+
+def parameter_table(model: nn.Module) -> str:
+    """Return the trainable and frozen parameters per top-level module, with totals, as a table."""
+    rows = {name: [0, 0] for name in _top_level_names(model)}
+    for name, parameter in model.named_parameters():
+        rows[name.split(".")[0]][0 if parameter.requires_grad else 1] += parameter.numel()
+    rows["total"] = [sum(row[0] for row in rows.values()), sum(row[1] for row in rows.values())]
+    width = max(len(name) for name in rows)
+    lines = [f"{'module':<{width}}  {'trainable':>12}  {'frozen':>12}"]
+    lines += [
+        f"{name:<{width}}  {trainable:>12,}  {frozen:>12,}"
+        for name, (trainable, frozen) in rows.items()
+    ]
+    return "\n".join(lines)
