@@ -8,6 +8,7 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 
 import dataclasses
 import difflib
+import sys
 from dataclasses import dataclass, field
 from typing import Any, List, Optional, get_args, get_origin  # noqa: UP035 (OmegaConf reads List)
 
@@ -595,17 +596,22 @@ def to_config(cfg: DictConfig) -> Config:
     return config
 
 
-def suggest_override(key: str) -> Optional[str]:
-    """Return None when `key` names a field of the configuration, else the nearest field or ''.
+def explain_typos(overrides: list[str]) -> None:
+    """Exit with the nearest valid name when an override names no field of the configuration.
 
     Args:
-        key: A dotted name as typed in a Hydra override, e.g. ``visualizations.every_n_steps``.
+        overrides: The command line; options, groups and what Hydra itself checks are left alone.
     """
     names = set(_field_names(Config))
-    if key in names:
-        return None
-    near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.5)
-    return near[0] if near else ""
+    sections = {name for name in names if "." not in name} | {"experiment"}
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        key = key.lstrip("+~")
+        if not equals or key.startswith(("-", "hydra.", "hydra/")) or key in names | sections:
+            continue
+        near = difflib.get_close_matches(key, sorted(names | sections), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else "; the fields are in core/config.py"
+        sys.exit(f"error: {key} is no setting{hint}")
 
 
 def _field_names(node: type, prefix: str = "") -> list[str]:

@@ -177,9 +177,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log the metrics of the whole validation set, the same on every rank."""
         metrics = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=False)
-        if "iou" in metrics:
-            self.log("val/iou", metrics["iou"], prog_bar=True)
+        for name, value in metrics.items():
+            self.log(f"val/{name}", value, prog_bar=name == "iou")
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimizer and its schedule per optimizer step."""

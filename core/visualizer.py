@@ -134,9 +134,7 @@ class Visualizer:
                 )
                 key = self._key(f"{stage}/composites", step, batch_idx if stage == "val" else 0)
                 blocked_ms = (time.perf_counter() - started) * 1e3
-                self._worker.submit(
-                    lambda: self._draw(list(loggers), key, snapshot, blocked_ms)
-                )
+                self._worker.submit(lambda: self._draw(list(loggers), key, snapshot, blocked_ms))
         except Exception as error:
             self._failed("taking a snapshot", error)
         finally:
@@ -265,7 +263,9 @@ class Visualizer:
             name = key.replace("composites", "animation") + (f"_{index}" if index else "")
             frames = render_animation(clip, self.config.panel_size)
             if not log_gif(loggers, name, frames, step, caption=clip.name):
-                self._say_once("gif", "visualizations: no logger takes GIFs; animations are skipped")
+                self._say_once(
+                    "gif", "visualizations: no logger takes GIFs; animations are skipped"
+                )
 
     def _offer(self, snapshot: Snapshot) -> None:
         """Keep a validation batch as candidates for the worst clips.

@@ -1,0 +1,158 @@
+"""Fine-tune SAM 2 on video: ``python train.py visualizations.enabled=true``.
+
+Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
+"""
+
+import dataclasses
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from core.config import Config, TrainerConfig, explain_typos, register_schema, to_config
+
+log = logging.getLogger(__name__)
+OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_every_n_steps")
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """Train as `cfg` says; a setting that cannot work ends in one sentence and exit status 1."""
+    try:
+        config = to_config(cfg)
+        train(config, Path(HydraConfig.get().runtime.output_dir))
+    except (ValueError, ImportError) as error:
+        if type(error) is not ValueError and not type(error).__module__.startswith("core."):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def train(config: Config, run_dir: Path) -> None:
+    """Run one training from a checked configuration.
+
+    Args:
+        config: The whole configuration.
+        run_dir: Where the resolved configuration, checkpoints and exported weights go.
+    """
+    # Imported late: `--help` and mistakes in the configuration answer at once, and sam2 must not
+    # initialise Hydra before Hydra itself does.
+    from core.model import import_sam2, parameter_table
+
+    import_sam2()
+    import lightning.pytorch as pl
+
+    from core.data import VideoDataModule
+    from core.loggers import build_loggers, finish_swanlab
+    from core.trainer import SAM2LightningModule
+
+    # Hydra's handlers write these messages already.
+    logging.getLogger("lightning").handlers.clear()
+    pl.seed_everything(config.seed, workers=True)
+    data = VideoDataModule(config.data, config.model.image_size, config.seed)
+    data.setup("fit")
+    module = SAM2LightningModule(config)
+    if module.load_report:
+        log.info(module.load_report)
+    log.info("parameters:\n%s", parameter_table(module.model))
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
+    loggers = build_loggers(config, run_dir)
+    trainer = pl.Trainer(
+        **trainer_arguments(config.trainer),
+        logger=loggers,
+        callbacks=build_callbacks(config.trainer, run_dir / "checkpoints", bool(loggers)),
+        default_root_dir=run_dir,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    closed = True
+    try:
+        if config.trainer.validate_first and config.ckpt_path is None:
+            trainer.validate(module, data, verbose=False)
+        trainer.fit(module, data, ckpt_path=config.ckpt_path)
+        trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+        if trainer.is_global_zero:
+            report(config, run_dir, trainer)
+    finally:
+        if "swanlab" in config.logger:
+            closed = finish_swanlab(config.swanlab.finish_timeout_s)
+    if not closed:
+        # SwanLab's threads would keep the process waiting for the server.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
+    """Return the fields that are Lightning's own."""
+    arguments = dataclasses.asdict(config)
+    for name in OWN_TRAINER_FIELDS:
+        del arguments[name]
+    return arguments
+
+
+def build_callbacks(config: TrainerConfig, checkpoint_dir: Path, has_logger: bool) -> list[Any]:
+    """Return checkpoints (best by ``val/iou``, and last), the LR monitor and early stopping."""
+    from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+
+    callbacks: list[Any] = [
+        ModelCheckpoint(
+            checkpoint_dir,
+            filename="best-step{step}",
+            monitor="val/iou",
+            mode="max",
+            save_last=True,
+            auto_insert_metric_name=False,
+        )
+    ]
+    if config.checkpoint_every_n_steps is not None:
+        callbacks.append(
+            ModelCheckpoint(
+                checkpoint_dir,
+                filename="last",
+                every_n_train_steps=config.checkpoint_every_n_steps,
+                enable_version_counter=False,
+            )
+        )
+    if has_logger:
+        callbacks.append(LearningRateMonitor("step"))
+    if config.early_stopping_patience is not None:
+        callbacks.append(
+            EarlyStopping("val/iou", mode="max", patience=config.early_stopping_patience)
+        )
+    return callbacks
+
+
+def report(config: Config, run_dir: Path, trainer: Any) -> None:
+    """Export the weights and say where everything is."""
+    from core.export import export_checkpoint
+
+    checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
+    if trainer.checkpoint_callback.best_model_path:
+        checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
+    lines = [f"run         {run_dir}"]
+    for name, checkpoint in checkpoints.items():
+        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
+        lines.append(f"{name:<11} {checkpoint}, for Meta's predictor: {weights}")
+    iou = trainer.callback_metrics.get("val/iou")
+    if iou is not None:
+        lines.append(f"val/iou     {float(iou):.3f}")
+    if "swanlab" in config.logger and config.swanlab.mode == "local":
+        pictures = f"{config.swanlab.log_dir}; look at them with: make dashboard"
+        if config.swanlab.log_dir != "swanlog":
+            pictures += f" SWANLOG={config.swanlab.log_dir}"
+        lines.append(f"pictures    {pictures}")
+    print("\n" + "\n".join(lines))
+
+
+register_schema()
+
+if __name__ == "__main__":
+    explain_typos(sys.argv[1:])
+    main()
