@@ -51,7 +51,8 @@ def train(config: Config, run_dir: Path) -> None:
     from core.trainer import SAM2LightningModule
 
     # Hydra's handlers write these messages already.
-    logging.getLogger("lightning").handlers.clear()
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
     pl.seed_everything(config.seed, workers=True)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
