@@ -82,7 +82,7 @@ def trained(clip):
     model = build_model(CONFIG)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batch = make_batch(*clip[1:])
-    for _ in range(15):
+    for _ in range(10):
         optimizer.zero_grad()
         loss = loss_fn(model(batch), batch.masks)["core_loss"]
         loss.backward()
