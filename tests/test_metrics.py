@@ -1,0 +1,305 @@
+"""J, F, IoU and Dice against independent implementations, and their accumulation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+
+from core.metrics import VideoMetrics, boundary_f, dice, region_similarity
+
+
+def mask_pair(seed):
+    """Some disks, and the same disks shifted, with a few wrong pixels."""
+    rng = np.random.default_rng(seed)
+    height, width = int(rng.integers(40, 160)), int(rng.integers(40, 160))
+    ys, xs = np.mgrid[:height, :width]
+    gt = np.zeros((height, width), dtype=bool)
+    for _ in range(int(rng.integers(1, 4))):
+        y, x = rng.uniform(0, height), rng.uniform(0, width)
+        radius = rng.uniform(3, height / 3)
+        gt |= (ys - y) ** 2 + (xs - x) ** 2 < radius * radius
+    shift = tuple(rng.integers(-4, 5, 2))
+    return np.roll(gt, shift, (0, 1)) ^ (rng.random((height, width)) < 0.002), gt
+
+
+def square(top, left, side=8, size=32):
+    mask = np.zeros((size, size), dtype=bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+# Seed, J and F of `mask_pair`, computed with vos-benchmark 0.1.0 from PyPI.
+VOS_BENCHMARK = [
+    (0, 0.886249727609501, 0.6167122288083164),
+    (1, 0.6552380952380953, 0.3447285403905876),
+    (2, 0.7756174461376772, 0.2690886049213222),
+    (3, 0.539906103286385, 0.43611965334078834),
+    (4, 0.8387404580152672, 0.3221875573499725),
+    (5, 0.27450980392156865, 0.1622610817405449),
+    (6, 0.8963875665079809, 0.811162188552558),
+    (7, 0.8109028960817717, 0.19019966070729477),
+]
+
+
+@pytest.mark.parametrize(("seed", "j", "f"), VOS_BENCHMARK)
+def test_j_and_f_equal_those_of_vos_benchmark(seed, j, f):
+    pred, gt = mask_pair(seed)
+    assert region_similarity(pred, gt) == pytest.approx(j, abs=1e-12)
+    assert boundary_f(pred, gt) == pytest.approx(f, abs=1e-12)
+
+
+def test_j_and_f_equal_those_of_vos_benchmark_live():
+    """Needs ``pip install --no-deps vos-benchmark scikit-image``: it wants another build of cv2."""
+    evaluator_module = pytest.importorskip("vos_benchmark.evaluator")
+    for seed in range(50):
+        pred, gt = mask_pair(seed)
+        evaluator = evaluator_module.Evaluator()
+        evaluator.feed_frame(pred.astype(np.uint8), gt.astype(np.uint8))
+        j, f = evaluator.conclude()
+        assert region_similarity(pred, gt) == pytest.approx(j[1] / 100, abs=1e-12)
+        assert boundary_f(pred, gt) == pytest.approx(f[1] / 100, abs=1e-12)
+
+
+def brute_force_boundary_f(pred, gt):
+    """F from the distances of all pairs of boundary pixels, pixel by pixel."""
+
+    def boundary(mask):
+        height, width = mask.shape
+        points = []
+        for y in range(height):
+            for x in range(width):
+                right, below = min(x + 1, width - 1), min(y + 1, height - 1)
+                others = [mask[y, right], mask[below, x]]
+                if y + 1 < height and x + 1 < width:
+                    others.append(mask[below, right])
+                if any(other != mask[y, x] for other in others):
+                    points.append((y, x))
+        return np.array(points).reshape(-1, 2)
+
+    a, b = boundary(pred), boundary(gt)
+    if len(a) == 0 or len(b) == 0:
+        return float(len(a) == len(b))
+    radius = math.ceil(0.008 * math.hypot(*gt.shape))
+    near = ((a[:, None] - b[None]) ** 2).sum(-1) <= radius**2
+    precision, recall = near.any(1).mean(), near.any(0).mean()
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f_equals_a_brute_force_reference(seed):
+    rng = np.random.default_rng(seed)
+    pred, gt = rng.random((2, 24, 140)) < 0.02
+    assert boundary_f(pred, gt) == pytest.approx(brute_force_boundary_f(pred, gt), abs=1e-12)
+
+
+def test_dice_follows_from_j():
+    pred, gt = mask_pair(0)
+    j = region_similarity(pred, gt)
+    assert dice(pred, gt) == pytest.approx(2 * j / (1 + j))
+
+
+@pytest.mark.parametrize("metric", [region_similarity, boundary_f, dice])
+def test_two_empty_masks_count_one(metric):
+    empty = np.zeros((8, 8), dtype=bool)
+    assert metric(empty, empty) == 1.0
+
+
+@pytest.mark.parametrize("metric", [region_similarity, boundary_f, dice])
+def test_one_empty_mask_counts_zero(metric):
+    empty = np.zeros((32, 32), dtype=bool)
+    assert metric(empty, square(4, 4)) == 0.0
+    assert metric(square(4, 4), empty) == 0.0
+
+
+@pytest.mark.parametrize("metric", [region_similarity, boundary_f, dice])
+def test_tensors_and_arrays_give_the_same(metric):
+    pred, gt = mask_pair(1)
+    assert metric(torch.from_numpy(pred), torch.from_numpy(gt)) == metric(pred, gt)
+
+
+def test_f_forgives_a_shift_within_the_tolerance():
+    pred, gt = square(20, 20, 40, 125), square(21, 20, 40, 125)
+    assert boundary_f(pred, gt) == 1.0
+    assert region_similarity(pred, gt) < 1.0
+
+
+def test_masks_must_be_boolean():
+    with pytest.raises(TypeError, match="pred must be bool, got float32"):
+        region_similarity(torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool))
+
+
+def test_masks_must_be_two_dimensional():
+    masks = np.zeros((1, 4, 4), dtype=bool)
+    with pytest.raises(ValueError, match=r"pred must have shape \[H, W\], got \[1, 4, 4\]"):
+        boundary_f(masks, masks)
+
+
+def test_masks_must_agree_in_shape():
+    with pytest.raises(ValueError, match=r"must agree in shape, got \[4, 4\] and \[4, 5\]"):
+        dice(np.zeros((4, 4), dtype=bool), np.zeros((4, 5), dtype=bool))
+
+
+def clip(*objects):
+    """[T, O, H, W] from one list of frames per object."""
+    return torch.stack([torch.from_numpy(np.stack(frames)) for frames in objects], dim=1)
+
+
+PROMPTED = torch.tensor([True, False, False])
+A, B, EMPTY = square(4, 4), square(16, 16), np.zeros((32, 32), dtype=bool)
+
+
+def test_prompted_frames_are_left_out():
+    metrics = VideoMetrics()
+    metrics.update(clip([EMPTY, A, A]), clip([A, A, A]), PROMPTED, [0], [1])
+    assert metrics.compute()["iou"] == 1.0
+
+
+def test_frames_prompted_for_one_object_count_for_the_other():
+    metrics = VideoMetrics()
+    prompted = torch.tensor([[True, False], [False, False]])
+    metrics.update(clip([EMPTY, A], [EMPTY, A]), clip([A, A], [A, A]), prompted, [0, 0], [1, 2])
+    assert metrics.compute()["J"] == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_objects_weigh_the_same_whatever_their_frames():
+    metrics = VideoMetrics()
+    metrics.update(clip([A, A, A]), clip([A, A, A]), PROMPTED, [0], [1])
+    metrics.update(clip([A, EMPTY]), clip([A, A]), PROMPTED[:2], [1], [1])
+    result = metrics.compute()
+    assert result["iou"] == result["J"] == 0.5
+    assert result["J&F"] == pytest.approx((result["J"] + result["F"]) / 2)
+    assert result["dice"] == 0.5
+
+
+def test_objects_that_never_appear_are_left_out():
+    metrics = VideoMetrics()
+    preds, gts = clip([A, A, A], [A, A, A]), clip([A, A, A], [EMPTY, EMPTY, EMPTY])
+    metrics.update(preds, gts, PROMPTED, [0, 0], [1, 2])
+    assert metrics.compute()["iou"] == 1.0
+
+
+def test_a_frame_that_the_object_has_left_counts_one_when_nothing_is_predicted():
+    metrics = VideoMetrics()
+    metrics.update(clip([A, A, EMPTY]), clip([A, A, EMPTY]), PROMPTED, [0], [1])
+    metrics.update(clip([A, A, A]), clip([A, A, EMPTY]), PROMPTED, [1], [1])
+    assert metrics.compute()["F"] == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_objects_prompted_on_every_frame_give_no_row():
+    metrics = VideoMetrics()
+    metrics.update(clip([A]), clip([A]), torch.tensor([True]), [0], [1])
+    assert metrics.compute() == {}
+
+
+def test_categories_have_their_own_means():
+    metrics = VideoMetrics()
+    preds = clip([A, A, A], [B, B, B], [B, EMPTY, EMPTY])
+    gts = clip([A, A, A], [B, B, B], [B, B, B])
+    metrics.update(preds, gts, PROMPTED, [0, 0, 1], [1, 2, 2], categories=torch.tensor([0, 3, 3]))
+    result = metrics.compute()
+    assert result["iou/category_0"] == 1.0
+    assert result["iou/category_3"] == 0.5
+    assert result["dice/category_3"] == 0.5
+    assert "iou/category_1" not in result
+
+
+def test_repeated_objects_count_once():
+    metrics = VideoMetrics()
+    for _ in range(3):
+        metrics.update(clip([A, EMPTY, EMPTY]), clip([A, A, A]), PROMPTED, [0], [1])
+    metrics.update(clip([A, A, A]), clip([A, A, A]), PROMPTED, [1], [1])
+    assert metrics.compute()["iou"] == 0.5
+
+
+def test_f_can_be_left_out():
+    metrics = VideoMetrics(boundary=False)
+    metrics.update(clip([A, A, A]), clip([A, A, A]), PROMPTED, [0], [1])
+    assert metrics.compute().keys() == {"iou", "J", "dice"}
+
+
+def test_reset_forgets_the_rows():
+    metrics = VideoMetrics()
+    metrics.update(clip([A, A, A]), clip([A, A, A]), PROMPTED, [0], [1])
+    metrics.reset()
+    assert metrics.compute() == {}
+
+
+def test_a_batch_without_objects_gives_no_row():
+    metrics = VideoMetrics()
+    none = torch.zeros(3, 0, 32, 32, dtype=torch.bool)
+    metrics.update(none, none, PROMPTED, [], [])
+    assert metrics.compute() == {}
+
+
+def test_update_leaves_the_masks_alone():
+    preds, gts = clip([A, B, EMPTY]), clip([A, A, A])
+    before = preds.clone(), gts.clone()
+    VideoMetrics().update(preds, gts, PROMPTED, [0], [1])
+    assert torch.equal(preds, before[0])
+    assert torch.equal(gts, before[1])
+
+
+def test_rows_equal_the_functions_on_the_frames():
+    frames = [mask_pair(0) for _ in range(3)]
+    preds, gts = clip([pred for pred, _ in frames]), clip([gt for _, gt in frames])
+    metrics = VideoMetrics()
+    metrics.update(preds, gts, PROMPTED, [0], [1])
+    result = metrics.compute()
+    assert result["J"] == pytest.approx(region_similarity(*frames[0]))
+    assert result["F"] == pytest.approx(boundary_f(*frames[0]))
+    assert result["dice"] == pytest.approx(dice(*frames[0]))
+
+
+def test_update_names_a_wrong_number_of_ids():
+    masks = clip([A, A, A])
+    with pytest.raises(ValueError, match=r"object_ids must have one entry per object \(1\), got 2"):
+        VideoMetrics().update(masks, masks, PROMPTED, [0], [1, 2])
+
+
+def test_update_names_a_wrong_shape_of_prompted():
+    masks = clip([A, A, A])
+    with pytest.raises(ValueError, match=r"prompted must have shape \[3\] or \[3, 1\], got \[2\]"):
+        VideoMetrics().update(masks, masks, PROMPTED[:2], [0], [1])
+
+
+def test_update_refuses_logits():
+    masks = clip([A, A, A])
+    with pytest.raises(TypeError, match=r"pred_masks must be bool, got torch\.float32"):
+        VideoMetrics().update(masks.float(), masks, PROMPTED, [0], [1])
+
+
+def add_clip(metrics, video_id):
+    """Object 1 of clip v is right on v of the 3 frames after the prompted one."""
+    right = [A if t < video_id else EMPTY for t in range(3)]
+    prompted = torch.tensor([True, False, False, False])
+    metrics.update(clip([A, *right]), clip([A, A, A, A]), prompted, [video_id], [1], [video_id % 2])
+
+
+def compute_on_rank(rank, shares, init_file, results):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{init_file}", rank=rank, world_size=len(shares)
+    )
+    metrics = VideoMetrics()
+    for video_id in shares[rank]:
+        add_clip(metrics, video_id)
+    results[rank] = metrics.compute()
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
+    alone = VideoMetrics()
+    for video_id in range(4):
+        add_clip(alone, video_id)
+    expected = alone.compute()
+    # Clip 0 is the sampler's padding, and the last rank has no rows at all.
+    shares = [[0, 1, 2], [3, 0], []]
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        arguments = (shares, str(tmp_path / "init"), results)
+        torch.multiprocessing.spawn(compute_on_rank, arguments, nprocs=len(shares))
+        for rank in range(len(shares)):
+            assert results[rank] == pytest.approx(expected)
+        assert results[0] == results[1] == results[2]
+    assert expected["iou"] == pytest.approx((0 + 1 + 2 + 3) / 3 / 4)
