@@ -42,12 +42,18 @@ class _ClipSampler(Sampler):
 
     def __init__(self, num_clips: int, seed: int, shuffle: bool) -> None:
         self.num_clips, self.seed, self.shuffle = num_clips, seed, shuffle
-        self.epoch = 0
+        self.lightning_epoch = 0
+        self.shift = 0  # the epoch minus Lightning's
         self.skip = 0  # so many of the next iteration's are left out
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration belongs to."""
+        return self.lightning_epoch + self.shift
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each."""
-        self.epoch = epoch
+        self.lightning_epoch = epoch
 
     def __len__(self) -> int:
         return -(-self.num_clips // _world()[1])
@@ -74,25 +80,34 @@ class _ResumableLoader(DataLoader):
     """A DataLoader that continues in the middle of an epoch.
 
     Lightning saves and loads the state of loaders that have one. What counts as done are the
-    batches that were trained on, not those that were fetched ahead.
+    batches that were trained on, not those that were fetched ahead. Lightning's own count of epochs
+    and batches is read as differences alone: resumed at the end of an epoch it may count an epoch
+    too many, or end the next one after a single batch, and nothing is to be lost or seen twice.
     """
 
-    def __init__(self, *args: Any, batches_trained: Callable[[], Optional[int]], **kwargs: Any):
+    def __init__(
+        self, *args: Any, progress: Callable[[], Optional[tuple[int, int]]], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._batches_trained = batches_trained
+        self._progress = progress
         self._resume: Optional[dict[str, int]] = None
-        self._started_epoch, self._yielded = -1, 0
+        self._epoch: Optional[int] = None  # of the latest iteration
+        self._first, self._yielded, self._trained_before = 0, 0, 0
 
     def __iter__(self) -> Iterator[Any]:
         # a generator: Lightning makes iterators before it sets the epoch, and the epoch must be
         # known when the first batch is asked for
-        epoch, done = self.sampler.epoch, 0
-        if self._resume is not None:
-            if self._resume["epoch"] == epoch:
-                done = self._resume["batches"]
-            self._resume = None
-        self.sampler.skip = done * self.batch_size
-        self._started_epoch, self._yielded = epoch, done
+        sampler, first, progress = self.sampler, 0, self._progress()
+        state = self._resume
+        if state is None and progress is not None and self._epoch == sampler.epoch - 1:
+            if self._yielded < min(len(self), progress[1]):
+                state = {"epoch": self._epoch, "batches": self._yielded}
+        if state is not None:
+            sampler.shift = state["epoch"] - sampler.lightning_epoch
+            first, self._resume = state["batches"], None
+        sampler.skip = first * self.batch_size
+        self._epoch, self._first, self._yielded = sampler.epoch, first, first
+        self._trained_before = 0 if progress is None else progress[0]
         for batch in super().__iter__():
             self._yielded += 1
             yield batch
@@ -102,9 +117,15 @@ class _ResumableLoader(DataLoader):
         if self._resume is not None:
             return dict(self._resume)
         epoch = self.sampler.epoch
-        done = self._yielded if self._started_epoch == epoch else 0
-        trained = self._batches_trained()
-        return {"epoch": epoch, "batches": done if trained is None else min(done, trained)}
+        if self._epoch != epoch:
+            return {"epoch": epoch, "batches": 0}
+        progress, per_epoch, batches = self._progress(), len(self), self._yielded
+        if progress is not None:
+            batches = min(batches, self._first + progress[0] - self._trained_before)
+            per_epoch = min(per_epoch, progress[1])
+        if batches >= per_epoch:
+            return {"epoch": epoch + 1, "batches": 0}
+        return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue from what `state_dict` returned."""
@@ -195,13 +216,15 @@ class VideoDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed % 2**63),
         )
         if stage == "train":
-            return _ResumableLoader(**options, batches_trained=self._batches_trained)
+            return _ResumableLoader(**options, progress=self._progress)
         return DataLoader(**options)
 
-    def _batches_trained(self) -> Optional[int]:
+    def _progress(self) -> Optional[tuple[int, int]]:
+        """Return how many batches of its epoch Lightning trained on, and how many it has."""
         if self.trainer is None:
             return None
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return progress.current.processed, self.trainer.num_training_batches
 
     def clip_name(self, stage: str, dataset_video_id: int) -> str:
         """Return a video's name.

@@ -180,8 +180,10 @@ def every_epoch(tmp_path) -> ModelCheckpoint:
         (every_validation, {"val_check_interval": 3, "check_val_every_n_epoch": None}),
         (every_validation, {"val_check_interval": 2}),
         (every_epoch, {}),
+        (every_epoch, {"limit_train_batches": 3}),
+        (every_epoch, {"limit_val_batches": 0}),
     ],
-    ids=["step", "step-val", "step-val3", "val3", "val2", "epoch"],
+    ids=["step", "step-val", "step-val3", "val3", "val2", "epoch", "epoch-limit", "epoch-no-val"],
 )
 def test_resuming_continues_with_exactly_the_missing_batches(tmp_path, make_checkpoints, options):
     whole = fit(make_module(), tmp_path, [make_checkpoints(tmp_path)], **options)

@@ -1,0 +1,67 @@
+"""``python -m core.data``: what it counts, writes and refuses."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.check_data import check_data, check_split, main
+from core.config import Config, DataConfig, ModelConfig, SyntheticConfig
+from core.data import VideoDataModule
+
+
+def make_folder(root) -> DataConfig:
+    """Two videos of four frames; the last frame of each is empty."""
+    for name in "ab":
+        for kind in ("JPEGImages", "Annotations"):
+            (root / kind / name).mkdir(parents=True)
+        for t in range(4):
+            labels = np.zeros((20, 30), np.uint8)
+            if t < 3:
+                labels[4:12, 4:12], labels[4:12, 16:24] = 1, 2
+            Image.fromarray(labels).save(root / "Annotations" / name / f"{t:05d}.png")
+            frame = Image.new("RGB", (30, 20), (40 * t, 90, 90))
+            frame.save(root / "JPEGImages" / name / f"{t:05d}.jpg")
+    return DataConfig(source="vos_folder", root=str(root), num_frames=2)
+
+
+def test_check_counts_frames_objects_and_sizes(tmp_path):
+    module = VideoDataModule(make_folder(tmp_path), 64, 0)
+    module.setup()
+    report = check_split(module.datasets["train"], "train")
+    assert (report.videos, report.clips, report.frames) == (1, 1, 4)
+    assert (report.objects, report.empty_frames) == (2, 1)
+    assert dict(report.sizes) == {(30, 20): 4}
+    assert "4 annotated frames (1 empty), 2 objects, frame sizes: 30 x 20 (4)" in str(report)
+
+
+def test_check_looks_at_drawn_clips_too():
+    synthetic = SyntheticConfig(num_train_clips=3, num_val_clips=2)
+    module = VideoDataModule(DataConfig(synthetic=synthetic, num_frames=2), 64, 0)
+    module.setup()
+    report = check_split(module.datasets["val"], "val")
+    assert (report.videos, report.frames, report.empty_frames) == (2, 4, 0)
+    assert dict(report.sizes) == {(64, 64): 4}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=vos_folder", "data.root=/nowhere"], r"data\.root=/nowhere: /nowhere does not"),
+        (["data=vos_folder"], r"data\.root must be the data set's folder"),
+        (["data.num_framse=3"], r"Could not override 'data\.num_framse'"),
+    ],
+    ids=["missing", "unset", "typo"],
+)
+def test_check_ends_with_one_sentence(overrides, message):
+    with pytest.raises(SystemExit, match=message):
+        main(overrides)
+
+
+def test_check_writes_one_sheet_per_sampled_clip(tmp_path, capsys):
+    pytest.importorskip("core.utils", reason="the renderer")
+    config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=64))
+    check_data(config, tmp_path / "sheets")
+    sheets = sorted((tmp_path / "sheets").iterdir())
+    assert [path.name for path in sheets] == ["train_0_a.png", "val_0_b.png"]
+    assert np.asarray(Image.open(sheets[0])).ndim == 3
+    assert "train: 1 videos" in capsys.readouterr().out

@@ -1,0 +1,521 @@
+"""Each data format read from small files, how clips are cut, and what is refused."""
+
+import json
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+from core.config import AugmentationConfig, DataConfig
+from core.data import DataError, VideoDataModule
+
+HEIGHT, WIDTH = 24, 32
+NO_AUGMENTATION = AugmentationConfig(horizontal_flip=0)
+
+
+def label_map(*objects: int) -> np.ndarray:
+    """Object k is an 8 x 8 square in the k-th column of squares."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for k in objects:
+        labels[8:16, 8 * (k - 1) : 8 * k] = k
+    return labels
+
+
+def save_frame(path, number: int, size=(WIDTH, HEIGHT)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (10 * number % 256, 100, 200)).save(path, quality=95)
+
+
+def save_mask(path, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(labels, mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.save(path)
+
+
+def make_video(root, name="a", objects=((1,),) * 6, suffix="jpg", between="", every=1) -> None:
+    """Write one video; frame t has `objects[t]`, masks for every `every`-th frame."""
+    for t, visible in enumerate(objects):
+        save_frame(root / "JPEGImages" / between / name / f"{t:05d}.{suffix}", t)
+        if t % every == 0:
+            save_mask(root / "Annotations" / between / name / f"{t:05d}.png", label_map(*visible))
+
+
+def module_for(root, source="vos_folder", **fields) -> VideoDataModule:
+    fields = {"num_frames": 3, "augmentation": NO_AUGMENTATION, **fields}
+    if source != "coco_video":
+        fields["root"] = str(root)
+    module = VideoDataModule(DataConfig(source=source, **fields), 32, seed=0)
+    module.setup()
+    return module
+
+
+def numbers_and_objects(clip) -> tuple[list[int], list[int]]:
+    numbers = [frame.objects[0].frame_index for frame in clip.frames]
+    return numbers, [item.object_id for item in clip.frames[0].objects]
+
+
+def video_names(module, stage) -> list[str]:
+    return [module.clip_name(stage, i) for i in range(len(module.datasets[stage]))]
+
+
+def rle(mask: np.ndarray) -> dict:
+    encoded = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_vos_folder_reads_frames_and_masks(tmp_path, suffix):
+    make_video(tmp_path, objects=((1, 3),) * 3, suffix=suffix)
+    clip = module_for(tmp_path).datasets["val"][0]
+    assert numbers_and_objects(clip) == ([0, 1, 2], [1, 3])
+    assert clip.size == (HEIGHT, WIDTH)
+    mask = clip.frames[0].objects[1].segment
+    assert mask.shape == (32, 32)
+    # rows 8..15 of 24 become 10.67..21.33 of 32; object 3 is in columns 16..23
+    assert mask[12:20, 16:24].all()
+    assert not mask[:, :16].any()
+    assert not mask[:10].any()
+
+
+def test_one_video_serves_both_splits_with_a_warning(tmp_path):
+    make_video(tmp_path)
+    with pytest.warns(UserWarning, match="one video, 'a': it is used for training and for valid"):
+        module = module_for(tmp_path)
+    assert video_names(module, "train") == video_names(module, "val") == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_late_objects_are_left_to_clips_that_start_with_them(tmp_path):
+    make_video(tmp_path, objects=((), (1,), (1, 2), (1, 2), (2,)))
+    module = module_for(tmp_path, max_objects=2)
+    assert numbers_and_objects(module.datasets["val"][0]) == ([1, 2, 3], [1])
+    seen = {tuple(numbers_and_objects(module.datasets["train"][e, 0])[0]) for e in range(30)}
+    assert seen == {(1, 2, 3), (2, 3, 4)}
+    last = next(
+        clip
+        for clip in (module.datasets["train"][e, 0] for e in range(30))
+        if clip.frames[0].objects[0].frame_index == 2
+    )
+    # object 1 has left by the last frame, with an empty mask in its place
+    gone = [item.segment.any().item() for item in last.frames[2].objects if item.object_id == 1]
+    assert gone == [False]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_frames_without_masks_are_left_out(tmp_path):
+    make_video(tmp_path, objects=((1,),) * 15, every=5)
+    clip = module_for(tmp_path).datasets["val"][0]
+    assert numbers_and_objects(clip)[0] == [0, 5, 10]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_frame_stride_keeps_its_distance_in_every_phase(tmp_path):
+    make_video(tmp_path, objects=((1,),) * 7)
+    module = module_for(tmp_path, frame_stride=2)
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [0, 2, 4]
+    clips = [numbers_and_objects(module.datasets["train"][e, 0])[0] for e in range(40)]
+    assert {clip[0] for clip in clips} == {0, 1, 2}
+    assert all(np.diff(clip).tolist() == [2, 2] for clip in clips)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_training_clip_starts_at_the_known_object_when_a_phase_has_none(tmp_path):
+    make_video(tmp_path, objects=((), (1,), (), (1,), (), (1,)))
+    module = module_for(tmp_path, num_frames=2, frame_stride=2)
+    firsts = {numbers_and_objects(module.datasets["train"][e, 0])[0][0] for e in range(20)}
+    assert firsts == {1, 3}
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_max_objects_limits_the_clip(tmp_path):
+    make_video(tmp_path, objects=((1, 2, 3),) * 3)
+    module = module_for(tmp_path, max_objects=2)
+    assert numbers_and_objects(module.datasets["val"][0])[1] == [1, 2]
+    drawn = {tuple(numbers_and_objects(module.datasets["train"][e, 0])[1]) for e in range(20)}
+    assert all(len(ids) == 2 for ids in drawn)
+    assert {k for ids in drawn for k in ids} == {1, 2, 3}
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_training_items_do_not_touch_the_global_generator(tmp_path):
+    make_video(tmp_path)
+    dataset = module_for(tmp_path).datasets["train"]
+    random.seed(1)
+    state, first = random.getstate(), dataset[3, 0]
+    assert random.getstate() == state
+    random.seed(2)
+    assert numbers_and_objects(dataset[3, 0]) == numbers_and_objects(first)
+
+
+def test_clips_per_video_draws_different_clips(tmp_path):
+    for name in "ab":
+        make_video(tmp_path, name, objects=((1,),) * 12)
+    dataset = module_for(tmp_path, clips_per_video=8).datasets["train"]
+    assert len(dataset) == 8
+    assert len({tuple(numbers_and_objects(dataset[0, i])[0]) for i in range(8)}) > 1
+
+
+def test_last_videos_by_name_are_for_validation(tmp_path):
+    for name in "cabd":
+        make_video(tmp_path, name)
+    module = module_for(tmp_path, val_fraction=0.25)
+    assert video_names(module, "train") == ["a", "b", "c"]
+    assert video_names(module, "val") == ["d"]
+
+
+def test_lists_choose_the_videos(tmp_path):
+    for name in ("a", "b", "v1.2"):
+        make_video(tmp_path, name)
+    (tmp_path / "train.txt").write_text("a.mp4\nv1.2\n\n")
+    (tmp_path / "val.txt").write_text("b\n")
+    module = module_for(tmp_path, train_list=str(tmp_path / "train.txt"), val_list="val.txt")
+    assert video_names(module, "train") == ["a", "v1.2"]
+    assert video_names(module, "val") == ["b"]
+    only_val = module_for(tmp_path, val_list="val.txt")
+    assert video_names(only_val, "train") == ["a", "v1.2"]
+
+
+def test_davis_folders_and_lists_are_found(tmp_path):
+    for name in "abc":
+        make_video(tmp_path, name, between="480p")
+    lists = tmp_path / "ImageSets" / "2017"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("c\n")
+    (lists / "val.txt").write_text("a\n")
+    module = module_for(tmp_path)
+    assert video_names(module, "train") == ["c"]
+    assert video_names(module, "val") == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_youtube_vos_names_come_from_meta_json(tmp_path):
+    make_video(tmp_path)
+    meta = {"videos": {"a": {"objects": {"1": {"category": "penguin", "frames": ["00000"]}}}}}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    assert module_for(tmp_path).object_names("val", 0) == {1: "penguin"}
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_png_folders_read_one_folder_per_object(tmp_path):
+    for t in range(3):
+        save_frame(tmp_path / "JPEGImages" / "a" / f"{t:05d}.jpg", t)
+        for k in range(2 if t < 2 else 1):
+            mask = (label_map(k + 1) > 0).astype(np.uint8) * 255
+            path = tmp_path / "Annotations" / "a" / f"{k:03d}" / f"{t:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+    clip = module_for(tmp_path, "png_folders").datasets["val"][0]
+    # the official loader counts objects from 1
+    assert numbers_and_objects(clip) == ([0, 1, 2], [1, 2])
+    assert clip.frames[1].objects[1].segment[12:20, 8:16].all()
+    assert not clip.frames[2].objects[1].segment.any()
+
+
+def write_sav(root, name, frames_as, num_labels=4) -> None:
+    objects = [rle(label_map(1) > 0), rle(label_map(2) > 0)]
+    masklet = [objects] * num_labels
+    (root / f"{name}_manual.json").write_text(json.dumps({"masklet": masklet, "fps": [6]}))
+    num_frames = 4 * num_labels
+    if frames_as == "mp4":
+        fourcc = cv2.VideoWriter_fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(root / f"{name}.mp4"), fourcc, 24, (WIDTH, HEIGHT))
+        for t in range(num_frames):
+            writer.write(np.full((HEIGHT, WIDTH, 3), 12 * t, np.uint8))
+        writer.release()
+    else:
+        for t in range(num_frames):
+            path = root / "JPEGImages" / name / f"{t:05d}.{frames_as}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (WIDTH, HEIGHT), (12 * t,) * 3).save(path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("frames_as", ["mp4", "jpg", "png"])
+def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
+    write_sav(tmp_path, "sav_000001", frames_as)
+    module = module_for(tmp_path, "sav", annotation_folder=".")
+    clip = module.datasets["val"][0]
+    assert numbers_and_objects(clip) == ([0, 4, 8], [0, 1])
+    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    assert levels == pytest.approx([0, 48, 96], abs=6)
+    assert clip.frames[2].objects[1].segment[12:20, 8:16].all()
+    again = module.datasets["val"][0]
+    assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
+
+
+def coco_content(root, videos=("x", "y"), num_frames=4) -> dict:
+    """Category 7 is object 1 in every frame; category 3 (two parts) from frame 1 on."""
+    images, annotations = [], []
+    for video in videos:
+        # listed backwards: order_in_video decides
+        for t in reversed(range(num_frames)):
+            image_id = len(images) + 100
+            name = f"{video}/{t:03d}.png"
+            save_frame(root / "frames" / name, t)
+            images.append(
+                {
+                    "id": image_id,
+                    "file_name": name,
+                    "path": f"/elsewhere/{name}",
+                    "video_id": video,
+                    "order_in_video": t,
+                    "width": WIDTH,
+                    "height": HEIGHT,
+                }
+            )
+            add = [(7, rle(label_map(1) > 0)), (9, None)]
+            if t > 0:
+                box = [16, 8, 24, 8, 24, 16, 16, 16]
+                add += [(3, rle(label_map(2) > 0)), (3, [box])]
+            annotations += [
+                {"image_id": image_id, "category_id": key, "segmentation": value}
+                for key, value in add
+            ]
+    categories = [{"id": 7, "name": "hook"}, {"id": 3, "name": "clip"}, {"id": 9, "name": "bag"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_module(root, content, **fields) -> VideoDataModule:
+    (root / "train.json").write_text(json.dumps(content))
+    fields = {"image_root": str(root / "frames"), **fields}
+    return module_for(
+        root, "coco_video", train_annotations=str(root / "train.json"), batch_size=2, **fields
+    )
+
+
+def test_coco_video_keeps_one_slot_per_category(tmp_path):
+    module = coco_module(tmp_path, coco_content(tmp_path, ("x", "y", "z")))
+    assert module.category_layout
+    assert module.num_categories == 3
+    assert module.category_names == ["clip", "hook", "bag"]
+    batch = next(iter(module.train_dataloader()))
+    assert batch.masks.shape == (3, 2 * 3, 32, 32)
+    assert batch.obj_to_frame_idx[0, :, 1].tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch.metadata.unique_objects_identifier[0, :3, 1].tolist() == [0, 1, 2]
+    assert video_names(module, "train") == ["x", "y"]
+    assert module.object_names("val", 0) == {0: "clip", 1: "hook", 2: "bag"}
+
+
+def test_coco_video_merges_a_categorys_annotations(tmp_path):
+    clip = coco_module(tmp_path, coco_content(tmp_path)).datasets["val"][0]
+    assert numbers_and_objects(clip) == ([0, 1, 2], [0, 1, 2])
+    slots = [item.segment for item in clip.frames[1].objects]
+    assert slots[0][12:20, 8:24].all()
+    assert slots[1][12:20, :8].all()
+    assert not slots[2].any()
+    assert not clip.frames[0].objects[0].segment.any()
+
+
+def test_coco_video_slots_can_be_fewer_or_more(tmp_path):
+    content = coco_content(tmp_path)
+    more = coco_module(tmp_path, content, num_categories=5)
+    assert next(iter(more.val_dataloader())).masks.shape[1] == 5
+    fewer = coco_module(tmp_path, content, num_categories=1)
+    assert fewer.category_names == ["clip"]
+    # the one slot left is empty in frame 0
+    assert numbers_and_objects(fewer.datasets["val"][0])[0] == [1, 2, 3]
+
+
+def test_coco_video_leaves_out_frames_whose_masks_are_unknown(tmp_path):
+    content = coco_content(tmp_path, num_frames=5)
+    unknown = {image["id"] for image in content["images"] if image["order_in_video"] == 1}
+    for item in content["annotations"]:
+        if item["image_id"] in unknown:
+            item["segmentation"] = None
+    clip = coco_module(tmp_path, content).datasets["val"][0]
+    assert numbers_and_objects(clip)[0] == [0, 2, 3]
+
+
+def test_coco_video_without_image_root_looks_beside_the_json(tmp_path):
+    content = coco_content(tmp_path)
+    for image in content["images"]:
+        image["file_name"] = f"frames/{image['file_name']}"
+    module = coco_module(tmp_path, content, image_root=None)
+    assert len(module.datasets["val"][0].frames) == 3
+
+
+def test_coco_video_validation_file_uses_the_training_slots(tmp_path):
+    content = coco_content(tmp_path)
+    val = dict(content, categories=content["categories"][::-1])
+    (tmp_path / "val.json").write_text(json.dumps(val))
+    module = coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
+    assert video_names(module, "train") == video_names(module, "val") == ["x", "y"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png"])
+def test_coco_video_path_outside_image_root_is_refused(tmp_path, name):
+    content = coco_content(tmp_path)
+    content["images"][0]["file_name"] = name
+    with pytest.raises(DataError, match=r"outside data\.image_root="):
+        coco_module(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("categories"), "has no list `categories`"),
+        (lambda c: c["images"][0].pop("video_id"), "without a needed field .*video_id"),
+        (lambda c: c["annotations"][0].update(category_id=4), "annotation of category 4"),
+        (lambda c: c["annotations"][0].update(image_id=4), "annotation of image 4"),
+        (
+            lambda c: c["annotations"][-3].update(segmentation={"size": [9, 9], "counts": "0"}),
+            "is 9 x 9 pixels, expected its frame's 32 x 24",
+        ),
+        (lambda c: c["images"][3].update(file_name="no.png"), r"names a frame .*no\.png that does"),
+    ],
+    ids=["categories", "video_id", "category", "image", "size", "file"],
+)
+def test_bad_coco_video_is_refused(tmp_path, change, message):
+    content = coco_content(tmp_path)
+    if "no.png" in message or "9 x 9" in message:
+        content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 7] + [
+            {"image_id": 103, "category_id": 3, "segmentation": rle(label_map(2) > 0)},
+            {"image_id": 103, "category_id": 9, "segmentation": None},
+            {"image_id": 103, "category_id": 9, "segmentation": None},
+        ]
+    change(content)
+    with pytest.raises(DataError, match=message):
+        coco_module(tmp_path, content)
+
+
+def test_short_and_empty_videos_are_skipped_with_one_warning(tmp_path):
+    for name in "ab":
+        make_video(tmp_path, name)
+    make_video(tmp_path, "short", objects=((1,),) * 2)
+    make_video(tmp_path, "empty", objects=((),) * 6)
+    (tmp_path / "train.txt").write_text("a\nshort\nempty\n")
+    (tmp_path / "val.txt").write_text("b\n")
+    with pytest.warns(UserWarning, match=r"1 with fewer than .* \(short\) and 1 .* \(empty\)"):
+        module = module_for(tmp_path, train_list="train.txt", val_list="val.txt")
+    assert video_names(module, "train") == ["a"]
+
+
+def test_only_short_videos_are_an_error(tmp_path):
+    for name in "ab":
+        make_video(tmp_path, name, objects=((1,),) * 2)
+    with pytest.raises(DataError, match=r"no training video can be used.*data\.num_frames=3"):
+        module_for(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["vos_folder", "png_folders", "sav"])
+def test_missing_root_is_refused(tmp_path, source):
+    with pytest.raises(DataError, match=r"data\.root=.*nowhere does not exist"):
+        module_for(tmp_path / "nowhere", source)
+
+
+def test_missing_json_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"data\.train_annotations=.*no\.json does not exist"):
+        module_for(tmp_path, "coco_video", train_annotations=str(tmp_path / "no.json"))
+
+
+def test_root_without_videos_is_refused(tmp_path):
+    for name in ("JPEGImages", "Annotations"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=r"data\.root=.* has no videos"):
+        module_for(tmp_path)
+
+
+def test_frames_without_any_mask_are_refused(tmp_path):
+    make_video(tmp_path, "a")
+    make_video(tmp_path, "b")
+    for path in (tmp_path / "Annotations" / "b").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"b has frames without masks"):
+        module_for(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_mask_of_another_size_is_refused(tmp_path):
+    make_video(tmp_path)
+    save_frame(tmp_path / "JPEGImages" / "a" / "00000.jpg", 0, size=(40, HEIGHT))
+    with pytest.raises(DataError, match=r"00000\.png is 32 x 24 pixels, expected its frame's 40"):
+        module_for(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_colour_mask_is_refused(tmp_path):
+    make_video(tmp_path)
+    save_frame(tmp_path / "Annotations" / "a" / "00000.png", 0)
+    with pytest.raises(DataError, match=r"has mode RGB, expected a palette or grey PNG"):
+        module_for(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_frame_with_too_many_pixels_is_refused(tmp_path):
+    make_video(tmp_path)
+    with pytest.raises(DataError, match=r"32 x 24 pixels, more than data\.max_image_pixels=100"):
+        module_for(tmp_path, max_image_pixels=100)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_broken_frame_is_named(tmp_path):
+    make_video(tmp_path)
+    (tmp_path / "JPEGImages" / "a" / "00002.jpg").write_bytes(b"nothing")
+    dataset = module_for(tmp_path).datasets["val"]
+    with pytest.raises(DataError, match=r"00002\.jpg cannot be read as an image"):
+        dataset[0]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_frame_name_without_number_is_refused(tmp_path):
+    make_video(tmp_path)
+    save_frame(tmp_path / "JPEGImages" / "a" / "cover.jpg", 0)
+    with pytest.raises(DataError, match=r"file whose name is not a number .*cover"):
+        module_for(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a\nz\n", r"data\.train_list=train\.txt lists 1 videos .*\(z\)"),
+        ("\n", r"data\.train_list=train\.txt is empty"),
+        (None, r"data\.train_list=train\.txt does not exist"),
+    ],
+    ids=["unknown", "empty", "missing"],
+)
+def test_bad_list_is_refused(tmp_path, content, message):
+    for name in "ab":
+        make_video(tmp_path, name)
+    if content is not None:
+        (tmp_path / "train.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        module_for(tmp_path, train_list="train.txt")
+
+
+def test_list_of_all_videos_for_validation_is_refused(tmp_path):
+    make_video(tmp_path)
+    (tmp_path / "val.txt").write_text("a\n")
+    with pytest.raises(DataError, match=r"lists every video, expected some left for training"):
+        module_for(tmp_path, val_list="val.txt")
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"fps": [6]}', "is not an SA-V annotation file"),
+        ('{"masklet": [[{"size": [8, 8], "counts": "0"}]]}', "is 8 x 8 pixels, expected"),
+        ('{"masklet": [[null]]}', "has no annotated frame"),
+    ],
+    ids=["json", "masklet", "size", "null"],
+)
+def test_bad_sav_is_refused(tmp_path, content, message):
+    write_sav(tmp_path, "v", "jpg")
+    (tmp_path / "v_manual.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        module_for(tmp_path, "sav", annotation_folder=".", num_frames=1)
+
+
+def test_sav_without_frames_is_refused(tmp_path):
+    write_sav(tmp_path, "v", "mp4")
+    write_sav(tmp_path, "w", "mp4")
+    (tmp_path / "w.mp4").unlink()
+    with pytest.raises(DataError, match=r"w_manual\.json has no frames: expected .*w\.mp4"):
+        module_for(tmp_path, "sav", annotation_folder=".")
