@@ -493,6 +493,9 @@ class VisualizationsConfig:
     flush_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        for name in ("enabled", "animation"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"visualizations.{name}", value, "true or false")
         for name in ("every_n_steps", "max_frames", "max_videos", "frame_stride", "max_pending"):
             value = getattr(self, name)
             _require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
@@ -513,13 +516,13 @@ class VisualizationsConfig:
             "between 64 and 1024",
         )
         _require(
-            0 < self.max_overhead <= 1,
+            _is_number(self.max_overhead) and 0 < self.max_overhead <= 1,
             "visualizations.max_overhead",
             self.max_overhead,
             "in (0, 1]",
         )
         _require(
-            self.flush_timeout_s > 0,
+            _is_number(self.flush_timeout_s) and self.flush_timeout_s > 0,
             "visualizations.flush_timeout_s",
             self.flush_timeout_s,
             "greater than 0",
@@ -528,6 +531,10 @@ class VisualizationsConfig:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass

@@ -61,7 +61,8 @@ def create_composite_visualization(
     pixels = _as_pixels(image)
     height, width = pixels.shape[:2]
     _check_categories(num_categories)
-    _check_prompts(prompts or [], (height, width))
+    prompts = [] if prompts is None else prompts
+    _check_prompts(prompts, (height, width))
     gt = _as_masks(gt_mask, "gt_mask", (height, width), 0.0)
     pred = _as_masks(pred_mask, "pred_mask", (height, width), 0.5)
     count = min(max(len(gt), len(pred)), num_categories)
@@ -86,7 +87,7 @@ def create_composite_visualization(
         predicted_ious=unknown,
         object_scores=unknown,
         non_finite=np.zeros((1, count), bool),
-        prompts=[[p for p in prompts or [] if p.obj_id < num_categories]],
+        prompts=[[p for p in prompts if p.obj_id < num_categories]],
         prompted=np.zeros(1, bool),
         mask_prompted=np.zeros(1, bool),
         model_size=(height, width),
@@ -352,6 +353,8 @@ def _check_categories(num_categories: int) -> None:
 
 
 def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None:
+    if not isinstance(prompts, (list, tuple)):
+        raise TypeError(f"prompts must be a list of PromptData, got {type(prompts).__name__}")
     for prompt in prompts:
         if not isinstance(prompt, PromptData):
             raise TypeError(f"prompts must hold PromptData, got {type(prompt).__name__}")

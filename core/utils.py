@@ -209,8 +209,8 @@ def log_training_visualizations(
     Raises:
         ValueError: Batch and outputs do not fit each other, or an option makes no sense.
     """
-    if stage not in ("train", "val"):
-        raise ValueError(f"stage must be train or val, got {stage!r}")
+    if not isinstance(stage, str) or not stage:
+        raise ValueError(f"stage must be a name such as train or val, got {stage!r}")
     VisualizationsConfig(
         max_frames=max_frames,
         max_videos=max_videos,
