@@ -187,30 +187,22 @@ def test_the_page_shows_the_sheets_of_both_stages_as_they_were_drawn(
         np.testing.assert_array_equal(shown_pixels(page, address), sheet)
 
 
-def test_the_page_shows_the_steps(page):
+def test_the_page_names_the_step_of_every_sheet(page, server, experiment):
+    save_screenshot(page, "dashboard.png")
     text = page.execute_script("return document.body.innerText")
-    assert "step" in text.lower()
+    for key in KEYS:
+        last = listed(server, experiment, key)[-1]
+        assert last["more"][0]["caption"][:20] in text
 
 
-def test_an_opened_sheet_is_legible(page, tmp_path):
+def test_an_opened_sheet_can_be_read(page):
     address = loaded_images(page)[0]
-    page.execute_script("[...document.images].find(i => i.src === arguments[0]).click()", address)
-    # text is 14 px high on the sheet: shown at three quarters or more it can be read
-    width = wait_for(
-        lambda: (
-            max(
-                page.execute_script(
-                    "return [...document.images].filter(i => i.src === arguments[0])"
-                    ".map(i => i.getBoundingClientRect().width / i.naturalWidth)",
-                    address,
-                )
-            )
-            * (14 / 13)
-        ),
-        20,
-    )
+    find = "[...document.images].filter(i => i.src === arguments[0])"
+    page.execute_script(f"{find}[0].click()", address)
+    # the sheet's text is 14 px high at natural size
+    scales = f"return {find}.map(i => i.getBoundingClientRect().width / i.naturalWidth)"
+    wait_for(lambda: 14 * max(page.execute_script(scales, address)) >= 10, 20)
     save_screenshot(page, "opened.png")
-    assert width > 0
 
 
 def save_screenshot(page, name: str) -> None:
