@@ -204,15 +204,17 @@ class DataConfig:
         root: The data set's folder (every source but ``synthetic`` and ``coco_video``).
         image_folder: Frames, relative to `root`.
         annotation_folder: Masks, relative to `root`.
-        train_list: Text file with one training video per line; None: split by `val_fraction`.
-        val_list: Text file with one validation video per line; None: split by `val_fraction`.
+        train_list: Text file with one training video per line, also relative to `root`; None: the
+            videos that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`.
+        val_list: Text file with one validation video per line, also relative to `root`; None:
+            DAVIS's own lists, or a split by `val_fraction`.
         train_annotations: COCO-video JSON for training.
         val_annotations: COCO-video JSON for validation; None: split by `val_fraction`.
         image_root: Folder that ``file_name`` is joined to; None trusts the JSON's own paths.
         val_fraction: Share of the videos, sorted by name, kept for validation without lists.
         num_frames: Frames per clip (T).
         frame_stride: Distance between the clip's frames in the video.
-        max_objects: At most so many objects per training clip (object layout).
+        max_objects: At most so many objects per clip (object layout).
         num_categories: Mask slots per video in the category layout; None: as many as the file has.
         clips_per_video: Clips drawn from each video per training epoch.
         batch_size: Clips per training batch and device (B).
