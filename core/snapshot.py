@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -560,14 +561,15 @@ class _Grid:
             return F.interpolate(images.float(), size=(self.height, self.width), mode="area")
         return F.avg_pool2d(images.float(), self.factor)
 
-    def average_array(self, image: np.ndarray) -> np.ndarray:
-        """Do what `average` does with one frame's array, in the same order: the same to the bit."""
+    def average_array(self, plane: np.ndarray) -> np.ndarray:
+        """Do what `average` does with one [H, W], in the same order: the same to the bit."""
         if self.factor is None:
-            return self.average(torch.from_numpy(image)[None])[0].numpy()
-        total = np.zeros((len(image), self.height, self.width), np.float32)
+            return self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
+        total = plane[:: self.factor, :: self.factor].astype(np.float32)
         for dy in range(self.factor):
             for dx in range(self.factor):
-                total += image[:, dy :: self.factor, dx :: self.factor]
+                if dy or dx:
+                    total += plane[dy :: self.factor, dx :: self.factor]
         total /= self.factor**2
         return total
 
@@ -599,22 +601,22 @@ def _display_images_on_cpu(
     grid: _Grid,
     options: SnapshotOptions,
 ) -> Tensor:
-    """Do what `_display_images` does, frame by frame with NumPy.
+    """Do what `_display_images` does, plane by plane with NumPy.
 
-    A frame stays in the cache this way, and torch's thread pool, which has to wait for every core,
+    A plane stays in the cache this way, and torch's thread pool, which has to wait for every core,
     is not woken for work this small.
     """
     out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.uint8)
     for position, t in enumerate(frames):
         for slot, video in enumerate(videos):
-            pixels = grid.average_array(_as_array(img_batch[t, video]))
+            image = _as_array(img_batch[t, video])
             for channel in range(3):
-                values = pixels[channel]
+                values = grid.average_array(image[channel])
                 values *= options.std[channel] * 255
                 values += options.mean[channel] * 255
-                np.rint(values, out=values)
-                np.fmax(values, 0, out=values)  # NaN becomes 0
-                out[position, slot, channel] = np.fmin(values, 255, out=values)
+                np.clip(values, 0, 255, out=values)
+                # Rounds to the nearest, even ones at ties, and makes NaN 0.
+                cv2.convertScaleAbs(values, dst=out[position, slot, channel])
     return torch.from_numpy(out)
 
 
@@ -722,9 +724,8 @@ def _reduce_masks_on_cpu(
 
 
 def _is_finite(values: np.ndarray) -> bool:
-    """Return whether all values are; their sum tells in one pass, unless it overflows."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(values.sum(dtype=np.float32)) or np.isfinite(values).all())
+    """Return whether all values are, without an array of answers: NaN passes through max."""
+    return math.isfinite(values.max()) and math.isfinite(values.min())
 
 
 def _scores(
