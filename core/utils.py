@@ -12,12 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, List, Optional  # noqa: UP035 (the plan's signatures)
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from core.config import VisualizationsConfig
+from core.paint import convert_colors
 from core.prompts import PromptData, build_prompts_from_gt_first_frame
 from core.render import create_composite_visualization, render_sheet
 from core.snapshot import (
@@ -373,10 +375,16 @@ def _as_swanlab_image(image: np.ndarray, caption: str) -> Any:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode [h, w, 3] uint8 without loss, at the fastest compression that is still small."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
+    """Encode [h, w, 3] uint8 without loss, at the fastest compression that is still small.
+
+    One filter for all rows takes half the time of looking for the best one, at 6 % more bytes.
+    """
+    # OpenCV's defaults: filter "sub" and level 1. Of its default strategy little is compressed.
+    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
+    encoded, data = cv2.imencode(".png", convert_colors(image, cv2.COLOR_RGB2BGR, 3), options)
+    if not encoded:
+        raise ValueError(f"an image of shape {list(image.shape)} cannot be encoded as PNG")
+    return data.tobytes()
 
 
 def _as_image(image: Any) -> np.ndarray:
