@@ -10,7 +10,7 @@ waits for the event recorded behind them.
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -471,6 +471,10 @@ def _check(batch: Any, outs_per_frame: Sequence[dict[str, Any]]) -> None:
             f"got {len(outs_per_frame)}"
         )
     for t, outputs in enumerate(outs_per_frame):
+        if not isinstance(outputs, Mapping):
+            raise ValueError(
+                f"outs_per_frame[{t}] must be a dictionary, got {type(outputs).__name__}"
+            )
         logits = outputs.get("pred_masks_high_res")
         if not isinstance(logits, Tensor):
             raise ValueError(
@@ -482,6 +486,44 @@ def _check(batch: Any, outs_per_frame: Sequence[dict[str, Any]]) -> None:
                 f"outs_per_frame[{t}]['pred_masks_high_res'] must have shape "
                 f"[{num_objects}, 1, {height}, {width}], got {list(logits.shape)}"
             )
+        _check_prompts(t, outputs, (height, width))
+
+
+def _check_prompts(t: int, outputs: Mapping[str, Any], size: tuple[int, int]) -> None:
+    masks = outputs.get("mask_inputs")
+    if masks is not None and not (
+        isinstance(masks, Tensor) and masks.ndim == 4 and masks.shape[1:] == (1, *size)
+    ):
+        raise ValueError(
+            f"outs_per_frame[{t}]['mask_inputs'] must have shape [K, 1, {size[0]}, {size[1]}], "
+            f"got {_describe(masks)}"
+        )
+    steps = outputs.get("multistep_point_inputs") or []
+    if not isinstance(steps, (list, tuple)):
+        raise ValueError(
+            f"outs_per_frame[{t}]['multistep_point_inputs'] must be a list, got {_describe(steps)}"
+        )
+    for clicks in (outputs.get("point_inputs"), *steps):
+        if clicks is None:
+            continue
+        coords, labels = (
+            clicks.get(name) if isinstance(clicks, Mapping) else None
+            for name in ("point_coords", "point_labels")
+        )
+        if not (
+            isinstance(coords, Tensor)
+            and isinstance(labels, Tensor)
+            and labels.ndim == 2
+            and coords.shape == (*labels.shape, 2)
+        ):
+            raise ValueError(
+                f"the clicks of outs_per_frame[{t}] must hold point_coords [K, P, 2] and "
+                f"point_labels [K, P], got {_describe(coords)} and {_describe(labels)}"
+            )
+
+
+def _describe(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _is_prompted(outputs: dict[str, Any]) -> bool:
@@ -490,7 +532,7 @@ def _is_prompted(outputs: dict[str, Any]) -> bool:
 
 def _identifiers(batch: Any) -> Tensor:
     identifiers = getattr(getattr(batch, "metadata", None), "unique_objects_identifier", None)
-    if not isinstance(identifiers, Tensor) or identifiers.shape[:2] != batch.masks.shape[:2]:
+    if not isinstance(identifiers, Tensor) or identifiers.shape != (*batch.masks.shape[:2], 3):
         return torch.zeros(0)
     return identifiers.detach()
 

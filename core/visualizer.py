@@ -134,9 +134,10 @@ class Visualizer:
                 )
                 key = self._key(f"{stage}/composites", step, batch_idx if stage == "val" else 0)
                 blocked_ms = (time.perf_counter() - started) * 1e3
-                self._worker.submit(lambda: self._draw(list(loggers), key, snapshot, blocked_ms))
+                targets = list(loggers)
+                self._worker.submit(lambda: self._draw(targets, key, snapshot, blocked_ms))
         except Exception as error:
-            self._failed("taking a snapshot", error)
+            self.failed("taking a snapshot", error)
         finally:
             self._blocked_s += time.perf_counter() - started
 
@@ -155,7 +156,7 @@ class Visualizer:
                 self._worst = []
                 self._log_sheets(list(loggers), self._key("val/worst", step, 0), clips, step)
             except Exception as error:
-                self._failed("drawing the worst clips", error)
+                self.failed("drawing the worst clips", error)
 
         self._worker.submit(draw, even_if_full=True)
 
@@ -223,7 +224,7 @@ class Visualizer:
                 self._log_animations(loggers, key, clips, snapshot.step)
             self._failures_in_a_row = 0
         except Exception as error:
-            self._failed("drawing or logging", error)
+            self.failed("drawing or logging", error)
 
     def _log_sheets(
         self,
@@ -251,7 +252,8 @@ class Visualizer:
                 "visualizations/dropped": float(self.dropped),
             }
             for logger in loggers:
-                logger.log_metrics(scalars, step=step)
+                if hasattr(logger, "log_metrics"):
+                    logger.log_metrics(scalars, step=step)
 
     def _sheet_frames(self, clip: Clip) -> list[int]:
         config = self.config
@@ -289,7 +291,8 @@ class Visualizer:
             if len(self._worst) > self.config.worst_clips:
                 heapq.heappop(self._worst)
 
-    def _failed(self, doing: str, error: Exception) -> None:
+    def failed(self, doing: str, error: Exception) -> None:
+        """Count a failure, say each kind once, and stop drawing after five in a row."""
         self._failures_in_a_row += 1
         kind = f"{doing}: {type(error).__name__}"
         if kind not in self._said:
