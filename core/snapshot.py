@@ -171,7 +171,6 @@ class Snapshot:
     mask_prompted: list[bool]
     mask_prompt_frames: list[int]
     outputs_tell_prompts: bool
-    obj_to_cat: Optional[Tensor]
     model_size: tuple[int, int]
     num_videos: int
     num_rows: int
@@ -296,8 +295,8 @@ class Snapshot:
         clip: Clip,
     ) -> list[tuple[int, int]]:
         """Return (prompt row, category) of this video; what cannot be known is not guessed."""
-        if self.obj_to_cat is not None:
-            prompt_rows = self.obj_to_cat.tolist()
+        if "obj_to_cat" in self.arrays:
+            prompt_rows = self.arrays["obj_to_cat"].tolist()
             if len(prompt_rows) != num_prompts:
                 raise ValueError(
                     f"obj_to_cat must have one entry per prompt row ({num_prompts}), "
@@ -442,7 +441,6 @@ def take_snapshot(
         outputs_tell_prompts=any(
             "mask_inputs" in outputs or "point_inputs" in outputs for outputs in outs_per_frame
         ),
-        obj_to_cat=copies.pop("obj_to_cat", None),
         model_size=(height, width),
         num_videos=num_videos,
         num_rows=layout.shape[1],

@@ -14,7 +14,7 @@ from core.config import Config, VisualizationsConfig
 from core.metrics import VideoMetrics, mean_iou
 from core.model import build_model, freeze, load_weights
 from core.optim import build_optimizer, build_scheduler
-from core.visualizer import Visualizer, attach
+from core.visualizer import Visualizer
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +67,10 @@ class VisualizationsMixin:
             if not trainer.is_global_zero or trainer.sanity_checking:
                 return
             visualizer = _visualizer(self)
+            visualizer.attach(trainer)
             num_videos = batch.img_batch.shape[1]
             videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
             if videos or visualizer.scores_every_clip(stage):
-                attach(trainer, visualizer)
                 visualizer.take(
                     trainer.loggers,
                     batch,
