@@ -72,9 +72,14 @@ def fit(text: str, width: int) -> str:
     """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
     if text_width(text) <= width:
         return text
-    while text and text_width(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    room = width - text_width("…")
+    kept = 0
+    for char in text:
+        room -= _glyph(char)[1]
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + "…"
 
 
 def entry_width(entry: Entry) -> int:
@@ -159,13 +164,14 @@ class Canvas:
         """Draw boxes, then clicks, on the panel at (x, y); the centre of pixel i is at i + 0.5."""
         panel = Bbox.from_bounds(x, self._height - y - size[1], *size)
         for prompt in prompts:
-            if prompt.prompt_type == "bbox":
+            if prompt.prompt_type == "bbox" and prompt.bbox.isfinite().all():
                 x0, y0, x1, y1 = prompt.bbox.tolist()
                 corners = (
                     x + (x0 + 0.5) * scale[0], y + (y0 + 0.5) * scale[1],
                     x + (x1 + 0.5) * scale[0], y + (y1 + 0.5) * scale[1],
                 )  # fmt: skip
                 self._box(*corners, category_color(prompt.obj_id), panel)
+        numbers = []
         for prompt in prompts:
             if prompt.prompt_type != "point":
                 continue
@@ -173,18 +179,24 @@ class Canvas:
             for (px, py), label, number in zip(
                 prompt.points.tolist(), prompt.labels.tolist(), rounds, strict=True
             ):
-                if label not in (POSITIVE, NEGATIVE):
+                if label not in (POSITIVE, NEGATIVE) or not (math.isfinite(px) and math.isfinite(py)):
                     continue
                 at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
                 if number:
-                    self._number(number, at_x, at_y, x, y, size)
+                    numbers.append((number, at_x, at_y))
+        for number, at_x, at_y in numbers:
+            self._number(number, at_x, at_y, x, y, size)
 
     def _number(
         self, number: int, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
     ) -> None:
         text = str(number)
-        left = round(min(at_x + 8, x + size[0] - text_width(text) - 1))
+        width = text_width(text)
+        left = round(at_x + 8)
+        if left + width + 1 > x + size[0]:
+            left = round(at_x - 8 - width)
+        left = min(max(left, x + 1), x + size[0] - width - 1)
         top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             self.text(left + dx, top + dy, text, _INK)

@@ -79,7 +79,9 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     Returns:
         [h, w] packed.
     """
-    masks = [(p.mask.numpy() > 0, p.obj_id) for p in prompts if p.prompt_type == "mask"]
+    masks = [
+        ((p.mask.detach() > 0).cpu().numpy(), p.obj_id) for p in prompts if p.prompt_type == "mask"
+    ]
     found = [
         (mask, box, category_color(obj_id))
         for mask, obj_id in masks
