@@ -179,7 +179,7 @@ class Canvas:
             for (px, py), label, number in zip(
                 prompt.points.tolist(), prompt.labels.tolist(), rounds, strict=True
             ):
-                if label not in (POSITIVE, NEGATIVE) or not (math.isfinite(px) and math.isfinite(py)):
+                if label not in (POSITIVE, NEGATIVE) or not math.isfinite(px + py):
                     continue
                 at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)

@@ -245,11 +245,13 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
 
 
 def _keys(clip: Clip, comparable: bool) -> list[Entry]:
-    kinds = {prompt.prompt_type for prompts in clip.prompts for prompt in prompts}
+    given = [prompt for prompts in clip.prompts for prompt in prompts]
+    kinds = {prompt.prompt_type for prompt in given}
     entries = []
     if "point" in kinds:
         entries += [("positive", "positive click"), ("negative", "negative click")]
-        entries += [(None, "number: correction round")]
+    if any(prompt.rounds is not None and (prompt.rounds > 0).any() for prompt in given):
+        entries.append((None, "number: correction round"))
     if "bbox" in kinds:
         entries.append(("bbox", "box prompt"))
     if "mask" in kinds:
