@@ -119,8 +119,15 @@ class Canvas:
             y += LINE
         return y
 
-    def text(self, x: int, y: int, text: str, color: Sequence[int] = _INK) -> int:
-        """Write one line with its top at y and return its width."""
+    def text(
+        self,
+        x: int,
+        y: int,
+        text: str,
+        color: Sequence[int] = _INK,
+        columns: Optional[slice] = None,
+    ) -> int:
+        """Write one line with its top at y, inside `columns` alone, and return its width."""
         width = text_width(text)
         coverage = np.zeros((LINE, width + 4 * _FONT_SIZE), np.uint8)
         pen = float(_FONT_SIZE)
@@ -130,12 +137,16 @@ class Canvas:
             area = coverage[:, start : start + glyph.shape[1]]
             np.maximum(area, glyph[:, : area.shape[1]], out=area)
             pen += advance
-        self._cover(x, y, coverage[:, _FONT_SIZE:], color)
+        self._cover(x, y, coverage[:, _FONT_SIZE:], color, columns or slice(0, None))
         return width
 
-    def _cover(self, x: int, y: int, coverage: np.ndarray, color: Sequence[int]) -> None:
-        area = self._buffer[max(y, 0) : y + LINE, max(x, 0) : x + coverage.shape[1], :3]
-        coverage = coverage[max(-y, 0) :, max(-x, 0) :][: area.shape[0], : area.shape[1], None]
+    def _cover(
+        self, x: int, y: int, coverage: np.ndarray, color: Sequence[int], columns: slice
+    ) -> None:
+        area = self._buffer[max(y, 0) : y + LINE, columns, :3]
+        area = area[:, max(x - columns.start, 0) : max(x - columns.start + coverage.shape[1], 0)]
+        coverage = coverage[max(-y, 0) :, max(columns.start - x, 0) :]
+        coverage = coverage[: area.shape[0], : area.shape[1], None]
         paint = coverage.astype(np.uint16) * np.array(color, np.uint16)
         area[:] = (area * (255 - coverage.astype(np.uint16)) + paint + 127) // 255
 
@@ -198,9 +209,10 @@ class Canvas:
             left = round(at_x - 8 - width)
         left = min(max(left, x + 1), x + size[0] - width - 1)
         top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
+        panel = slice(x, x + size[0])
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            self.text(left + dx, top + dy, text, _INK)
-        self.text(left, top, text, _PAPER)
+            self.text(left + dx, top + dy, text, _INK, panel)
+        self.text(left, top, text, _PAPER, panel)
 
     def _click(
         self, x: float, y: float, label: int, color: Sequence[int], panel: Optional[Bbox]

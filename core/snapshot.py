@@ -416,10 +416,10 @@ def take_snapshot(
                 if t in frames:
                     arrays[f"coords_{t}"] = final["point_coords"].detach().float()
                     arrays[f"labels_{t}"] = final["point_labels"].detach()
-            mask_inputs = outputs.get("mask_inputs")
-            if mask_inputs is not None and t in frames:
+            if _is_mask_prompted(outputs) and t in frames:
                 mask_prompt_frames.append(t)
-                arrays[f"mask_prompts_{t}"] = grid.sample(mask_inputs.detach()[:, 0]) > 0
+                mask_inputs = outputs["mask_inputs"].detach()[:, 0]
+                arrays[f"mask_prompts_{t}"] = grid.sample(mask_inputs) > 0
         copies, event = _to_host(arrays, device)
     return Snapshot(
         stage=stage,
@@ -432,7 +432,7 @@ def take_snapshot(
         arrays=copies,
         clicks=clicks,
         prompted=[_is_prompted(outputs) for outputs in outs_per_frame],
-        mask_prompted=[outputs.get("mask_inputs") is not None for outputs in outs_per_frame],
+        mask_prompted=[_is_mask_prompted(outputs) for outputs in outs_per_frame],
         mask_prompt_frames=mask_prompt_frames,
         outputs_tell_prompts=any(
             name in outputs
@@ -499,7 +499,13 @@ def _check(batch: Any, outs_per_frame: Sequence[dict[str, Any]]) -> None:
 
 
 def _is_prompted(outputs: dict[str, Any]) -> bool:
-    return outputs.get("point_inputs") is not None or outputs.get("mask_inputs") is not None
+    points = outputs.get("point_inputs")
+    return (points is not None and len(points["point_labels"]) > 0) or _is_mask_prompted(outputs)
+
+
+def _is_mask_prompted(outputs: dict[str, Any]) -> bool:
+    masks = outputs.get("mask_inputs")
+    return masks is not None and len(masks) > 0
 
 
 def _identifiers(batch: Any) -> Tensor:
