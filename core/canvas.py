@@ -73,9 +73,14 @@ def fit(text: str, width: int) -> str:
     """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
     if text_width(text) <= width:
         return text
-    while text and text_width(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    room = width - text_width("…")
+    kept = 0
+    for char in text:
+        room -= _glyph(char)[1]
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + "…"
 
 
 def entry_width(entry: Entry) -> int:
@@ -115,8 +120,15 @@ class Canvas:
             y += LINE
         return y
 
-    def text(self, x: int, y: int, text: str, color: Sequence[int] = _INK) -> int:
-        """Write one line with its top at y and return its width."""
+    def text(
+        self,
+        x: int,
+        y: int,
+        text: str,
+        color: Sequence[int] = _INK,
+        columns: Optional[slice] = None,
+    ) -> int:
+        """Write one line with its top at y, inside `columns` alone, and return its width."""
         width = text_width(text)
         coverage = np.zeros((LINE, width + 4 * _FONT_SIZE), np.uint8)
         pen = float(_FONT_SIZE)
@@ -126,12 +138,16 @@ class Canvas:
             area = coverage[:, start : start + glyph.shape[1]]
             np.maximum(area, glyph[:, : area.shape[1]], out=area)
             pen += advance
-        self._cover(x, y, coverage[:, _FONT_SIZE:], color)
+        self._cover(x, y, coverage[:, _FONT_SIZE:], color, columns or slice(0, None))
         return width
 
-    def _cover(self, x: int, y: int, coverage: np.ndarray, color: Sequence[int]) -> None:
-        area = self._buffer[max(y, 0) : y + LINE, max(x, 0) : x + coverage.shape[1], :3]
-        coverage = coverage[max(-y, 0) :, max(-x, 0) :][: area.shape[0], : area.shape[1]]
+    def _cover(
+        self, x: int, y: int, coverage: np.ndarray, color: Sequence[int], columns: slice
+    ) -> None:
+        area = self._buffer[max(y, 0) : y + LINE, columns, :3]
+        area = area[:, max(x - columns.start, 0) : max(x - columns.start + coverage.shape[1], 0)]
+        coverage = coverage[max(-y, 0) :, max(columns.start - x, 0) :]
+        coverage = coverage[: area.shape[0], : area.shape[1]]
         ys, xs = np.nonzero(coverage)  # a tenth of the pixels
         ink = coverage[ys, xs, None].astype(np.uint16)
         area[ys, xs] = (area[ys, xs] * (255 - ink) + ink * np.array(color, np.uint16) + 127) // 255
@@ -161,13 +177,14 @@ class Canvas:
         """Draw boxes, then clicks, on the panel at (x, y); the centre of pixel i is at i + 0.5."""
         panel = Bbox.from_bounds(x, self._height - y - size[1], *size)
         for prompt in prompts:
-            if prompt.prompt_type == "bbox":
+            if prompt.prompt_type == "bbox" and prompt.bbox.isfinite().all():
                 x0, y0, x1, y1 = prompt.bbox.tolist()
                 corners = (
                     x + (x0 + 0.5) * scale[0], y + (y0 + 0.5) * scale[1],
                     x + (x1 + 0.5) * scale[0], y + (y1 + 0.5) * scale[1],
                 )  # fmt: skip
                 self._box(*corners, category_color(prompt.obj_id), panel)
+        numbers = []
         for prompt in prompts:
             if prompt.prompt_type != "point":
                 continue
@@ -180,17 +197,24 @@ class Canvas:
                 at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
                 if number:
-                    self._number(number, at_x, at_y, x, y, size)
+                    numbers.append((number, at_x, at_y))
+        for number, at_x, at_y in numbers:
+            self._number(number, at_x, at_y, x, y, size)
 
     def _number(
         self, number: int, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
     ) -> None:
         text = str(number)
-        left = round(min(at_x + 8, x + size[0] - text_width(text) - 1))
+        width = text_width(text)
+        left = round(at_x + 8)
+        if left + width + 1 > x + size[0]:
+            left = round(at_x - 8 - width)
+        left = min(max(left, x + 1), x + size[0] - width - 1)
         top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
+        panel = slice(x, x + size[0])
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            self.text(left + dx, top + dy, text, _INK)
-        self.text(left, top, text, _PAPER)
+            self.text(left + dx, top + dy, text, _INK, panel)
+        self.text(left, top, text, _PAPER, panel)
 
     def _click(
         self, x: float, y: float, label: int, color: Sequence[int], panel: Optional[Bbox]

@@ -109,6 +109,7 @@ def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray
     """Colour hit, missed and false pixels over all objects, on a copy.
 
     A pixel that one object misses and another claims falsely (a swap) is striped in both colours.
+    They lie over the frame's brightness alone: its own hues would turn one into another.
 
     Args:
         image: [h, w] packed, left as it is.
@@ -134,9 +135,12 @@ def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray
     hit, missed, false = hit[box], missed[box], false[box]
     swapped = missed & false
     turn = stripes(hit.shape, box)
-    _mix_most(out[box], hit & ~missed & ~false, HIT)
-    _mix_most(out[box], missed & ~(swapped & turn), MISSED)
-    _mix_most(out[box], false & ~(swapped & ~turn), FALSE)
+    for mask, color in (
+        (hit & ~missed & ~false, HIT),
+        (missed & ~(swapped & turn), MISSED),
+        (false & ~(swapped & ~turn), FALSE),
+    ):
+        _mix_grey(out[box], mask, color)
     return out
 
 
@@ -174,6 +178,15 @@ def _mix_most(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> Non
     kept = (pixels[mask] >> np.uint32(2)) & quarter
     paint = np.uint32(3) * ((_packed(color) >> np.uint32(2)) & quarter)
     pixels[mask] = (kept + paint) | _OPAQUE
+
+
+def _mix_grey(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
+    """Mix three quarters of the colour into the pixels' brightness."""
+    rgba = pixels[mask].view(np.uint8).reshape(-1, 4)
+    grey = (rgba[:, 0] >> 2) + (rgba[:, 1] >> 1) + (rgba[:, 2] >> 2)
+    shades = np.full((256, 4), 255, np.uint8)
+    shades[:, :3] = np.arange(256)[:, None] // 4 + 3 * (np.array(color) // 4)
+    pixels[mask] = shades.view(np.uint32)[grey, 0]
 
 
 def _draw_outlines(

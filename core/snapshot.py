@@ -59,7 +59,7 @@ class Clip:
         prompts: For each drawn frame its prompts; coordinates in model pixels.
         prompted: [T] bool, the frame was prompted from the start.
         mask_prompted: [T] bool, by a mask, which is then the prediction itself.
-        prompts_elsewhere: Positions of frames that are not drawn and received prompts.
+        prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
         prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
         prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
         model_size: (H, W) of the model's frames.
@@ -105,6 +105,11 @@ class Clip:
     def select(self, positions: Sequence[int]) -> "Clip":
         """Return the clip with only the drawn frames at `positions` of its lists and arrays."""
         index = list(positions)
+        left_out = [
+            number
+            for i, number in enumerate(self.frame_numbers)
+            if i not in index and (self.prompted[i] or self.prompts[i])
+        ]
         per_frame = {
             name: getattr(self, name)[index]
             for name in (
@@ -117,7 +122,8 @@ class Clip:
             name: [getattr(self, name)[i] for i in index]
             for name in ("frame_positions", "frame_numbers", "prompts")
         }
-        return dataclasses.replace(self, **per_frame)
+        elsewhere = sorted({*self.prompts_elsewhere, *left_out})
+        return dataclasses.replace(self, **per_frame, prompts_elsewhere=elsewhere)
 
 
 @dataclass
@@ -207,16 +213,16 @@ class Snapshot:
         identifiers = arrays["identifiers"]
         has_rows = len(all_rows) > 0 and identifiers.size > 0
         dataset_video = int(identifiers[0, all_rows[0], 0]) if has_rows else video
-        frame_numbers = [
-            int(identifiers[t, all_rows[0], 2]) if has_rows else t for t in self.frames
-        ]
+        frame_numbers = (
+            identifiers[:, all_rows[0], 2].tolist() if has_rows else list(range(len(self.prompted)))
+        )
         clip = Clip(
             stage=self.stage,
             epoch=self.epoch,
             step=self.step,
             name=self.clip_name(dataset_video) if self.clip_name else f"video {dataset_video}",
             frame_positions=self.frames,
-            frame_numbers=frame_numbers,
+            frame_numbers=[frame_numbers[t] for t in self.frames],
             images=np.ascontiguousarray(arrays["images"][:, slot].transpose(0, 2, 3, 1)),
             gt_masks=of_categories("gt_masks", False),
             pred_masks=of_categories("pred_masks", False),
@@ -235,7 +241,7 @@ class Snapshot:
                 intersections, unions, np.array([self.prompted[t] for t in self.measured])
             ),
             prompts_elsewhere=[
-                t
+                frame_numbers[t]
                 for t in range(len(self.prompted))
                 if t not in self.frames and (self.prompted[t] or t in self.clicks)
             ],
@@ -403,22 +409,28 @@ def take_snapshot(
             arrays |= _reduce_masks_on_cpu(masks, outs_per_frame, frames, measured, rows, grid)
         else:
             arrays |= _reduce_masks(masks, outs_per_frame, frames, measured, grid)
-        arrays |= _scores(outs_per_frame, frames, layout.shape[1], device)
+        num_rows = layout.shape[1]
+        ambiguous = False
         if obj_to_cat is not None:
-            arrays["obj_to_cat"] = torch.as_tensor(obj_to_cat).detach().flatten()
+            arrays["obj_to_cat"] = assigned = torch.as_tensor(obj_to_cat).detach().flatten()
+            # As many scores as components may be the components' own, which belong to no mask row;
+            # on the device the numbers cannot be looked at without waiting.
+            ambiguous = len(assigned) == num_rows and not (
+                assigned.device.type == "cpu" and assigned.tolist() == list(range(num_rows))
+            )
+        arrays |= _scores(outs_per_frame, frames, num_rows, device, known=not ambiguous)
         clicks = {}
         mask_prompt_frames = []
         for t, outputs in enumerate(outs_per_frame):
             final, num_initial = final_clicks(outputs)
-            if final is not None:
+            if final is not None and final["point_labels"].numel() > 0:
                 clicks[t] = num_initial
                 if t in frames:
                     arrays[f"coords_{t}"] = final["point_coords"].detach().float()
                     arrays[f"labels_{t}"] = final["point_labels"].detach()
-            mask_inputs = outputs.get("mask_inputs")
-            if mask_inputs is not None and t in frames:
+            if _is_mask_prompted(outputs) and t in frames:
                 mask_prompt_frames.append(t)
-                prompt_masks = mask_inputs.detach()[:, 0]
+                prompt_masks = outputs["mask_inputs"].detach()[:, 0]
                 if on_cpu:
                     sampled = torch.from_numpy(grid.sample_array(_as_array(prompt_masks)) > 0)
                 else:
@@ -436,19 +448,21 @@ def take_snapshot(
         arrays=copies,
         clicks=clicks,
         prompted=[_is_prompted(outputs) for outputs in outs_per_frame],
-        mask_prompted=[outputs.get("mask_inputs") is not None for outputs in outs_per_frame],
+        mask_prompted=[_is_mask_prompted(outputs) for outputs in outs_per_frame],
         mask_prompt_frames=mask_prompt_frames,
         outputs_tell_prompts=any(
-            "mask_inputs" in outputs or "point_inputs" in outputs for outputs in outs_per_frame
+            name in outputs
+            for outputs in outs_per_frame
+            for name in ("mask_inputs", "point_inputs", "multistep_point_inputs")
         ),
         model_size=(height, width),
         num_videos=num_videos,
-        num_rows=layout.shape[1],
+        num_rows=num_rows,
         rows=rows,
         event=event,
         clip_name=clip_name,
         object_names=object_names,
-        category_names=category_names,
+        category_names=None if category_names is None else list(category_names),
     )
 
 
@@ -546,7 +560,13 @@ def _logits(outputs: dict[str, Any]) -> Tensor:
 
 
 def _is_prompted(outputs: dict[str, Any]) -> bool:
-    return outputs.get("point_inputs") is not None or outputs.get("mask_inputs") is not None
+    points = outputs.get("point_inputs")
+    return (points is not None and len(points["point_labels"]) > 0) or _is_mask_prompted(outputs)
+
+
+def _is_mask_prompted(outputs: dict[str, Any]) -> bool:
+    masks = outputs.get("mask_inputs")
+    return masks is not None and len(masks) > 0
 
 
 def _identifiers(batch: Any) -> Tensor:
@@ -563,7 +583,7 @@ class _Grid:
     height: int
     width: int
     factor: Optional[int]
-    scale: tuple[float, float]
+    source: tuple[int, int]
 
     @staticmethod
     def fit(height: int, width: int, panel_size: int) -> "_Grid":
@@ -571,7 +591,7 @@ class _Grid:
         h = height if ratio <= 1 else max(1, round(height / ratio))
         w = width if ratio <= 1 else max(1, round(width / ratio))
         factor = height // h if height % h == 0 and width == w * (height // h) else None
-        return _Grid(h, w, factor, (height / h, width / w))
+        return _Grid(h, w, factor, (height, width))
 
     def sample(self, masks: Tensor) -> Tensor:
         """Take the nearest pixel: [..., H, W] -> [..., h, w] in memory of its own."""
@@ -591,9 +611,10 @@ class _Grid:
 
     def _centers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the source pixels under the centres of the display pixels."""
-        ys = (torch.arange(self.height, device=device) + 0.5) * self.scale[0]
-        xs = (torch.arange(self.width, device=device) + 0.5) * self.scale[1]
-        return ys.long(), xs.long()
+        (height, width), (h, w) = self.source, (self.height, self.width)
+        ys = (2 * torch.arange(h, device=device) + 1) * height // (2 * h)
+        xs = (2 * torch.arange(w, device=device) + 1) * width // (2 * w)
+        return ys, xs
 
     def average(self, images: Tensor) -> Tensor:
         """Take the mean over each display pixel's area: [N, 3, H, W] -> [N, 3, h, w] float32."""
@@ -769,7 +790,11 @@ def _is_finite(values: np.ndarray) -> bool:
 
 
 def _scores(
-    outs_per_frame: Sequence[dict[str, Any]], frames: list[int], num_rows: int, device: Any
+    outs_per_frame: Sequence[dict[str, Any]],
+    frames: list[int],
+    num_rows: int,
+    device: Any,
+    known: bool = True,
 ) -> dict[str, Tensor]:
     """Return the model's own IoU estimates and object scores, [T', O] float32 with NaN for none.
 
@@ -786,7 +811,7 @@ def _scores(
         for t in frames:
             steps = outs_per_frame[t].get(key) or []
             last = steps[-1] if len(steps) else None
-            if isinstance(last, Tensor) and last.ndim == 2 and len(last) == num_rows:
+            if known and isinstance(last, Tensor) and last.ndim == 2 and len(last) == num_rows:
                 values.append(last.detach().float().amax(1))
             else:
                 values.append(torch.full((num_rows,), math.nan, device=device))
