@@ -4,6 +4,7 @@
 """
 
 import argparse
+import logging
 import runpy
 import sys
 import time
@@ -27,6 +28,8 @@ def main():
     if options.without_swanlab:
         sys.modules["swanlab"] = None
     patch(options)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).propagate = True  # imported before Hydra set up logging
     sys.argv = [str(REPOSITORY / "train.py"), *sys.argv[split + 1 :]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
