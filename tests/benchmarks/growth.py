@@ -1,0 +1,59 @@
+"""How the cost grows with categories, frames and frame size.
+
+Objects keep their size, so that more of them are more to paint. Snapshot and sheet are timed apart:
+the snapshot reads full frames, the sheet does not know how large they were.
+"""
+
+from core.render import render_sheet
+from core.snapshot import take_snapshot
+
+from .measure import Results, interleave, ratios
+from .scenes import make_scene
+
+
+def measure(quick: bool) -> Results:
+    """Time 1 to 32 categories, 1 to 16 frames, 256 to 2048 px."""
+    results = Results()
+    repeats = 2 if quick else 11
+    base = 64 if quick else 512
+
+    _grow(results, "categories", {n: dict(num_objects=n, size=base) for n in (1, 8, 32)}, repeats)
+    _grow(
+        results,
+        "frames",
+        {n: dict(num_frames=n, size=64 if quick else 256) for n in (1, 4, 16)},
+        repeats,
+    )
+    sizes = {256: 32, 512: 64, 1024: 128, 2048: 256} if quick else {n: n for n in (256, 512, 1024)}
+    if not quick:
+        sizes[2048] = 2048
+    # Against 512 px, the size that the goal names.
+    order = sorted(sizes, key=lambda n: n != 512)
+    _grow(results, "frame_size", {n: dict(size=sizes[n]) for n in order}, repeats)
+    return results
+
+
+def _grow(results: Results, what: str, scenes: dict[int, dict], repeats: int) -> None:
+    """Record drawing, and blocking, of every scene against the first."""
+    draw, block = {}, {}
+    for number, options in scenes.items():
+        batch, outs = make_scene(**options)
+        frames = options.get("num_frames", 4)
+
+        def snapshot(batch=batch, outs=outs, frames=frames):
+            return take_snapshot(batch, outs, stage="train", step=0, options=_options(frames))
+
+        clip = snapshot().clips()[0]
+        draw[str(number)] = lambda clip=clip: render_sheet(clip)
+        block[str(number)] = snapshot
+    base, *others = draw
+    for kind, functions in (("growth", draw), ("growth_blocked", block)):
+        times = interleave(repeats, functions)
+        for number in others:
+            results.figures[f"{kind}_{what}_{number}"] = ratios(times[number], times[base])
+
+
+def _options(frames: int):
+    from core.snapshot import SnapshotOptions
+
+    return SnapshotOptions(max_frames=frames)
