@@ -61,6 +61,12 @@ def create_composite_visualization(
     """
     pixels = _as_pixels(image)
     height, width = pixels.shape[:2]
+    for index, prompt in enumerate(prompts or []):
+        if prompt.mask is not None and prompt.mask.shape != (height, width):
+            raise ValueError(
+                f"prompts[{index}].mask must have shape [{height}, {width}] like image, "
+                f"got {list(prompt.mask.shape)}"
+            )
     gt = _as_masks(gt_mask, "gt_mask", (height, width), 0.0)
     pred = _as_masks(pred_mask, "pred_mask", (height, width), 0.5)
     count = min(max(len(gt), len(pred)), num_categories)
