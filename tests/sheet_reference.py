@@ -263,12 +263,11 @@ def check_prompts(panel, image, prompts, expected):
     for prompt in prompts:
         if prompt.kind == "mask":
             inside = prompt.mask[..., None]
-            options += [
-                np.where(inside, most(o, category_color(prompt.category)), o) for o in options
-            ]
+            color = category_color(prompt.category)
+            options += [np.where(inside, most(option, color), option) for option in options]
             edge = contour(prompt.mask)
             rim |= edge
-            rim_right |= edge & (small == np.array(category_color(prompt.category))).all(-1)
+            rim_right |= edge & (small == color).all(-1)
     right = rim_right.copy()
     for option in options:
         right |= (small == option).all(-1) & ~rim
