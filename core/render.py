@@ -382,12 +382,12 @@ def _check_categories(num_categories: int) -> None:
 def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None:
     if not isinstance(prompts, (list, tuple)):
         raise TypeError(f"prompts must be a list of PromptData, got {type(prompts).__name__}")
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
         if not isinstance(prompt, PromptData):
             raise TypeError(f"prompts must hold PromptData, got {type(prompt).__name__}")
         if prompt.prompt_type == "mask" and tuple(prompt.mask.shape) != size:
             raise ValueError(
-                f"a mask prompt must have shape [{size[0]}, {size[1]}] like image, "
+                f"prompts[{index}].mask must have shape [{size[0]}, {size[1]}] like image, "
                 f"got {list(prompt.mask.shape)}"
             )
 
