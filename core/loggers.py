@@ -1,6 +1,8 @@
 """Builds the loggers of a run and closes them in bounded time."""
 
 import logging
+import re
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any, Optional
@@ -74,6 +76,7 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
             tags=list(config.tags) if config.tags else None,
             id=config.id,
             save_dir=str(run_dir),
+            settings=swanlab.Settings(probe={"git": False}) if _remote_holds_secret() else None,
         )
         _ = logger.experiment  # starts the run, on rank zero
         return logger
@@ -92,6 +95,24 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
             config.log_dir,
         )
         return start("local")
+
+
+def _remote_holds_secret() -> bool:
+    """Return whether git's remote is an address with a password, which SwanLab would store."""
+    try:
+        command = ["git", "config", "--get", "remote.origin.url"]
+        remote = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return re.search(r"https?://[^/\s]+@", remote) is not None
+
+
+def finish_wandb() -> None:
+    """Close W&B's run, so that the next job of a sweep starts one of its own."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish()
 
 
 def finish_swanlab(timeout_s: float, **how: Any) -> bool:
