@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
 from core.data import VideoDataModule
-from core.loggers import build_loggers, finish_swanlab
+from core.loggers import build_loggers, finish_swanlab, finish_wandb
 from core.trainer import VisualizationsMixin
 from core.utils import draw_sheets
 
@@ -75,6 +75,8 @@ def fit(names, folder, monkeypatch) -> list:
     )
     trainer.fit(Tracker(config), data)
     finish_swanlab(30)
+    if "wandb" in names:
+        finish_wandb()
     return sheets
 
 
