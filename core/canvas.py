@@ -69,6 +69,22 @@ def text_width(text: str) -> int:
     return math.ceil(sum(_glyph(char)[1] for char in text))
 
 
+@lru_cache(maxsize=1024)
+def _line(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where a line of text covers anything, and how much: ys, xs [N], coverage [N, 1]."""
+    coverage = np.zeros((LINE, text_width(text) + 4 * _FONT_SIZE), np.uint8)
+    pen = float(_FONT_SIZE)
+    for char in text:
+        glyph, advance = _glyph(char)
+        start = round(pen) - _FONT_SIZE
+        area = coverage[:, start : start + glyph.shape[1]]
+        np.maximum(area, glyph[:, : area.shape[1]], out=area)
+        pen += advance
+    coverage = coverage[:, _FONT_SIZE:]
+    ys, xs = np.nonzero(coverage)
+    return ys, xs, coverage[ys, xs, None].astype(np.uint16)
+
+
 def fit(text: str, width: int) -> str:
     """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
     if text_width(text) <= width:
@@ -129,28 +145,17 @@ class Canvas:
         columns: Optional[slice] = None,
     ) -> int:
         """Write one line with its top at y, inside `columns` alone, and return its width."""
-        width = text_width(text)
-        coverage = np.zeros((LINE, width + 4 * _FONT_SIZE), np.uint8)
-        pen = float(_FONT_SIZE)
-        for char in text:
-            glyph, advance = _glyph(char)
-            start = round(pen) - _FONT_SIZE
-            area = coverage[:, start : start + glyph.shape[1]]
-            np.maximum(area, glyph[:, : area.shape[1]], out=area)
-            pen += advance
-        self._cover(x, y, coverage[:, _FONT_SIZE:], color, columns or slice(0, None))
-        return width
-
-    def _cover(
-        self, x: int, y: int, coverage: np.ndarray, color: Sequence[int], columns: slice
-    ) -> None:
-        area = self._buffer[max(y, 0) : y + LINE, columns, :3]
-        area = area[:, max(x - columns.start, 0) : max(x - columns.start + coverage.shape[1], 0)]
-        coverage = coverage[max(-y, 0) :, max(columns.start - x, 0) :]
-        coverage = coverage[: area.shape[0], : area.shape[1]]
-        ys, xs = np.nonzero(coverage)  # a tenth of the pixels
-        ink = coverage[ys, xs, None].astype(np.uint16)
-        area[ys, xs] = (area[ys, xs] * (255 - ink) + ink * np.array(color, np.uint16) + 127) // 255
+        ys, xs, ink = _line(text)
+        height, width = self._packed.shape
+        ys, xs = ys + y, xs + x
+        first, end, _ = (columns or slice(None)).indices(width)
+        inside = (ys >= 0) & (ys < height) & (xs >= first) & (xs < end)
+        pixels, ink = (ys * width + xs)[inside], ink[inside]
+        sheet = self._packed.reshape(-1)
+        paper = sheet[pixels].view(np.uint8).reshape(-1, 4)
+        mixed = (paper * (255 - ink) + ink * np.array([*color, 255], np.uint16) + 127) // 255
+        sheet[pixels] = mixed.astype(np.uint8).view(np.uint32)[:, 0]
+        return text_width(text)
 
     def _mark(self, x: int, y: int, mark: "str | Sequence[int]") -> None:
         """Draw a legend sample in the 12 x 12 pixels before its text."""
@@ -264,7 +269,9 @@ class Canvas:
         if dashes is not None:
             gc.set_dashes(0, dashes)
         gc.set_snap(False)
-        flip = Affine2D().scale(size).translate(x, y).scale(1, -1).translate(0, self._height)
+        flip = Affine2D(
+            np.array([(size, 0, x), (0, -size, self._height - y), (0, 0, 1)], np.float64)
+        )
         self._renderer.draw_path(gc, path, flip, None if fill is None else _unit(fill))
         gc.restore()
 

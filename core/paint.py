@@ -6,7 +6,8 @@ machine does not matter.
 """
 
 import colorsys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Optional
 
 import cv2
@@ -28,6 +29,7 @@ NEUTRAL = (205, 205, 205)
 HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
 
 
+@lru_cache(maxsize=1024)
 def category_color(category: int) -> tuple[int, int, int]:
     """Return the colour of a category: RGB in 0..255, the same in every panel, step and run."""
     if category == UNASSIGNED:
@@ -72,11 +74,11 @@ def paint_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Returns:
         [h, w] packed.
     """
-    found = [(k, mask, box) for k, mask in enumerate(masks) if (box := _bounding_box(mask))]
     out = image.copy()
-    for category, mask, box in found:
-        _mix_half(out[box], mask[box], category_color(category))
-    _draw_outlines(out, ((mask, box, category_color(k)) for k, mask, box in found))
+    found = [(masks[k][box], box, category_color(k)) for k, box in _bounding_boxes(masks)]
+    for mask, box, color in found:
+        _mix_half(out[box], mask, color)
+    _draw_outlines(out, found)
     return out
 
 
@@ -90,17 +92,16 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     Returns:
         [h, w] packed.
     """
-    masks = [
-        ((p.mask.detach() > 0).cpu().numpy(), p.obj_id) for p in prompts if p.prompt_type == "mask"
-    ]
-    found = [
-        (mask, box, category_color(obj_id))
-        for mask, obj_id in masks
-        if (box := _bounding_box(mask))
-    ]
     out = image.copy()
+    prompts = [prompt for prompt in prompts if prompt.prompt_type == "mask"]
+    if not prompts:
+        return out
+    masks = np.stack([(prompt.mask.detach() > 0).cpu().numpy() for prompt in prompts])
+    found = [
+        (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in _bounding_boxes(masks)
+    ]
     for mask, box, color in found:
-        _mix_most(out[box], mask[box] & stripes(mask[box].shape, box), color)
+        _mix_most(out[box], mask & stripes(mask.shape, box), color)
     _draw_outlines(out, found)
     return out
 
@@ -120,18 +121,14 @@ def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray
         [h, w] packed.
     """
     out = image.copy()
-    hit, missed, false = (np.zeros(image.shape, bool) for _ in range(3))
-    for gt, pred in zip(gt_masks, pred_masks, strict=True):
-        box = _bounding_box(gt | pred)
-        if box is not None:
-            gt, pred = gt[box], pred[box]
-            both = gt & pred
-            hit[box] |= both
-            missed[box] |= gt ^ both
-            false[box] |= pred ^ both
-    box = _bounding_box(hit | missed | false)
-    if box is None:
+    both = gt_masks & pred_masks
+    hit, missed, false = (
+        np.logical_or.reduce(masks, axis=0) for masks in (both, gt_masks ^ both, pred_masks ^ both)
+    )
+    boxes = _bounding_boxes((hit | missed | false)[None])
+    if not boxes:
         return out
+    box = boxes[0][1]
     hit, missed, false = hit[box], missed[box], false[box]
     swapped = missed & false
     turn = stripes(hit.shape, box)
@@ -150,15 +147,20 @@ def stripes(shape: Sequence[int], box: Optional[tuple[slice, slice]] = None) -> 
     return np.add.outer(np.arange(shape[0]) + top, np.arange(shape[1]) + left) % 6 < 3
 
 
-def _bounding_box(mask: np.ndarray) -> Optional[tuple[slice, slice]]:
-    ys = np.flatnonzero(mask.any(1))
-    if len(ys) == 0:
-        return None
-    rows = slice(int(ys[0]), int(ys[-1]) + 1)
-    xs = np.flatnonzero(mask[rows].any(0))
-    return rows, slice(int(xs[0]), int(xs[-1]) + 1)
+def _bounding_boxes(masks: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
+    """Return position and box of each of the masks [C, h, w] that is not empty."""
+    ys, xs = masks.any(2), masks.any(1)
+    height, width = masks.shape[1:]
+    tops, lefts = ys.argmax(1).tolist(), xs.argmax(1).tolist()
+    bottoms = (height - ys[:, ::-1].argmax(1)).tolist()
+    rights = (width - xs[:, ::-1].argmax(1)).tolist()
+    return [
+        (k, (slice(tops[k], bottoms[k]), slice(lefts[k], rights[k])))
+        for k in np.flatnonzero(ys.any(1)).tolist()
+    ]
 
 
+@lru_cache(maxsize=1024)
 def _packed(color: Sequence[int]) -> np.uint32:
     return np.array([*color, 255], np.uint8).view(np.uint32)[0]
 
@@ -190,18 +192,30 @@ def _mix_grey(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> Non
 
 
 def _draw_outlines(
-    out: np.ndarray,
-    masks: Iterable[tuple[np.ndarray, tuple[slice, slice], Sequence[int]]],
+    out: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[slice, slice], Sequence[int]]]
 ) -> None:
-    turns = np.zeros(out.shape, np.uint8)
-    for mask, box, color in masks:
-        inside = mask[box]
-        padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 2), bool)
-        padded[1:-1, 1:-1] = inside
-        interior = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        ys, xs = np.nonzero(inside & ~interior)
-        before = turns[box][ys, xs]
-        phase = (ys + xs + box[0].start + box[1].start) // 3
-        mine = phase % (before + 1) == before
-        out[box][ys[mine], xs[mine]] = _packed(color)
-        turns[box][ys, xs] += 1
+    if not masks:
+        return
+    width = out.shape[1]
+    found = []
+    for mask, (rows, columns), _ in masks:
+        padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), bool)
+        padded[1:-1, 1:-1] = mask
+        interior = padded[:-2, 1:-1] & padded[2:, 1:-1]
+        interior &= padded[1:-1, :-2]
+        interior &= padded[1:-1, 2:]
+        inside = np.flatnonzero(mask > interior)
+        skipped = width - mask.shape[1]
+        found.append(
+            inside + inside // mask.shape[1] * skipped + rows.start * width + columns.start
+        )
+    pixels = np.concatenate(found)
+    colors = np.array([_packed(color) for _, _, color in masks]).repeat([len(p) for p in found])
+    # How many masks before this one have their outline on the same pixel.
+    order = np.argsort(pixels, kind="stable")
+    starts = np.flatnonzero(np.diff(pixels[order], prepend=-1))
+    before = np.empty(len(pixels), np.int64)
+    before[order] = np.arange(len(pixels)) - starts.repeat(np.diff(starts, append=len(pixels)))
+    ys, xs = np.divmod(pixels, width)
+    mine = (ys + xs) // 3 % (before + 1) == before
+    out.reshape(-1)[pixels[mine]] = colors[mine]

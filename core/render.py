@@ -277,6 +277,7 @@ def _frame_label(clip: Clip, index: int) -> str:
 def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
     """Say per object how well it was found, and what the model thinks of that itself."""
     chips = []
+    ious = clip.ious[index]
     for category in drawn:
         present = clip.gt_areas[index, category] > 0
         predicted = clip.pred_areas[index, category] > 0
@@ -285,7 +286,7 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         elif not present and not predicted:
             words = ["absent"]
         else:
-            words = [f"IoU {clip.ious[index, category]:.2f}"]
+            words = [f"IoU {ious[category]:.2f}"]
         if not clip.mask_prompted[index]:
             says = clip.predicted_ious[index, category]
             score = clip.object_scores[index, category]
