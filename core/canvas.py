@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
 
-from core.paint import NEUTRAL, category_color, pack, stripes
+from core.paint import NEUTRAL, category_color, convert_colors, pack, stripes
 from core.prompts import NEGATIVE, POSITIVE, PromptData
 
 LINE, MARGIN = 20, 10
@@ -63,6 +63,7 @@ def _glyph(char: str) -> tuple[np.ndarray, float]:
     return coverage, both - pair
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str) -> int:
     """Return the width of a line of text in pixels."""
     return math.ceil(sum(_glyph(char)[1] for char in text))
@@ -100,7 +101,7 @@ class Canvas:
 
     def pixels(self) -> np.ndarray:
         """Return the sheet: [h, w, 3] uint8 of its own memory."""
-        return cv2.cvtColor(self._buffer, cv2.COLOR_RGBA2RGB)
+        return convert_colors(self._buffer, cv2.COLOR_RGBA2RGB, 3)
 
     def paste(self, x: int, y: int, pixels: np.ndarray) -> None:
         """Put packed pixels [h, w] at (x, y)."""
@@ -146,9 +147,10 @@ class Canvas:
         area = self._buffer[max(y, 0) : y + LINE, columns, :3]
         area = area[:, max(x - columns.start, 0) : max(x - columns.start + coverage.shape[1], 0)]
         coverage = coverage[max(-y, 0) :, max(columns.start - x, 0) :]
-        coverage = coverage[: area.shape[0], : area.shape[1], None]
-        paint = coverage.astype(np.uint16) * np.array(color, np.uint16)
-        area[:] = (area * (255 - coverage.astype(np.uint16)) + paint + 127) // 255
+        coverage = coverage[: area.shape[0], : area.shape[1]]
+        ys, xs = np.nonzero(coverage)  # a tenth of the pixels
+        ink = coverage[ys, xs, None].astype(np.uint16)
+        area[ys, xs] = (area[ys, xs] * (255 - ink) + ink * np.array(color, np.uint16) + 127) // 255
 
     def _mark(self, x: int, y: int, mark: "str | Sequence[int]") -> None:
         """Draw a legend sample in the 12 x 12 pixels before its text."""

@@ -204,15 +204,17 @@ class DataConfig:
         root: The data set's folder (every source but ``synthetic`` and ``coco_video``).
         image_folder: Frames, relative to `root`.
         annotation_folder: Masks, relative to `root`.
-        train_list: Text file with one training video per line; None: split by `val_fraction`.
-        val_list: Text file with one validation video per line; None: split by `val_fraction`.
+        train_list: Text file with one training video per line, also relative to `root`; None: the
+            videos that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`.
+        val_list: Text file with one validation video per line, also relative to `root`; None:
+            DAVIS's own lists, or a split by `val_fraction`.
         train_annotations: COCO-video JSON for training.
         val_annotations: COCO-video JSON for validation; None: split by `val_fraction`.
         image_root: Folder that ``file_name`` is joined to; None trusts the JSON's own paths.
         val_fraction: Share of the videos, sorted by name, kept for validation without lists.
         num_frames: Frames per clip (T).
         frame_stride: Distance between the clip's frames in the video.
-        max_objects: At most so many objects per training clip (object layout).
+        max_objects: At most so many objects per clip (object layout).
         num_categories: Mask slots per video in the category layout; None: as many as the file has.
         clips_per_video: Clips drawn from each video per training epoch.
         batch_size: Clips per training batch and device (B).
@@ -433,6 +435,7 @@ class SwanLabConfig:
     Attributes:
         mode: ``local`` (files under `log_dir`, shown by ``make dashboard``), ``online`` (needs an
             API key), ``offline`` or ``disabled``.
+        start_timeout_s: Seconds that starting the run may take before it is given up.
         finish_timeout_s: Seconds that closing the run may take before it is given up.
     """
 
@@ -444,16 +447,14 @@ class SwanLabConfig:
     mode: str = "local"
     tags: Optional[List[str]] = None  # noqa: UP006
     id: Optional[str] = None
+    start_timeout_s: float = 60.0
     finish_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         _require_choice("swanlab.mode", self.mode, ("local", "online", "offline", "disabled"))
-        _require(
-            self.finish_timeout_s > 0,
-            "swanlab.finish_timeout_s",
-            self.finish_timeout_s,
-            "greater than 0",
-        )
+        for name in ("start_timeout_s", "finish_timeout_s"):
+            value = getattr(self, name)
+            _require(value > 0, f"swanlab.{name}", value, "greater than 0")
 
 
 @dataclass
@@ -493,6 +494,9 @@ class VisualizationsConfig:
     flush_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        for name in ("enabled", "animation"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"visualizations.{name}", value, "true or false")
         for name in ("every_n_steps", "max_frames", "max_videos", "frame_stride", "max_pending"):
             value = getattr(self, name)
             _require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
@@ -513,13 +517,13 @@ class VisualizationsConfig:
             "between 64 and 1024",
         )
         _require(
-            0 < self.max_overhead <= 1,
+            _is_number(self.max_overhead) and 0 < self.max_overhead <= 1,
             "visualizations.max_overhead",
             self.max_overhead,
             "in (0, 1]",
         )
         _require(
-            self.flush_timeout_s > 0,
+            _is_number(self.flush_timeout_s) and self.flush_timeout_s > 0,
             "visualizations.flush_timeout_s",
             self.flush_timeout_s,
             "greater than 0",
@@ -528,6 +532,10 @@ class VisualizationsConfig:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass

@@ -274,6 +274,12 @@ def _split(data: DataConfig) -> tuple[Reader, Reader, list[int], list[int]]:
         for name, path in lists.items()
     )
     if train is not None and val is not None:
+        shared = [reader.names[i] for i in train if i in set(val)]
+        if shared:
+            rank_zero_warn(
+                f"{len(shared)} videos are listed for training and for validation alike"
+                f" ({name_some(shared)}): val/* is no measure of unseen videos"
+            )
         return reader, reader, train, val
     if val is not None:
         train = [i for i in range(len(reader.names)) if i not in set(val)]

@@ -136,7 +136,11 @@ class VosFolderReader:
         self.max_pixels = data.max_image_pixels
         self.per_object = per_object
         self.category_names = None
-        self.names = sorted(entry.name for entry in self.image_folder.iterdir() if entry.is_dir())
+        self.names = sorted(
+            entry.name
+            for entry in self.image_folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
         if not self.names:
             raise DataError(
                 f"data.root={data.root} has no videos: expected folders of frames in"
@@ -289,7 +293,6 @@ class SavReader:
     def _read(self, i: int) -> tuple[VOSVideo, JSONSegmentLoader]:
         name = self.names[i]
         json_path = self.json_folder / f"{name}_manual.json"
-        read_json(str(json_path), str(json_path))
         try:
             if self._official is not None and (self.image_folder / name).is_dir():
                 video, loader = self._official.get_video(i)

@@ -83,6 +83,27 @@ def boundary_f(pred: Mask, gt: Mask, tolerance: float = BOUNDARY_TOLERANCE) -> f
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> Tensor:
+    """Return the mean IoU of a batch as `VideoMetrics` counts it, without leaving the device.
+
+    Args:
+        pred_masks: [T, O, H, W] bool.
+        gt_masks: [T, O, H, W] bool on the same device.
+        prompted: T flags; prompted frames are left out.
+
+    Returns:
+        A scalar on the masks' device; NaN when no object is left to measure.
+    """
+    measured = [t for t, flag in enumerate(prompted) if not flag]
+    if not measured:
+        return torch.tensor(math.nan, device=gt_masks.device)
+    intersections = torch.stack([(pred_masks[t] & gt_masks[t]).sum((1, 2)) for t in measured])
+    unions = torch.stack([(pred_masks[t] | gt_masks[t]).sum((1, 2)) for t in measured])
+    ious = torch.where(unions > 0, intersections / unions.clamp(min=1), 1.0)
+    present = gt_masks.flatten(2).any(2).any(0)
+    return (ious.mean(0) * present).sum() / present.sum()
+
+
 def _as_mask_pair(pred: Mask, gt: Mask) -> tuple[np.ndarray, np.ndarray]:
     pair = []
     for name, mask in (("pred", pred), ("gt", gt)):

@@ -9,6 +9,7 @@ import colorsys
 from collections.abc import Iterable, Sequence
 from typing import Optional
 
+import cv2
 import numpy as np
 
 from core.prompts import UNASSIGNED, PromptData
@@ -42,10 +43,20 @@ def category_color(category: int) -> tuple[int, int, int]:
 
 def pack(image: np.ndarray) -> np.ndarray:
     """Turn [h, w, 3] uint8 into [h, w] uint32 of its own memory, opaque."""
-    rgba = np.empty((*image.shape[:2], 4), np.uint8)
-    rgba[..., :3] = image
-    rgba[..., 3] = 255
-    return rgba.view(np.uint32)[..., 0]
+    return convert_colors(image, cv2.COLOR_RGB2RGBA, 4).view(np.uint32)[..., 0]
+
+
+def convert_colors(image: np.ndarray, code: int, num_channels: int) -> np.ndarray:
+    """Return OpenCV's colour conversion of an image: [h, w, num_channels] uint8 of its own memory.
+
+    OpenCV gives larger pieces than these to a pool of threads, which would have to wait for the
+    cores that training holds.
+    """
+    out = np.empty((*image.shape[:2], num_channels), np.uint8)
+    rows = max(1, 2**16 // image.shape[1])
+    for top in range(0, len(image), rows):
+        cv2.cvtColor(image[top : top + rows], code, dst=out[top : top + rows])
+    return out
 
 
 def paint_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -27,8 +27,9 @@ class PromptData:
         rounds: [K] correction round of each click, 0 for the initial prompt; None: all initial.
 
     Raises:
-        TypeError: A field that must be a tensor is none.
-        ValueError: The type is unknown, or its own tensor is missing or has another shape.
+        TypeError: A field that must be a tensor is none, or `obj_id` is no integer.
+        ValueError: The type is unknown, `obj_id` is below -1, or the type's own tensor is missing
+            or has another shape.
     """
 
     prompt_type: str
@@ -44,6 +45,10 @@ class PromptData:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        if isinstance(self.obj_id, bool) or not isinstance(self.obj_id, (int, np.integer)):
+            raise TypeError(f"obj_id must be an int, got {type(self.obj_id).__name__}")
+        if self.obj_id < UNASSIGNED:
+            raise ValueError(f"obj_id must be at least {UNASSIGNED}, got {self.obj_id}")
         if self.prompt_type not in PROMPT_KINDS:
             raise ValueError(
                 f"prompt_type must be one of {', '.join(PROMPT_KINDS)}, got {self.prompt_type!r}"

@@ -48,7 +48,7 @@ def create_composite_visualization(
         gt_mask: [C, H, W] bool, or positive inside; None: no ground truth.
         pred_mask: [C, H, W] bool, or probabilities that count when strictly above 0.5; None: no
             prediction.
-        prompts: Prompts in pixels of `image`.
+        prompts: Prompts in pixels of `image`; a mask prompt has the image's size.
         title: Text above the row.
         num_categories: At most so many categories are drawn.
 
@@ -56,17 +56,14 @@ def create_composite_visualization(
         [h, w, 3] uint8, contiguous and owned by the caller. The inputs are left as they are.
 
     Raises:
-        TypeError: An argument is neither array nor tensor.
-        ValueError: A shape does not fit.
+        TypeError: An argument is neither array nor tensor, or a prompt is no `PromptData`.
+        ValueError: A shape does not fit, or `num_categories` is less than 1.
     """
     pixels = _as_pixels(image)
     height, width = pixels.shape[:2]
-    for index, prompt in enumerate(prompts or []):
-        if prompt.mask is not None and prompt.mask.shape != (height, width):
-            raise ValueError(
-                f"prompts[{index}].mask must have shape [{height}, {width}] like image, "
-                f"got {list(prompt.mask.shape)}"
-            )
+    _check_categories(num_categories)
+    prompts = [] if prompts is None else prompts
+    _check_prompts(prompts, (height, width))
     gt = _as_masks(gt_mask, "gt_mask", (height, width), 0.0)
     pred = _as_masks(pred_mask, "pred_mask", (height, width), 0.5)
     count = min(max(len(gt), len(pred)), num_categories)
@@ -91,7 +88,7 @@ def create_composite_visualization(
         predicted_ious=unknown,
         object_scores=unknown,
         non_finite=np.zeros((1, count), bool),
-        prompts=[[p for p in prompts or [] if p.obj_id < num_categories]],
+        prompts=[[p for p in prompts if p.obj_id < num_categories]],
         prompted=np.zeros(1, bool),
         mask_prompted=np.zeros(1, bool),
         model_size=(height, width),
@@ -373,6 +370,26 @@ def _as_masks(
         return masks
     with np.errstate(invalid="ignore"):
         return (masks > threshold) & np.isfinite(masks)
+
+
+def _check_categories(num_categories: int) -> None:
+    if isinstance(num_categories, bool) or not isinstance(num_categories, (int, np.integer)):
+        raise TypeError(f"num_categories must be an int, got {type(num_categories).__name__}")
+    if num_categories < 1:
+        raise ValueError(f"num_categories must be at least 1, got {num_categories}")
+
+
+def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None:
+    if not isinstance(prompts, (list, tuple)):
+        raise TypeError(f"prompts must be a list of PromptData, got {type(prompts).__name__}")
+    for prompt in prompts:
+        if not isinstance(prompt, PromptData):
+            raise TypeError(f"prompts must hold PromptData, got {type(prompt).__name__}")
+        if prompt.prompt_type == "mask" and tuple(prompt.mask.shape) != size:
+            raise ValueError(
+                f"a mask prompt must have shape [{size[0]}, {size[1]}] like image, "
+                f"got {list(prompt.mask.shape)}"
+            )
 
 
 def _with_categories(masks: np.ndarray, count: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Videos of moving shapes, drawn on the fly: a task that SAM 2 learns from scratch in minutes."""
 
 import colorsys
+import itertools
 import math
 
 import numpy as np
@@ -71,8 +72,9 @@ def _place(
     size: int,
     rng: np.random.Generator,
 ) -> tuple[list[str], list[float], list[np.ndarray]]:
-    shrink = 1.0
-    while True:
+    for attempt in itertools.count():
+        # other sizes and places are tried before everything is made smaller
+        shrink = 0.9 ** (attempt // 8)
         shapes, radii, paths = [], [], []
         for _ in range(num_objects):
             shape = SHAPES[rng.integers(len(SHAPES))]
@@ -86,7 +88,6 @@ def _place(
             paths.append(path)
         else:
             return shapes, radii, paths
-        shrink *= 0.93
 
 
 def _free_path(
@@ -99,10 +100,10 @@ def _free_path(
     shapes: list[str],
     rng: np.random.Generator,
 ) -> np.ndarray | None:
-    """Return a path [T, 2] that keeps clear of the others, None when 30 tries find none."""
+    """Return a path [T, 2] that keeps clear of the others, None when 12 tries find none."""
     if 2 * extent >= size:
         return None
-    for _ in range(30):
+    for _ in range(12):
         path = _draw_path(config, times, size, extent, rng)
         # objects that may cross are apart in the first frame at least, where they are prompted
         compared = slice(0, 1) if config.overlap else slice(None)

@@ -1,6 +1,7 @@
 """The Lightning side: the mixin that takes pictures, and the module that trains SAM 2."""
 
 import dataclasses
+import logging
 import random
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor
 
 from core.config import Config, VisualizationsConfig
-from core.metrics import VideoMetrics
+from core.metrics import VideoMetrics, mean_iou
 from core.model import build_model, freeze, load_weights
 from core.optim import build_optimizer, build_scheduler
-from core.visualizer import Visualizer, attach
+from core.visualizer import Visualizer
+
+log = logging.getLogger(__name__)
 
 CORE_LOSS = "core_loss"  # the weighted sum, under the key that the official loss gives it
 
@@ -47,7 +50,7 @@ class VisualizationsMixin:
         """Have the batch's first clips drawn and logged in the background, when that is due.
 
         Returns at once when disabled, not on rank zero, during the sanity check, or not due. Reads
-        the tensors, keeps none of them, and never raises an Exception.
+        the tensors, keeps none of them, and never raises an Exception, whatever it is given.
 
         Args:
             batch: ``BatchedVideoDatapoint`` in either layout.
@@ -57,28 +60,31 @@ class VisualizationsMixin:
             obj_to_cat: Where prompt rows are components of categories: the mask row (b * N + c) of
                 each prompt row.
         """
-        if not _enabled(self):
-            return
-        trainer = self.trainer
-        if not trainer.is_global_zero or trainer.sanity_checking:
-            return
-        visualizer = _visualizer(self)
-        num_videos = batch.img_batch.shape[1]
-        videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
-        if videos or visualizer.scores_every_clip(stage):
-            attach(trainer, visualizer)
-            visualizer.take(
-                trainer.loggers,
-                batch,
-                outs_per_frame,
-                stage=stage,
-                step=trainer.global_step,
-                epoch=trainer.current_epoch,
-                batch_idx=batch_idx,
-                videos=videos,
-                obj_to_cat=obj_to_cat,
-                **_names(getattr(trainer, "datamodule", None), stage),
-            )
+        try:
+            if not _enabled(self):
+                return
+            trainer = self.trainer
+            if not trainer.is_global_zero or trainer.sanity_checking:
+                return
+            visualizer = _visualizer(self)
+            num_videos = batch.img_batch.shape[1]
+            videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
+            if videos or visualizer.scores_every_clip(stage):
+                visualizer.attach(trainer)
+                visualizer.take(
+                    trainer.loggers,
+                    batch,
+                    outs_per_frame,
+                    stage=stage,
+                    step=trainer.global_step,
+                    epoch=trainer.current_epoch,
+                    batch_idx=batch_idx,
+                    videos=videos,
+                    obj_to_cat=obj_to_cat,
+                    **_names(getattr(trainer, "datamodule", None), stage),
+                )
+        except Exception as error:
+            _failed(self, error)
 
 
 def _enabled(module: Any) -> bool:
@@ -95,6 +101,18 @@ def _visualizer(module: Any) -> Visualizer:
             _as_config(module.config.visualizations), getattr(data, "num_categories", None)
         )
     return module.__dict__["_visualizer"]
+
+
+def _failed(module: Any, error: Exception) -> None:
+    """Count a failure before the snapshot; without a usable configuration it is only said."""
+    visualizer = module.__dict__.get("_visualizer")
+    if visualizer is not None:
+        visualizer.failed("deciding whether to draw", error)
+        return
+    said = module.__dict__.setdefault("_visualizations_said", set())
+    if type(error) not in said:
+        said.add(type(error))
+        log.warning("visualizations: no pictures, training goes on", exc_info=error)
 
 
 def _as_config(section: Any) -> VisualizationsConfig:
@@ -120,8 +138,8 @@ def _names(datamodule: Any, stage: str) -> dict[str, Any]:
 class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     """Fine-tunes SAM 2 with its official training forward and loss.
 
-    Logs ``train/loss`` and its parts per step, and per validation run ``val/loss`` and its parts,
-    ``val/iou`` and the other metrics of `VideoMetrics`.
+    Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
+    its parts, ``val/iou`` and the other metrics of `VideoMetrics`.
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters.
@@ -154,6 +172,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         outs_per_frame = self(batch)
         losses = self.loss(outs_per_frame, batch.masks)
         self._log_losses("train", losses, batch)
+        self._log_train_iou(outs_per_frame, batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "train")
         return losses[CORE_LOSS]
 
@@ -222,6 +241,15 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             batch_size=batch.img_batch.shape[1],
             sync_dist=not training,
         )
+
+    def _log_train_iou(self, outs_per_frame: list[dict[str, Any]], batch: Any) -> None:
+        """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it."""
+        prompted = [_is_prompted(outs) for outs in outs_per_frame]
+        if all(prompted) or (self.global_step + 1) % self.trainer.log_every_n_steps:
+            return
+        masks = [outs["pred_masks_high_res"].detach()[:, 0] > 0 for outs in outs_per_frame]
+        iou = mean_iou(torch.stack(masks), batch.masks, prompted)
+        self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
 
     def _category_layout(self) -> bool:
         return bool(getattr(self.trainer.datamodule, "category_layout", False))

@@ -9,14 +9,17 @@ import inspect
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, List, Optional  # noqa: UP035 (the plan's signatures)
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from core.config import VisualizationsConfig
+from core.paint import convert_colors
 from core.prompts import PromptData, build_prompts_from_gt_first_frame
 from core.render import create_composite_visualization, render_sheet
 from core.snapshot import (
@@ -56,6 +59,8 @@ def to_video_frames(batch: Any, video_idx: int) -> Tensor:
         [T, 3, H, W] float32 in [0, 1], on the batch's device.
 
     Raises:
+        TypeError: ``img_batch`` is no tensor, or `video_idx` no integer.
+        ValueError: ``img_batch`` has another shape.
         IndexError: The batch has no such video.
     """
     _check_video(batch, video_idx)
@@ -77,23 +82,33 @@ def to_category_gt_masks(batch: Any, num_categories: Optional[int], video_idx: i
         [T, C, H, W] bool in memory of its own, on the batch's device.
 
     Raises:
+        TypeError: A field of the batch is no tensor, or a number no integer.
+        ValueError: A field has another shape, or `num_categories` is less than 1.
         IndexError: The batch has no such video.
-        ValueError: `num_categories` is less than 1.
     """
     _check_video(batch, video_idx)
-    if num_categories is not None and num_categories < 1:
-        raise ValueError(f"num_categories must be None or at least 1, got {num_categories}")
+    masks = _field(batch, "masks", "[T, O, H, W]")
+    layout = _field(batch, "obj_to_frame_idx", "[T, O, 2]")
+    if layout.shape != (*masks.shape[:2], 2) or len(layout) == 0:
+        raise ValueError(
+            f"batch.obj_to_frame_idx must have shape [{len(masks)} >= 1, {masks.shape[1]}, 2] like "
+            f"batch.masks, got {list(layout.shape)}"
+        )
+    if num_categories is not None:
+        _check_int("num_categories", num_categories)
+        if num_categories < 1:
+            raise ValueError(f"num_categories must be None or at least 1, got {num_categories}")
     rows = video_rows(batch, video_idx)
     count = len(rows) if num_categories is None else num_categories
     if len(rows) > count:
         log.debug("%d objects beyond num_categories=%d left out", len(rows) - count, count)
-    num_frames, _, height, width = batch.masks.shape
-    masks = torch.zeros(
-        (num_frames, count, height, width), dtype=torch.bool, device=batch.masks.device
+    num_frames, _, height, width = masks.shape
+    categories = torch.zeros(
+        (num_frames, count, height, width), dtype=torch.bool, device=masks.device
     )
     rows = rows[:count]
-    masks[:, : len(rows)] = batch.masks.detach()[:, rows] > 0
-    return masks
+    categories[:, : len(rows)] = masks.detach()[:, rows] > 0
+    return categories
 
 
 def extract_category_preds(
@@ -113,16 +128,32 @@ def extract_category_preds(
         become 0.
 
     Raises:
+        TypeError: `outs_per_frame` is no sequence of dictionaries, or the logits are no tensor.
         KeyError: A frame has no such output.
-        ValueError: There is no frame, or the logits hold several masks per object.
+        ValueError: There is no frame, the logits hold several masks per object, or the frames
+            differ in shape.
     """
+    if not isinstance(outs_per_frame, (list, tuple)):
+        raise TypeError(
+            f"outs_per_frame must be a list of dictionaries, got {type(outs_per_frame).__name__}"
+        )
     if len(outs_per_frame) == 0:
         raise ValueError("outs_per_frame must hold at least one frame, got none")
     frames = []
     for t, outputs in enumerate(outs_per_frame):
+        if not isinstance(outputs, Mapping):
+            raise TypeError(
+                f"outs_per_frame[{t}] must be a dictionary, got {type(outputs).__name__}"
+            )
         if key not in outputs:
-            raise KeyError(f"outs_per_frame[{t}] has no {key!r}; it has {sorted(outputs)}")
-        logits = outputs[key].detach()
+            known = ", ".join(map(str, outputs)) or "nothing"
+            raise KeyError(f"outs_per_frame[{t}] has no {key!r}; it has {known}")
+        if not isinstance(outputs[key], Tensor):
+            raise TypeError(
+                f"outs_per_frame[{t}][{key!r}] must be a torch.Tensor, "
+                f"got {type(outputs[key]).__name__}"
+            )
+        logits = outputs[key].detach().float()
         if logits.ndim == 4 and logits.shape[1] == 1:
             logits = logits[:, 0]
         if logits.ndim != 3:
@@ -130,8 +161,12 @@ def extract_category_preds(
                 f"outs_per_frame[{t}][{key!r}] must have shape [C, 1, H, W], "
                 f"got {list(outputs[key].shape)}"
             )
-        probabilities = logits.float().sigmoid()
-        frames.append(torch.where(torch.isfinite(logits), probabilities, 0.0))
+        if frames and logits.shape != frames[0].shape:
+            raise ValueError(
+                f"outs_per_frame[{t}][{key!r}] must have frame 0's shape "
+                f"{list(frames[0].shape)}, got {list(logits.shape)}"
+            )
+        frames.append(torch.where(torch.isfinite(logits), logits.sigmoid(), 0.0))
     return torch.stack(frames)
 
 
@@ -174,8 +209,17 @@ def log_training_visualizations(
         True when a logger took the picture.
 
     Raises:
-        ValueError: Batch and outputs do not fit each other.
+        ValueError: Batch and outputs do not fit each other, or an option makes no sense.
     """
+    if not isinstance(stage, str) or not stage:
+        raise ValueError(f"stage must be a name such as train or val, got {stage!r}")
+    VisualizationsConfig(
+        max_frames=max_frames,
+        max_videos=max_videos,
+        frame_stride=frame_stride,
+        num_categories=num_categories,
+        panel_size=panel_size,
+    )
     snapshot = take_snapshot(
         batch,
         outs_per_frame,
@@ -221,10 +265,12 @@ def safe_log_image(
         something failed, otherwise.
     """
     try:
-        return log_images(pl_logger, key, image, step, caption)
-    except Exception:
-        log.warning("logging the image %r failed", key, exc_info=True)
-        return False
+        logged, error = _log_to_each(pl_logger, key, image, step, caption)
+    except Exception as refused:
+        logged, error = False, refused
+    if error is not None:
+        log.warning("logging the image %r failed", key, exc_info=error)
+    return logged
 
 
 def log_images(
@@ -234,9 +280,25 @@ def log_images(
 
     Of a list of loggers every one is tried; the first error is raised after the last.
     """
+    logged, error = _log_to_each(pl_logger, key, image, step, caption)
+    if error is not None:
+        raise error
+    return logged
+
+
+def _log_to_each(
+    pl_logger: Any, key: str, image: Any, step: Optional[int], caption: Any
+) -> tuple[bool, Optional[Exception]]:
+    """Return whether a logger took the image, and the first error of one that did not."""
     images = [_as_image(item) for item in (image if isinstance(image, (list, tuple)) else [image])]
+    if not images:
+        raise ValueError("image must hold at least one image, got an empty list")
     captions = caption if isinstance(caption, (list, tuple)) else [caption] * len(images)
-    captions = [str(text or "") for text in captions]
+    captions = ["" if text is None else str(text) for text in captions]
+    if len(captions) != len(images):
+        raise ValueError(
+            f"caption must have one text per image ({len(images)}), got {len(captions)}"
+        )
     if step is not None:
         step = int(step)
         if step < 0:
@@ -248,9 +310,7 @@ def log_images(
             logged |= _log_to(logger, key, images, step, captions)
         except Exception as error:
             first_error = first_error or error
-    if first_error is not None:
-        raise first_error
-    return logged
+    return logged, first_error
 
 
 def log_gif(
@@ -325,10 +385,16 @@ def _as_swanlab_image(image: np.ndarray, caption: str) -> Any:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode [h, w, 3] uint8 without loss, at the fastest compression that is still small."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
+    """Encode [h, w, 3] uint8 without loss, at the fastest compression that is still small.
+
+    One filter for all rows takes half the time of looking for the best one, at 6 % more bytes.
+    """
+    # OpenCV's defaults: filter "sub" and level 1. Of its default strategy little is compressed.
+    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
+    encoded, data = cv2.imencode(".png", convert_colors(image, cv2.COLOR_RGB2BGR, 3), options)
+    if not encoded:
+        raise ValueError(f"an image of shape {list(image.shape)} cannot be encoded as PNG")
+    return data.tobytes()
 
 
 def _as_image(image: Any) -> np.ndarray:
@@ -358,7 +424,27 @@ def _caption(clip: Clip) -> str:
     return f"{clip.stage} · step {clip.step} · {clip.name}{score}"
 
 
+def _field(batch: Any, name: str, shape: str) -> Tensor:
+    value = getattr(batch, name, None)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"batch.{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.ndim != shape.count(",") + 1:
+        raise ValueError(f"batch.{name} must have shape {shape}, got {list(value.shape)}")
+    return value
+
+
+def _check_int(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+
+
 def _check_video(batch: Any, video_idx: int) -> None:
-    num_videos = batch.img_batch.shape[1]
+    images = _field(batch, "img_batch", "[T, B, 3, H, W]")
+    if images.shape[2] != 3:
+        raise ValueError(
+            f"batch.img_batch must have shape [T, B, 3, H, W], got {list(images.shape)}"
+        )
+    _check_int("video_idx", video_idx)
+    num_videos = images.shape[1]
     if not 0 <= video_idx < num_videos:
         raise IndexError(f"video_idx must be in [0, {num_videos}), got {video_idx}")

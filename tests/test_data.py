@@ -198,6 +198,12 @@ def test_resuming_continues_with_exactly_the_missing_batches(tmp_path, make_chec
         assert [batch for *_, batch in rest] == [batch for *_, batch in whole[done:]], path.name
 
 
+def test_workers_start_each_epoch_anew_when_epochs_are_cut_short(tmp_path):
+    options = {"limit_val_batches": 0, "limit_train_batches": 2}
+    alone = fit(make_module(), tmp_path, **options)
+    assert fit(make_module(num_workers=1), tmp_path, **options) == alone
+
+
 def test_resuming_with_workers_does_not_skip_what_was_fetched_ahead(tmp_path):
     options = {"limit_val_batches": 0}
     whole = fit(make_module(num_workers=1), tmp_path, [every_step(tmp_path)], **options)

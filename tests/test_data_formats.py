@@ -181,6 +181,15 @@ def test_lists_choose_the_videos(tmp_path):
     assert video_names(only_val, "train") == ["a", "v1.2"]
 
 
+def test_videos_listed_for_both_splits_are_named(tmp_path):
+    for name in "ab":
+        make_video(tmp_path, name)
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    (tmp_path / "val.txt").write_text("b\n")
+    with pytest.warns(UserWarning, match=r"1 videos are listed for training and .* \(b\)"):
+        module_for(tmp_path, train_list="train.txt", val_list="val.txt")
+
+
 def test_davis_folders_and_lists_are_found(tmp_path):
     for name in "abc":
         make_video(tmp_path, name, between="480p")
@@ -499,7 +508,7 @@ def test_list_of_all_videos_for_validation_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "is not an SA-V annotation file .JSONDecodeError"),
         ('{"fps": [6]}', "is not an SA-V annotation file"),
         ('{"masklet": [[{"size": [8, 8], "counts": "0"}]]}', "is 8 x 8 pixels, expected"),
         ('{"masklet": [[null]]}', "has no annotated frame"),
