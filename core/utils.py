@@ -265,10 +265,12 @@ def safe_log_image(
         something failed, otherwise.
     """
     try:
-        return log_images(pl_logger, key, image, step, caption)
-    except Exception:
-        log.warning("logging the image %r failed", key, exc_info=True)
-        return False
+        logged, error = _log_to_each(pl_logger, key, image, step, caption)
+    except Exception as refused:
+        logged, error = False, refused
+    if error is not None:
+        log.warning("logging the image %r failed", key, exc_info=error)
+    return logged
 
 
 def log_images(
@@ -278,6 +280,16 @@ def log_images(
 
     Of a list of loggers every one is tried; the first error is raised after the last.
     """
+    logged, error = _log_to_each(pl_logger, key, image, step, caption)
+    if error is not None:
+        raise error
+    return logged
+
+
+def _log_to_each(
+    pl_logger: Any, key: str, image: Any, step: Optional[int], caption: Any
+) -> tuple[bool, Optional[Exception]]:
+    """Return whether a logger took the image, and the first error of one that did not."""
     images = [_as_image(item) for item in (image if isinstance(image, (list, tuple)) else [image])]
     if not images:
         raise ValueError("image must hold at least one image, got an empty list")
@@ -298,9 +310,7 @@ def log_images(
             logged |= _log_to(logger, key, images, step, captions)
         except Exception as error:
             first_error = first_error or error
-    if first_error is not None:
-        raise first_error
-    return logged
+    return logged, first_error
 
 
 def log_gif(
