@@ -342,7 +342,7 @@ def composite(**changes):
         (
             {"prompts": [utils.PromptData("mask", 0, mask=torch.ones(8, 8))]},
             ValueError,
-            r"a mask prompt must have shape \[32, 32\] like image, got \[8, 8\]",
+            r"prompts\[0\].mask must have shape \[32, 32\] like image, got \[8, 8\]",
         ),
     ],
 )
