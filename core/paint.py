@@ -7,7 +7,8 @@ machine does not matter.
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -32,6 +33,8 @@ _MANY = 8
 # A mask inside its bounding box, the box, and a colour.
 _Box = tuple[slice, slice]
 _Found = tuple[np.ndarray, _Box, Sequence[int]]
+# Positions of masks that are not empty, with their boxes.
+Boxes = list[tuple[int, _Box]]
 
 
 @lru_cache(maxsize=1024)
@@ -66,7 +69,7 @@ def convert_colors(image: np.ndarray, code: int, num_channels: int) -> np.ndarra
     return out
 
 
-def paint_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def paint_masks(image: np.ndarray, masks: np.ndarray, boxes: Optional[Boxes] = None) -> np.ndarray:
     """Tint masks half and draw their outlines one pixel wide, on a copy.
 
     Where outlines of several masks share a pixel they take turns along it, so that all of them stay
@@ -75,12 +78,14 @@ def paint_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Args:
         image: [h, w] packed, left as it is.
         masks: [C, h, w] bool; mask k has the colour of category k.
+        boxes: What `bounding_boxes` says of them, where that is known already.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
-    found = [(masks[k][box], box, category_color(k)) for k, box in _bounding_boxes(masks)]
+    boxes = bounding_boxes(masks) if boxes is None else boxes
+    found = [(masks[k][box], box, category_color(k)) for k, box in boxes]
     if len(found) >= _MANY:
         found = _paint_apart(out, found)
     for mask, box, color in found:
@@ -107,7 +112,7 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     masks = masks if masks.dtype == bool else masks > 0
     hatching = _hatching(*image.shape)
     found = [
-        (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in _bounding_boxes(masks)
+        (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in bounding_boxes(masks)
     ]
     for mask, box, color in found:
         _mix_most(out[box], mask & hatching[box], color)
@@ -115,7 +120,13 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     return out
 
 
-def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray) -> np.ndarray:
+def paint_errors(
+    image: np.ndarray,
+    gt_masks: np.ndarray,
+    pred_masks: np.ndarray,
+    gt_boxes: Optional[Boxes] = None,
+    pred_boxes: Optional[Boxes] = None,
+) -> np.ndarray:
     """Colour hit, missed and false pixels over all objects, on a copy.
 
     A pixel that one object misses and another claims falsely (a swap) is striped in both colours.
@@ -124,24 +135,26 @@ def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray
         image: [h, w] packed, left as it is.
         gt_masks: [C, h, w] bool.
         pred_masks: [C, h, w] bool.
+        gt_boxes: What `bounding_boxes` says of `gt_masks`, where that is known already.
+        pred_boxes: The same for `pred_masks`.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
     hit, missed, false = (np.zeros(image.shape, bool) for _ in range(3))
-    boxes = dict(_bounding_boxes(gt_masks))
-    for k, box in _bounding_boxes(pred_masks):
-        boxes[k] = _enclosing(boxes.get(k, box), box)
-    for k, box in boxes.items():
-        gt, pred = gt_masks[k][box], pred_masks[k][box]
-        both = gt & pred
+    gt_boxes = bounding_boxes(gt_masks) if gt_boxes is None else gt_boxes
+    pred_boxes = bounding_boxes(pred_masks) if pred_boxes is None else pred_boxes
+    if not gt_boxes and not pred_boxes:
+        return out
+    for k, box in gt_boxes:
+        gt = gt_masks[k][box]
+        both = gt & pred_masks[k][box]
         hit[box] |= both
         missed[box] |= gt ^ both
-        false[box] |= pred ^ both
-    if not boxes:
-        return out
-    box = reduce(_enclosing, boxes.values())
+    for k, box in pred_boxes:
+        false[box] |= pred_masks[k][box] > gt_masks[k][box]
+    ((_, box),) = bounding_boxes((hit | missed | false)[None])
     hit, missed, false = hit[box], missed[box], false[box]
     swapped = missed & false
     turn = _hatching(*image.shape)[box]
@@ -161,7 +174,7 @@ def _hatching(height: int, width: int) -> np.ndarray:
     return stripes((height, width))
 
 
-def _bounding_boxes(masks: np.ndarray) -> list[tuple[int, _Box]]:
+def bounding_boxes(masks: np.ndarray) -> Boxes:
     """Return position and box of each of the masks [C, h, w] that is not empty."""
     ys, xs = masks.any(2), masks.any(1)
     height, width = masks.shape[1:]
@@ -172,14 +185,6 @@ def _bounding_boxes(masks: np.ndarray) -> list[tuple[int, _Box]]:
         (k, (slice(tops[k], bottoms[k]), slice(lefts[k], rights[k])))
         for k in np.flatnonzero(ys.any(1)).tolist()
     ]
-
-
-def _enclosing(a: _Box, b: _Box) -> _Box:
-    (rows, columns), (other_rows, other_columns) = a, b
-    return (
-        slice(min(rows.start, other_rows.start), max(rows.stop, other_rows.stop)),
-        slice(min(columns.start, other_columns.start), max(columns.stop, other_columns.stop)),
-    )
 
 
 @lru_cache(maxsize=1024)

@@ -1,9 +1,9 @@
 """How the cost grows with categories, frames and frame size.
 
-Categories divide the same part of the frame among them (`growth_categories`), or keep their size, so
-that more of them are more to paint (`growth_objects`), or are corrected with a click each on top of
-that (`growth_clicks`). Snapshot (`growth_blocked`) and drawing are timed apart: the snapshot reads
-full frames, the sheet does not know how large they were.
+Categories divide the same part of the frame among them (`growth_categories`), or keep their size,
+so that more of them are more to paint (`growth_objects`), or are corrected with a click each on top
+of that (`growth_clicks`). Snapshot (`growth_blocked`) and drawing are timed apart: the snapshot
+reads full frames, the sheet does not know how large they were.
 """
 
 from core.render import render_sheet
