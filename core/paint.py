@@ -6,9 +6,9 @@ machine does not matter.
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Optional
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -32,6 +32,7 @@ HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
 _MANY = 8
 # A mask inside its bounding box, the box, and a colour.
 _Box = tuple[slice, slice]
+_Paint = Union[np.uint32, np.ndarray]  # packed: one colour, or one per pixel
 _Found = tuple[np.ndarray, _Box, Sequence[int]]
 # Positions of masks that are not empty, with their boxes.
 Boxes = list[tuple[int, _Box]]
@@ -86,11 +87,7 @@ def paint_masks(image: np.ndarray, masks: np.ndarray, boxes: Optional[Boxes] = N
     out = image.copy()
     boxes = bounding_boxes(masks) if boxes is None else boxes
     found = [(masks[k][box], box, category_color(k)) for k, box in boxes]
-    if len(found) >= _MANY:
-        found = _paint_apart(out, found)
-    for mask, box, color in found:
-        _mix_half(out[box], mask, color)
-    _draw_outlines(out, found)
+    _paint_found(out, found, _mix_half)
     return out
 
 
@@ -110,13 +107,10 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
         return out
     masks = np.stack([prompt.mask.numpy() for prompt in prompts])
     masks = masks if masks.dtype == bool else masks > 0
-    hatching = _hatching(*image.shape)
     found = [
         (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in bounding_boxes(masks)
     ]
-    for mask, box, color in found:
-        _mix_most(out[box], mask & hatching[box], color)
-    _draw_outlines(out, found)
+    _paint_found(out, found, _mix_most, _hatching(*image.shape))
     return out
 
 
@@ -158,9 +152,9 @@ def paint_errors(
     hit, missed, false = hit[box], missed[box], false[box]
     swapped = missed & false
     turn = _hatching(*image.shape)[box]
-    _mix_most(out[box], hit & ~missed & ~false, HIT)
-    _mix_most(out[box], missed & ~(swapped & turn), MISSED)
-    _mix_most(out[box], false & ~(swapped & ~turn), FALSE)
+    _mix_most(out[box], hit & ~missed & ~false, _packed(HIT))
+    _mix_most(out[box], missed & ~(swapped & turn), _packed(MISSED))
+    _mix_most(out[box], false & ~(swapped & ~turn), _packed(FALSE))
     return out
 
 
@@ -195,22 +189,41 @@ def _packed(color: Sequence[int]) -> np.uint32:
 _OPAQUE = _packed((0, 0, 0))
 
 
-def _mix_half(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
+def _mix_half(pixels: np.ndarray, mask: np.ndarray, paint: _Paint) -> None:
     half = np.uint32(0x7F7F7F7F)
     kept = (pixels[mask] >> np.uint32(1)) & half
-    pixels[mask] = (kept + ((_packed(color) >> np.uint32(1)) & half)) | _OPAQUE
+    pixels[mask] = (kept + ((paint >> np.uint32(1)) & half)) | _OPAQUE
 
 
-def _mix_most(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
+def _mix_most(pixels: np.ndarray, mask: np.ndarray, paint: _Paint) -> None:
     """Mix three quarters of the colour in."""
     quarter = np.uint32(0x3F3F3F3F)
     kept = (pixels[mask] >> np.uint32(2)) & quarter
-    paint = np.uint32(3) * ((_packed(color) >> np.uint32(2)) & quarter)
+    paint = np.uint32(3) * ((paint >> np.uint32(2)) & quarter)
     pixels[mask] = (kept + paint) | _OPAQUE
 
 
-def _paint_apart(out: np.ndarray, masks: Sequence[_Found]) -> list[_Found]:
-    """Tint and outline all masks that share no pixel with another, at once; return the rest."""
+def _paint_found(
+    out: np.ndarray,
+    found: Sequence[_Found],
+    mix: Callable[[np.ndarray, np.ndarray, _Paint], None],
+    where: Optional[np.ndarray] = None,
+) -> None:
+    """Mix in masks where `where` is true, and draw their outlines."""
+    if len(found) >= _MANY:
+        found = _paint_apart(out, found, mix, where)
+    for mask, box, color in found:
+        mix(out[box], mask if where is None else mask & where[box], _packed(color))
+    _draw_outlines(out, found)
+
+
+def _paint_apart(
+    out: np.ndarray,
+    masks: Sequence[_Found],
+    mix: Callable[[np.ndarray, np.ndarray, _Paint], None],
+    where: Optional[np.ndarray],
+) -> list[_Found]:
+    """Do what `_paint_found` does to all masks that share no pixel, at once; return the others."""
     labels = np.zeros(out.shape, np.uint8 if len(masks) < 256 else np.int32)
     crossing = np.zeros(len(masks) + 1, bool)
     for label, (mask, box, _) in enumerate(masks, start=1):
@@ -224,10 +237,8 @@ def _paint_apart(out: np.ndarray, masks: Sequence[_Found]) -> list[_Found]:
         labels[crossing[labels]] = 0
     colors = np.array([0, *(_packed(color) for _, _, color in masks)], np.uint32)
     inside = labels > 0
-    half = np.uint32(0x7F7F7F7F)
-    kept = (out[inside] >> np.uint32(1)) & half
-    paint = ((colors >> np.uint32(1)) & half)[labels[inside]]
-    out[inside] = (kept + paint) | _OPAQUE
+    mixed = inside if where is None else inside & where
+    mix(out, mixed, colors[labels[mixed]])
     edges = inside.copy()
     edges[1:-1, 1:-1] = False
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
