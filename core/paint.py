@@ -6,9 +6,9 @@ machine does not matter.
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Optional
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -27,6 +27,15 @@ NEUTRAL = (205, 205, 205)
 # Blue, yellow and vermilion of Okabe and Ito's set, which stay apart in every common form of
 # colour blindness.
 HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
+
+# With so many masks it is faster to paint those that stand apart all at once.
+_MANY = 8
+# A mask inside its bounding box, the box, and a colour.
+_Box = tuple[slice, slice]
+_Paint = Union[np.uint32, np.ndarray]  # packed: one colour, or one per pixel
+_Found = tuple[np.ndarray, _Box, Sequence[int]]
+# Positions of masks that are not empty, with their boxes.
+Boxes = list[tuple[int, _Box]]
 
 
 @lru_cache(maxsize=1024)
@@ -61,7 +70,7 @@ def convert_colors(image: np.ndarray, code: int, num_channels: int) -> np.ndarra
     return out
 
 
-def paint_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def paint_masks(image: np.ndarray, masks: np.ndarray, boxes: Optional[Boxes] = None) -> np.ndarray:
     """Tint masks half and draw their outlines one pixel wide, on a copy.
 
     Where outlines of several masks share a pixel they take turns along it, so that all of them stay
@@ -70,15 +79,15 @@ def paint_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Args:
         image: [h, w] packed, left as it is.
         masks: [C, h, w] bool; mask k has the colour of category k.
+        boxes: What `bounding_boxes` says of them, where that is known already.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
-    found = [(masks[k][box], box, category_color(k)) for k, box in _bounding_boxes(masks)]
-    for mask, box, color in found:
-        _mix_half(out[box], mask, color)
-    _draw_outlines(out, found)
+    boxes = bounding_boxes(masks) if boxes is None else boxes
+    found = [(masks[k][box], box, category_color(k)) for k, box in boxes]
+    _paint_found(out, found, _mix_half)
     return out
 
 
@@ -96,17 +105,26 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     prompts = [prompt for prompt in prompts if prompt.prompt_type == "mask"]
     if not prompts:
         return out
+<<<<<<< HEAD
     masks = np.stack([(prompt.mask.detach() > 0).cpu().numpy() for prompt in prompts])
+=======
+    masks = np.stack([prompt.mask.numpy() for prompt in prompts])
+    masks = masks if masks.dtype == bool else masks > 0
+>>>>>>> bench
     found = [
-        (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in _bounding_boxes(masks)
+        (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in bounding_boxes(masks)
     ]
-    for mask, box, color in found:
-        _mix_most(out[box], mask & stripes(mask.shape, box), color)
-    _draw_outlines(out, found)
+    _paint_found(out, found, _mix_most, _hatching(*image.shape))
     return out
 
 
-def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray) -> np.ndarray:
+def paint_errors(
+    image: np.ndarray,
+    gt_masks: np.ndarray,
+    pred_masks: np.ndarray,
+    gt_boxes: Optional[Boxes] = None,
+    pred_boxes: Optional[Boxes] = None,
+) -> np.ndarray:
     """Colour hit, missed and false pixels over all objects, on a copy.
 
     A pixel that one object misses and another claims falsely (a swap) is striped in both colours.
@@ -116,21 +134,29 @@ def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray
         image: [h, w] packed, left as it is.
         gt_masks: [C, h, w] bool.
         pred_masks: [C, h, w] bool.
+        gt_boxes: What `bounding_boxes` says of `gt_masks`, where that is known already.
+        pred_boxes: The same for `pred_masks`.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
-    both = gt_masks & pred_masks
-    hit, missed, false = (
-        np.logical_or.reduce(masks, axis=0) for masks in (both, gt_masks ^ both, pred_masks ^ both)
-    )
-    boxes = _bounding_boxes((hit | missed | false)[None])
-    if not boxes:
+    hit, missed, false = (np.zeros(image.shape, bool) for _ in range(3))
+    gt_boxes = bounding_boxes(gt_masks) if gt_boxes is None else gt_boxes
+    pred_boxes = bounding_boxes(pred_masks) if pred_boxes is None else pred_boxes
+    if not gt_boxes and not pred_boxes:
         return out
-    box = boxes[0][1]
+    for k, box in gt_boxes:
+        gt = gt_masks[k][box]
+        both = gt & pred_masks[k][box]
+        hit[box] |= both
+        missed[box] |= gt ^ both
+    for k, box in pred_boxes:
+        false[box] |= pred_masks[k][box] > gt_masks[k][box]
+    ((_, box),) = bounding_boxes((hit | missed | false)[None])
     hit, missed, false = hit[box], missed[box], false[box]
     swapped = missed & false
+<<<<<<< HEAD
     turn = stripes(hit.shape, box)
     for mask, color in (
         (hit & ~missed & ~false, HIT),
@@ -138,16 +164,26 @@ def paint_errors(image: np.ndarray, gt_masks: np.ndarray, pred_masks: np.ndarray
         (false & ~(swapped & ~turn), FALSE),
     ):
         _mix_grey(out[box], mask, color)
+=======
+    turn = _hatching(*image.shape)[box]
+    _mix_most(out[box], hit & ~missed & ~false, _packed(HIT))
+    _mix_most(out[box], missed & ~(swapped & turn), _packed(MISSED))
+    _mix_most(out[box], false & ~(swapped & ~turn), _packed(FALSE))
+>>>>>>> bench
     return out
 
 
-def stripes(shape: Sequence[int], box: Optional[tuple[slice, slice]] = None) -> np.ndarray:
-    """Return diagonal stripes three pixels wide as [h, w] bool, in phase with the whole panel."""
-    top, left = (box[0].start, box[1].start) if box else (0, 0)
-    return np.add.outer(np.arange(shape[0]) + top, np.arange(shape[1]) + left) % 6 < 3
+def stripes(shape: Sequence[int]) -> np.ndarray:
+    """Return diagonal stripes three pixels wide as [h, w] bool."""
+    return np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 6 < 3
 
 
-def _bounding_boxes(masks: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
+@lru_cache(maxsize=4)
+def _hatching(height: int, width: int) -> np.ndarray:
+    return stripes((height, width))
+
+
+def bounding_boxes(masks: np.ndarray) -> Boxes:
     """Return position and box of each of the masks [C, h, w] that is not empty."""
     ys, xs = masks.any(2), masks.any(1)
     height, width = masks.shape[1:]
@@ -168,20 +204,21 @@ def _packed(color: Sequence[int]) -> np.uint32:
 _OPAQUE = _packed((0, 0, 0))
 
 
-def _mix_half(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
+def _mix_half(pixels: np.ndarray, mask: np.ndarray, paint: _Paint) -> None:
     half = np.uint32(0x7F7F7F7F)
     kept = (pixels[mask] >> np.uint32(1)) & half
-    pixels[mask] = (kept + ((_packed(color) >> np.uint32(1)) & half)) | _OPAQUE
+    pixels[mask] = (kept + ((paint >> np.uint32(1)) & half)) | _OPAQUE
 
 
-def _mix_most(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
+def _mix_most(pixels: np.ndarray, mask: np.ndarray, paint: _Paint) -> None:
     """Mix three quarters of the colour in."""
     quarter = np.uint32(0x3F3F3F3F)
     kept = (pixels[mask] >> np.uint32(2)) & quarter
-    paint = np.uint32(3) * ((_packed(color) >> np.uint32(2)) & quarter)
+    paint = np.uint32(3) * ((paint >> np.uint32(2)) & quarter)
     pixels[mask] = (kept + paint) | _OPAQUE
 
 
+<<<<<<< HEAD
 def _mix_grey(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
     """Mix three quarters of the colour into the pixels' brightness."""
     rgba = pixels[mask].view(np.uint8).reshape(-1, 4)
@@ -193,7 +230,56 @@ def _mix_grey(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> Non
 
 def _draw_outlines(
     out: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[slice, slice], Sequence[int]]]
+=======
+def _paint_found(
+    out: np.ndarray,
+    found: Sequence[_Found],
+    mix: Callable[[np.ndarray, np.ndarray, _Paint], None],
+    where: Optional[np.ndarray] = None,
+>>>>>>> bench
 ) -> None:
+    """Mix in masks where `where` is true, and draw their outlines."""
+    if len(found) >= _MANY:
+        found = _paint_apart(out, found, mix, where)
+    for mask, box, color in found:
+        mix(out[box], mask if where is None else mask & where[box], _packed(color))
+    _draw_outlines(out, found)
+
+
+def _paint_apart(
+    out: np.ndarray,
+    masks: Sequence[_Found],
+    mix: Callable[[np.ndarray, np.ndarray, _Paint], None],
+    where: Optional[np.ndarray],
+) -> list[_Found]:
+    """Do what `_paint_found` does to all masks that share no pixel, at once; return the others."""
+    labels = np.zeros(out.shape, np.uint8 if len(masks) < 256 else np.int32)
+    crossing = np.zeros(len(masks) + 1, bool)
+    for label, (mask, box, _) in enumerate(masks, start=1):
+        area = labels[box]
+        under = area[mask]
+        if under.any():
+            crossing[label] = True
+            crossing[under] = True
+        area[mask] = label
+    if crossing.any():
+        labels[crossing[labels]] = 0
+    colors = np.array([0, *(_packed(color) for _, _, color in masks)], np.uint32)
+    inside = labels > 0
+    mixed = inside if where is None else inside & where
+    mix(out, mixed, colors[labels[mixed]])
+    edges = inside.copy()
+    edges[1:-1, 1:-1] = False
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        change = labels[one] != labels[other]
+        edges[one] |= change
+        edges[other] |= change
+    edges &= inside
+    out[edges] = colors[labels[edges]]
+    return [found for found, crosses in zip(masks, crossing[1:], strict=True) if crosses]
+
+
+def _draw_outlines(out: np.ndarray, masks: Sequence[_Found]) -> None:
     if not masks:
         return
     width = out.shape[1]

@@ -16,6 +16,7 @@ from core.paint import (
     FALSE,
     HIT,
     MISSED,
+    bounding_boxes,
     category_color,
     pack,
     paint_errors,
@@ -188,12 +189,18 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
 
 def _paint_panels(clip: Clip, index: int, comparable: bool = True) -> list[np.ndarray]:
     image, gt, pred = pack(clip.images[index]), clip.gt_masks[index], clip.pred_masks[index]
+    gt_boxes, pred_boxes = bounding_boxes(gt), bounding_boxes(pred)
     return [
         image,
-        paint_masks(image, gt),
+        paint_masks(image, gt, gt_boxes),
         paint_mask_prompts(image, clip.prompts[index]),
+<<<<<<< HEAD
         paint_masks(image, pred),
         paint_errors(image, gt, pred) if comparable else image,
+=======
+        paint_masks(image, pred, pred_boxes),
+        paint_errors(image, gt, pred, gt_boxes, pred_boxes),
+>>>>>>> bench
     ]
 
 

@@ -1,11 +1,13 @@
 """How the cost grows with categories, frames and frame size.
 
-Objects keep their size, so that more of them are more to paint. Snapshot and sheet are timed apart:
-the snapshot reads full frames, the sheet does not know how large they were.
+Categories divide the same part of the frame among them (`growth_categories`), or keep their size,
+so that more of them are more to paint (`growth_objects`), or are corrected with a click each on top
+of that (`growth_clicks`). Snapshot (`growth_blocked`) and drawing are timed apart: the snapshot
+reads full frames, the sheet does not know how large they were.
 """
 
 from core.render import render_sheet
-from core.snapshot import take_snapshot
+from core.snapshot import SnapshotOptions, take_snapshot
 
 from .measure import Results, interleave, ratios
 from .scenes import make_scene
@@ -17,7 +19,13 @@ def measure(quick: bool) -> Results:
     repeats = 2 if quick else 11
     base = 64 if quick else 512
 
-    _grow(results, "categories", {n: dict(num_objects=n, size=base) for n in (1, 8, 32)}, repeats)
+    for what, options in (
+        ("categories", dict(corrected=False)),
+        ("objects", dict(corrected=False, cells=6)),
+        ("clicks", dict(corrected=True, cells=6)),
+    ):
+        scenes = {n: dict(num_objects=n, size=base, **options) for n in (1, 8, 32)}
+        _grow(results, what, scenes, repeats)
     _grow(
         results,
         "frames",
@@ -41,7 +49,9 @@ def _grow(results: Results, what: str, scenes: dict[int, dict], repeats: int) ->
         frames = options.get("num_frames", 4)
 
         def snapshot(batch=batch, outs=outs, frames=frames):
-            return take_snapshot(batch, outs, stage="train", step=0, options=_options(frames))
+            return take_snapshot(
+                batch, outs, stage="train", step=0, options=SnapshotOptions(max_frames=frames)
+            )
 
         clip = snapshot().clips()[0]
         draw[str(number)] = lambda clip=clip: render_sheet(clip)
@@ -51,9 +61,3 @@ def _grow(results: Results, what: str, scenes: dict[int, dict], repeats: int) ->
         times = interleave(repeats, functions)
         for number in others:
             results.figures[f"{kind}_{what}_{number}"] = ratios(times[number], times[base])
-
-
-def _options(frames: int):
-    from core.snapshot import SnapshotOptions
-
-    return SnapshotOptions(max_frames=frames)

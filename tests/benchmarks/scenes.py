@@ -1,5 +1,6 @@
 """Made-up clips with the outputs of a model that tracks them a little wrong."""
 
+import math
 from typing import Any, Optional
 
 import torch
@@ -10,27 +11,29 @@ from core.model import import_sam2
 from core.snapshot import IMAGENET_MEAN, IMAGENET_STD
 from core.trainer import VisualizationsMixin
 
-CELLS = 6  # objects sit on a grid of so many rows and columns
-
 
 def make_scene(
     num_frames: int = 4,
     size: int = 512,
     num_objects: int = 3,
     *,
+    cells: Optional[int] = None,
+    corrected: bool = True,
     device: str = "cpu",
     noise: float = 8.0,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Build an official batch of one video and outputs for it.
 
-    Objects are discs, a thirtieth of the frame each, so that 32 of them fit; they and the
-    predictions drift apart over time. Frame 0 is prompted with masks, the last one is corrected
-    with a click per object.
+    Objects are discs that fill the cells of a grid; they and the predictions drift apart over time.
+    Frame 0 is prompted with masks, the last one is corrected with a click per object.
 
     Args:
         num_frames: T.
         size: Side of the square frames.
-        num_objects: O, at most 36.
+        num_objects: O.
+        cells: Rows and columns of the grid; None: as few as hold all objects, so that more of them
+            share the same part of the frame.
+        corrected: False: no clicks.
         device: Where the tensors live.
         noise: Grain of the frames in grey levels; photographs have some, and it costs PNG dearly.
 
@@ -45,17 +48,16 @@ def make_scene(
     coarse = torch.rand(1, 3, 9, 9, generator=generator) * 255
     background = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)[0]
     steps = torch.arange(size)
-    cell = size / CELLS
+    cells = cells or math.ceil(math.sqrt(num_objects))
+    cell = size / cells
     frames, outputs = [], []
     for t in range(num_frames):
         objects, logits, clicks = [], [], []
         for o in range(num_objects):
-            # Neighbours in number are far apart on the grid.
-            place = o * 7 % (CELLS * CELLS)
-            x = (place % CELLS + 0.5) * cell + t * cell * 0.03
-            y = (place // CELLS + 0.5) * cell
+            x = (o % cells + 0.5) * cell + t * cell * 0.01
+            y = (o // cells + 0.5) * cell
             distance = torch.hypot(steps - x, (steps - y)[:, None])
-            shifted = torch.hypot(steps - x - t * cell * 0.08, (steps - y)[:, None])
+            shifted = torch.hypot(steps - x - t * cell * 0.03, (steps - y)[:, None])
             mask = distance < cell * 0.45
             objects.append(Object(object_id=o + 1, frame_index=t, segment=mask))
             logits.append((cell * 0.43 - shifted) / 2)
@@ -63,7 +65,14 @@ def make_scene(
         grain = torch.randn(3, size, size, generator=generator) * noise
         pixels = (background + grain).clamp(0, 255).round() / 255
         frames.append(Frame(data=(pixels - mean) / std, objects=objects))
-        outputs.append(_outputs(torch.stack(logits)[:, None], clicks, t, num_frames, generator))
+        last = t == num_frames - 1
+        outputs.append(
+            _outputs(
+                torch.stack(logits)[:, None],
+                clicks if corrected and last and t else None,
+                generator,
+            )
+        )
     outputs[0]["mask_inputs"] = torch.stack([item.segment for item in frames[0].objects])[:, None]
     batch = collate_fn([VideoDatapoint(frames, video_id=0, size=(size, size))], dict_key="all")
     return batch.to(device), [_to(item, device) for item in outputs]
@@ -71,21 +80,19 @@ def make_scene(
 
 def _outputs(
     logits: torch.Tensor,
-    clicks: list[list[float]],
-    t: int,
-    num_frames: int,
+    clicks: Optional[list[list[float]]],
     generator: torch.Generator,
 ) -> dict[str, Any]:
     num_objects = len(logits)
-    corrected: Optional[dict[str, Any]] = None
-    if 0 < t == num_frames - 1:
+    steps: list[Optional[dict[str, Any]]] = [None]
+    if clicks is not None:
         labels = torch.ones(num_objects, 1, dtype=torch.int32)
-        corrected = {"point_coords": torch.tensor(clicks)[:, None], "point_labels": labels}
+        steps.append({"point_coords": torch.tensor(clicks)[:, None], "point_labels": labels})
     return {
         "pred_masks_high_res": logits,
         "point_inputs": None,
         "mask_inputs": None,
-        "multistep_point_inputs": [None] if corrected is None else [None, corrected],
+        "multistep_point_inputs": steps,
         "multistep_pred_ious": [torch.rand(num_objects, 3, generator=generator)],
         "multistep_object_score_logits": [torch.randn(num_objects, 1, generator=generator)],
     }
