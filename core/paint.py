@@ -105,12 +105,7 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     prompts = [prompt for prompt in prompts if prompt.prompt_type == "mask"]
     if not prompts:
         return out
-<<<<<<< HEAD
     masks = np.stack([(prompt.mask.detach() > 0).cpu().numpy() for prompt in prompts])
-=======
-    masks = np.stack([prompt.mask.numpy() for prompt in prompts])
-    masks = masks if masks.dtype == bool else masks > 0
->>>>>>> bench
     found = [
         (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in bounding_boxes(masks)
     ]
@@ -156,20 +151,13 @@ def paint_errors(
     ((_, box),) = bounding_boxes((hit | missed | false)[None])
     hit, missed, false = hit[box], missed[box], false[box]
     swapped = missed & false
-<<<<<<< HEAD
-    turn = stripes(hit.shape, box)
+    turn = _hatching(*image.shape)[box]
     for mask, color in (
         (hit & ~missed & ~false, HIT),
         (missed & ~(swapped & turn), MISSED),
         (false & ~(swapped & ~turn), FALSE),
     ):
         _mix_grey(out[box], mask, color)
-=======
-    turn = _hatching(*image.shape)[box]
-    _mix_most(out[box], hit & ~missed & ~false, _packed(HIT))
-    _mix_most(out[box], missed & ~(swapped & turn), _packed(MISSED))
-    _mix_most(out[box], false & ~(swapped & ~turn), _packed(FALSE))
->>>>>>> bench
     return out
 
 
@@ -218,7 +206,6 @@ def _mix_most(pixels: np.ndarray, mask: np.ndarray, paint: _Paint) -> None:
     pixels[mask] = (kept + paint) | _OPAQUE
 
 
-<<<<<<< HEAD
 def _mix_grey(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
     """Mix three quarters of the colour into the pixels' brightness."""
     rgba = pixels[mask].view(np.uint8).reshape(-1, 4)
@@ -228,15 +215,11 @@ def _mix_grey(pixels: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> Non
     pixels[mask] = shades.view(np.uint32)[grey, 0]
 
 
-def _draw_outlines(
-    out: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[slice, slice], Sequence[int]]]
-=======
 def _paint_found(
     out: np.ndarray,
     found: Sequence[_Found],
     mix: Callable[[np.ndarray, np.ndarray, _Paint], None],
     where: Optional[np.ndarray] = None,
->>>>>>> bench
 ) -> None:
     """Mix in masks where `where` is true, and draw their outlines."""
     if len(found) >= _MANY:

@@ -194,13 +194,8 @@ def _paint_panels(clip: Clip, index: int, comparable: bool = True) -> list[np.nd
         image,
         paint_masks(image, gt, gt_boxes),
         paint_mask_prompts(image, clip.prompts[index]),
-<<<<<<< HEAD
-        paint_masks(image, pred),
-        paint_errors(image, gt, pred) if comparable else image,
-=======
         paint_masks(image, pred, pred_boxes),
-        paint_errors(image, gt, pred, gt_boxes, pred_boxes),
->>>>>>> bench
+        paint_errors(image, gt, pred, gt_boxes, pred_boxes) if comparable else image,
     ]
 
 
