@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -142,19 +143,23 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
 
 @rank_zero_only
 def _check_answers(host: str, timeout_s: float) -> None:
-    """Raise TimeoutError when a server takes connections and says nothing.
+    """Raise ConnectionError when a server does not answer, whatever its answer is.
 
-    SwanLab would wait for minutes and could not be used locally meanwhile. Every other failure it
-    finds out by itself, within 20 s.
+    SwanLab itself would wait for minutes, and could not be used locally meanwhile.
     """
     import requests
 
-    try:
-        requests.get(host, timeout=min(timeout_s, 10.0), stream=True).close()
-    except requests.exceptions.Timeout:
-        raise TimeoutError(f"{host} does not answer") from None
-    except requests.exceptions.RequestException:
-        pass
+    deadline = time.monotonic() + min(timeout_s, 10.0)
+    while True:
+        remaining = deadline - time.monotonic()
+        try:
+            requests.get(host, timeout=max(remaining, 0.1), stream=True).close()
+            return
+        except requests.exceptions.RequestException as error:
+            if remaining <= 1:
+                reason = f"{host} does not answer ({type(error).__name__})"
+                raise ConnectionError(reason) from None
+            time.sleep(min(1.0, remaining))
 
 
 def _remote_holds_secret() -> bool:
