@@ -280,7 +280,9 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
     """Say per object how well it was found, and what the model thinks of that itself."""
     chips = []
     ious = clip.ious[index]
-    for category in drawn:
+    # What is there comes first, then false alarms: the last ones are summed up where room is short.
+    absent, unpredicted = clip.gt_areas[index] == 0, clip.pred_areas[index] == 0
+    for category in sorted(drawn, key=lambda k: (absent[k], unpredicted[k])):
         present = clip.gt_areas[index, category] > 0
         predicted = clip.pred_areas[index, category] > 0
         if clip.mask_prompted[index]:

@@ -216,6 +216,16 @@ def test_legend_sums_up_in_words_what_does_not_fit(written):
     assert f"+ {40 - len(chips)} more objects, mean IoU of all 1.00" in written
 
 
+def test_objects_that_are_there_are_told_before_those_that_are_not(written):
+    empty, mask = square(0, 0) & False, square(0, 0)
+    gt = [empty] * 12 + [mask]
+    pred = [mask] * 12 + [empty]
+    render_sheet(make_clip(gt, pred))
+    chips = [text for text in written if "IoU" in text and text[0].isdigit()]
+    assert chips[0] == "12 IoU 0.00 lost"
+    assert chips[1] == "0 IoU 0.00 false alarm"
+
+
 def test_legend_counts_the_categories_that_are_empty(written):
     empty = square(0, 0) & False
     masks = [square(0, 0)] + [empty] * 12
