@@ -27,7 +27,7 @@ class BackgroundWorker:
     def has_room(self) -> bool:
         """Return whether `submit` would take a task now."""
         with self._changed:
-            return not self._stuck and len(self._tasks) < self._max_pending
+            return not self._is_stuck() and len(self._tasks) < self._max_pending
 
     def submit(self, task: Callable[[], None], *, even_if_full: bool = False) -> bool:
         """Queue a task and return True, or return False at once when there is no room.
@@ -37,14 +37,10 @@ class BackgroundWorker:
             even_if_full: Queue it all the same, for the few tasks that end something.
         """
         with self._changed:
-            if self._stuck or (len(self._tasks) >= self._max_pending and not even_if_full):
+            if self._is_stuck() or (len(self._tasks) >= self._max_pending and not even_if_full):
                 return False
             self._tasks.append(task)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._run, name="visualizations", daemon=True
-                )
-                self._thread.start()
+            self._start()
             return True
 
     def drain(self, timeout_s: float) -> int:
@@ -56,10 +52,11 @@ class BackgroundWorker:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while self._busy() and not self._stuck:
+            while (self._tasks or self._busy()) and not self._is_stuck():
+                self._start()  # what a thread that died left behind
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
-                    given_up = len(self._tasks) + 1
+                    given_up = len(self._tasks) + self._busy()
                     self._tasks.clear()
                     self._stuck = True
                     return given_up
@@ -69,6 +66,15 @@ class BackgroundWorker:
 
     def _busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    def _is_stuck(self) -> bool:
+        return self._stuck and self._busy()
+
+    def _start(self) -> None:
+        if self._tasks and not self._busy():
+            self._stuck = False
+            self._thread = threading.Thread(target=self._run, name="visualizations", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while True:
