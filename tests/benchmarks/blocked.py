@@ -16,7 +16,7 @@ from core.trainer import CORE_LOSS, SAM2LightningModule
 
 from .measure import Results, interleave, ratios
 from .scenes import DiscardingLogger, HookedModule, make_scene
-from .training import default_config
+from .training import QUICK, default_config
 from .usual import draw_the_usual_way
 
 
@@ -41,12 +41,12 @@ def measure(quick: bool) -> Results:
         hooked.flush()
 
     times = interleave(
-        2 if quick else 15,
+        1 if quick else 15,
         {
             "step": train_step,
             "event": lambda: event("event", batch, outs_per_frame),
             "event_of_the_step": lambda: event("event_of_the_step", own_batch, own_outputs),
-            "usual": lambda: draw_the_usual_way(usual_clip),
+            "usual": lambda: draw_the_usual_way(usual_clip, 2 if quick else 10),
         },
     )
     blocked = blocked_ms["event"][1:]  # the first one warms up
@@ -69,7 +69,7 @@ def measure(quick: bool) -> Results:
 
 def _make_step(quick: bool) -> tuple[Any, Any, list[dict[str, Any]]]:
     """Return a training step (forward, loss, backward, update), its batch and its outputs."""
-    config = default_config(["model.image_size=64"] if quick else [])
+    config = default_config(QUICK if quick else [])
     torch.manual_seed(0)
     module = SAM2LightningModule(config)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)

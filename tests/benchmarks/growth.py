@@ -16,7 +16,7 @@ from .scenes import make_scene
 def measure(quick: bool) -> Results:
     """Time 1 to 32 categories, 1 to 16 frames, 256 to 2048 px."""
     results = Results()
-    repeats = 2 if quick else 11
+    repeats = 1 if quick else 11
     base = 64 if quick else 512
 
     for what, options in (

@@ -42,6 +42,7 @@ from .measure import Results, ratios
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BLOCK = 10  # steps
+QUICK = ["model.image_size=64", "data.num_frames=2", "data.batch_size=1"]
 
 
 def default_config(overrides: list[str]) -> Config:
@@ -125,7 +126,7 @@ def measure(quick: bool) -> Results:
                 f"visualizations.every_n_steps={block}",
                 "trainer.max_steps=1000000",
                 "trainer.enable_progress_bar=false",
-                *(["model.image_size=64"] if quick else []),
+                *(QUICK if quick else []),
             ]
         )
         blocks, dropped = _fit(config, Path(folder), block, quick)
@@ -154,7 +155,7 @@ def _fit(
     module = SAM2LightningModule(config)
     # The first block warms up with pictures.
     config.visualizations.enabled = True
-    timer = _Blocks(block, limit_s=240.0, max_pairs=2 if quick else math.inf)
+    timer = _Blocks(block, limit_s=240.0, max_pairs=1 if quick else math.inf)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -14,18 +14,19 @@ from core.snapshot import Clip
 matplotlib.use("Agg")
 
 
-def draw_the_usual_way(clip: Clip) -> list[bytes]:
+def draw_the_usual_way(clip: Clip, inches: float = 10) -> list[bytes]:
     """Draw one 2 x 2 pyplot figure per frame and encode it, as loggers do, with PIL's defaults.
 
     Args:
         clip: At its full size: the usual way reduces nothing.
+        inches: Side of a figure of 100 pixels per inch; the default shows 512 px at natural size.
     """
     import matplotlib.pyplot as plt
 
     pictures = []
     for index in range(len(clip.images)):
         image, gt, pred = clip.images[index], clip.gt_masks[index], clip.pred_masks[index]
-        figure, axes = plt.subplots(2, 2, figsize=(10, 10))
+        figure, axes = plt.subplots(2, 2, figsize=(inches, inches), dpi=100)
         axes[0, 0].imshow(image)
         axes[0, 0].set_title("image")
         for axis, masks, title in ((axes[0, 1], gt, "ground truth"), (axes[1, 1], pred, "pred")):
