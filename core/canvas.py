@@ -201,7 +201,7 @@ class Canvas:
                     continue
                 at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
-                if number:
+                if number and x <= at_x <= x + size[0] and y <= at_y <= y + size[1]:
                     numbers.append((number, at_x, at_y))
         for number, at_x, at_y in numbers:
             self._number(number, at_x, at_y, x, y, size)
