@@ -49,12 +49,16 @@ def train(config: Config, run_dir: Path) -> None:
     import lightning.pytorch as pl
 
     from core.data import VideoDataModule
-    from core.loggers import build_loggers, finish_swanlab
+    from core.loggers import build_loggers, finish_swanlab, finish_wandb
     from core.trainer import SAM2LightningModule
 
     # Hydra's handlers write these messages already.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
+    if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
+        raise ValueError(
+            f"ckpt_path={config.ckpt_path} does not exist, expected a checkpoint to resume from"
+        )
     pl.seed_everything(config.seed, workers=True)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
@@ -89,6 +93,8 @@ def train(config: Config, run_dir: Path) -> None:
             sys.exit(128 + signal.SIGINT)
         raise
     finally:
+        if "wandb" in config.logger:
+            finish_wandb()
         if not finish_swanlab(config.swanlab.finish_timeout_s):
             leave()
 

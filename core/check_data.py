@@ -20,11 +20,10 @@ from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
 from core.clips import ClipDataset, SyntheticDataset
-from core.config import Config, register_schema, to_config
+from core.config import CONFIG_DIR, Config, explain_typos, register_schema, to_config
 from core.data import VideoDataModule
 from core.datasets import DataError
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 OUTPUT_DIR = Path("outputs/data_check")
 SHEETS_PER_SPLIT = 4
 # drawn clips have no end: so many are looked at
@@ -193,6 +192,7 @@ def main(overrides: Optional[list[str]] = None) -> None:
     if {"-h", "--help"} & set(overrides):
         print(f"{__doc__}\nExample: python -m core.data data=vos_folder data.root=DIR")
         return
+    explain_typos(overrides)
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = to_config(compose("config", overrides))

@@ -10,11 +10,13 @@ import dataclasses
 import difflib
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, List, Optional, get_args, get_origin  # noqa: UP035 (OmegaConf reads List)
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
 DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
 LOGGERS = ("swanlab", "wandb", "tensorboard", "csv")
@@ -494,6 +496,9 @@ class VisualizationsConfig:
     flush_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        for name in ("enabled", "animation"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"visualizations.{name}", value, "true or false")
         for name in ("every_n_steps", "max_frames", "max_videos", "frame_stride", "max_pending"):
             value = getattr(self, name)
             _require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
@@ -514,13 +519,13 @@ class VisualizationsConfig:
             "between 64 and 1024",
         )
         _require(
-            0 < self.max_overhead <= 1,
+            _is_number(self.max_overhead) and 0 < self.max_overhead <= 1,
             "visualizations.max_overhead",
             self.max_overhead,
             "in (0, 1]",
         )
         _require(
-            self.flush_timeout_s > 0,
+            _is_number(self.flush_timeout_s) and self.flush_timeout_s > 0,
             "visualizations.flush_timeout_s",
             self.flush_timeout_s,
             "greater than 0",
@@ -529,6 +534,10 @@ class VisualizationsConfig:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass
@@ -598,21 +607,37 @@ def to_config(cfg: DictConfig) -> Config:
 
 
 def explain_typos(overrides: list[str]) -> None:
-    """Exit with the nearest valid name when an override names no field of the configuration.
+    """Exit with the nearest valid name when an override names no field or file that exists.
 
     Args:
-        overrides: The command line; options, groups and what Hydra itself checks are left alone.
+        overrides: The command line; options and what Hydra itself checks are left alone.
     """
-    names = set(_field_names(Config))
-    sections = {name for name in names if "." not in name} | {"experiment"}
+    groups = {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in CONFIG_DIR.iterdir()
+        if folder.is_dir()
+    }
+    names = {*_field_names(Config), *groups}
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         key = key.lstrip("+~")
-        if not equals or key.startswith(("-", "hydra.", "hydra/")) or key in names | sections:
+        if not equals or key.startswith(("-", "hydra.", "hydra/")):
             continue
-        near = difflib.get_close_matches(key, sorted(names | sections), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else "; the fields are in core/config.py"
-        sys.exit(f"error: {key} is no setting{hint}")
+        if key not in names:
+            near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else "; the fields are in core/config.py"
+            sys.exit(f"error: {key} is no setting{hint}")
+        if key not in groups or "(" in value:
+            continue  # a field, or a sweep that Hydra expands
+        for choice in value.split(","):
+            if choice in (*groups[key], "null"):
+                continue
+            near = difflib.get_close_matches(choice, groups[key], n=1, cutoff=0.5)
+            hint = f"; did you mean {key}={near[0]}?" if near else ""
+            sys.exit(
+                f"error: {key}={choice} is no file of configs/{key}/, expected one of "
+                f"{', '.join(groups[key])}{hint}"
+            )
 
 
 def _field_names(node: type, prefix: str = "") -> list[str]:

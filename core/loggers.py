@@ -2,6 +2,8 @@
 
 import logging
 import random
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -106,8 +108,11 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
             tags=list(config.tags) if config.tags else None,
             id=config.id,
             save_dir=str(run_dir),
-            # A question at the terminal would stop a run that nobody watches.
-            settings=swanlab.Settings(interactive=False),
+            settings=swanlab.Settings(
+                # A question at the terminal would stop a run that nobody watches.
+                interactive=False,
+                **({"probe": {"git": False}} if _remote_holds_secret() else {}),
+            ),
         )
         logger.mode = mode
         # Starts the run, on rank zero; away from the main thread SwanLab installs no handler for
@@ -155,6 +160,24 @@ def _check_answers(host: str, timeout_s: float) -> None:
                 reason = f"{host} does not answer ({type(error).__name__})"
                 raise ConnectionError(reason) from None
             time.sleep(min(1.0, remaining))
+
+
+def _remote_holds_secret() -> bool:
+    """Return whether git's remote is an address with a password, which SwanLab would store."""
+    try:
+        command = ["git", "config", "--get", "remote.origin.url"]
+        remote = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return re.search(r"https?://[^/\s]+@", remote) is not None
+
+
+def finish_wandb() -> None:
+    """Close W&B's run, so that the next job of a sweep starts one of its own."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish()
 
 
 def finish_swanlab(timeout_s: float, **how: Any) -> bool:

@@ -49,7 +49,7 @@ class PromptData:
             raise TypeError(f"obj_id must be an int, got {type(self.obj_id).__name__}")
         if self.obj_id < UNASSIGNED:
             raise ValueError(f"obj_id must be at least {UNASSIGNED}, got {self.obj_id}")
-        if self.prompt_type not in PROMPT_KINDS:
+        if not isinstance(self.prompt_type, str) or self.prompt_type not in PROMPT_KINDS:
             raise ValueError(
                 f"prompt_type must be one of {', '.join(PROMPT_KINDS)}, got {self.prompt_type!r}"
             )
@@ -108,7 +108,7 @@ def build_prompts_from_gt_first_frame(gt_masks_tchw: Tensor, prompt_type: str) -
         raise ValueError(
             f"gt_masks_tchw must have shape [T >= 1, C, H, W], got {list(gt_masks_tchw.shape)}"
         )
-    if prompt_type not in PROMPT_KINDS:
+    if not isinstance(prompt_type, str) or prompt_type not in PROMPT_KINDS:
         raise ValueError(
             f"prompt_type must be one of {', '.join(PROMPT_KINDS)}, got {prompt_type!r}"
         )

@@ -68,10 +68,10 @@ class VisualizationsMixin:
             if not trainer.is_global_zero or trainer.sanity_checking:
                 return
             visualizer = _visualizer(self)
-            visualizer.attach(trainer)
             num_videos = batch.img_batch.shape[1]
             videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
             if videos or visualizer.scores_every_clip(stage):
+                visualizer.attach(trainer)
                 visualizer.take(
                     trainer.loggers,
                     batch,

@@ -81,7 +81,7 @@ class Visualizer:
             self._loggers = list(trainer.loggers)
             self._used = {}
         self.disabled, self.dropped = False, 0
-        self._said, self._failures_in_a_row, self._last_train_step = set(), 0, -1
+        self._said, self._failures_in_a_row = set(), 0
         self._started, self._blocked_s = time.perf_counter(), 0.0
         self.forget_clips()
         if isinstance(getattr(trainer, "callbacks", None), list):
@@ -199,6 +199,7 @@ class Visualizer:
 
     def flush(self) -> None:
         """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds."""
+        self._last_train_step = -1  # the next run may draw the same step anew
         given_up = self._worker.drain(self.config.flush_timeout_s)
         if given_up:
             log.warning(

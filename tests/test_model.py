@@ -1,5 +1,6 @@
 """Building SAM 2, loading weights into it and freezing it."""
 
+import copy
 import logging
 import subprocess
 import sys
@@ -154,6 +155,15 @@ def test_building_adds_no_handler_to_the_root_logger():
         logging.root.handlers = handlers
 
 
+def test_modules_are_importable_without_sam2():
+    code = (
+        "import sys\n"
+        "sys.modules['sam2'] = sys.modules['training'] = None\n"
+        "import core.config, core.export, core.metrics, core.model, core.optim\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_missing_sam2_is_one_clear_sentence(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] in ("sam2", "training")]:
         monkeypatch.delitem(sys.modules, name)
@@ -190,6 +200,19 @@ def test_activation_checkpointing_recomputes_the_blocks():
     assert len(calls) == 1
     out.sum().backward()
     assert len(calls) == 2
+
+
+def test_activation_checkpointing_survives_a_copy():
+    model = build(activation_checkpointing=True)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        copied.image_encoder.trunk.patch_embed.proj.weight.zero_()
+        copied.image_encoder.trunk.blocks[0].mlp.layers[0].weight.zero_()
+    image = torch.ones(1, 3, SIZE, SIZE)
+    features = [m.image_encoder(image)["vision_features"] for m in (model, copied)]
+    features[1].sum().backward()
+    assert not torch.equal(features[0], features[1])
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("option", ["activation_checkpointing", "compile_image_encoder"])

@@ -1,0 +1,146 @@
+"""Composites reach every dashboard through the mixin in a real fit, as they reach SwanLab."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
+from core.data import VideoDataModule
+from core.loggers import build_loggers, finish_swanlab, finish_wandb
+from core.trainer import VisualizationsMixin
+from core.utils import draw_sheets
+
+KEYS = ("train/composites", "val/composites")
+
+
+class Tracker(VisualizationsMixin, LightningModule):
+    """Someone else's module: two parameters, and logits that follow the ground truth."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def predict(self, batch):
+        logits = self.weight[0] * (batch.masks.float() * 20 - 10) + self.weight[1]
+        return [{"pred_masks_high_res": frame[:, None]} for frame in logits]
+
+    def training_step(self, batch, batch_idx):
+        outs = self.predict(batch)
+        self.maybe_log_visualizations(batch, outs, batch_idx, "train")
+        return torch.stack([out["pred_masks_high_res"].mean() for out in outs]).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.maybe_log_visualizations(batch, self.predict(batch), batch_idx, "val")
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def fit(names, folder, monkeypatch) -> list:
+    """Train for three steps with these loggers and return the sheets as they were handed over."""
+    config = Config(
+        model=ModelConfig(image_size=64),
+        data=DataConfig(num_frames=2, batch_size=1, val_batch_size=1),
+        swanlab=SwanLabConfig(log_dir=str(folder / "swanlog")),
+        visualizations=VisualizationsConfig(enabled=True, every_n_steps=2, panel_size=64),
+        logger=names,
+    )
+    config.data.synthetic.num_val_clips = 1
+    sheets = []
+
+    def remember(*args, **kwargs):
+        drawn = draw_sheets(*args, **kwargs)
+        sheets.extend(drawn[0])
+        return drawn
+
+    monkeypatch.setattr("core.visualizer.draw_sheets", remember)
+    data = VideoDataModule(config.data, 64, seed=0)
+    trainer = Trainer(
+        max_steps=3,
+        limit_val_batches=1,
+        logger=build_loggers(config, folder),
+        accelerator="cpu",
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        val_check_interval=3,
+        num_sanity_val_steps=1,
+    )
+    trainer.fit(Tracker(config), data)
+    finish_swanlab(30)
+    if "wandb" in names:
+        finish_wandb()
+    return sheets
+
+
+def swanlab_sheets(folder) -> list[np.ndarray]:
+    return [read(path) for path in sorted(folder.glob("swanlog/run-*/media/image/*.png"))]
+
+
+def tensorboard_sheets(folder) -> list[np.ndarray]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert set(events.Tags()["images"]) == set(KEYS)
+    assert [image.step for image in events.Images("train/composites")] == [0, 2]
+    return [
+        np.asarray(Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB"))
+        for key in KEYS
+        for image in events.Images(key)
+    ]
+
+
+def wandb_sheets(folder) -> list[np.ndarray]:
+    paths = sorted(folder.glob("wandb/offline-run-*/files/media/images/*/*.png"))
+    assert {path.parent.name for path in paths} == {"train", "val"}
+    return [read(path) for path in paths]
+
+
+READERS = {"swanlab": swanlab_sheets, "tensorboard": tensorboard_sheets, "wandb": wandb_sheets}
+
+
+def read(path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def fingerprints(images) -> list[bytes]:
+    return sorted(image.tobytes() for image in images)
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No account is asked for and nothing leaves the machine."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["swanlab", "tensorboard", "wandb"])
+def test_composites_reach_the_dashboard_as_they_were_drawn(name, tmp_path, monkeypatch, offline):
+    if name == "wandb":
+        pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
+    sheets = fit([name], tmp_path, monkeypatch)
+    assert len(sheets) == 3  # steps 0 and 2 of training, one validation
+    assert fingerprints(READERS[name](tmp_path)) == fingerprints(sheets)
+
+
+def test_csv_trains_on_without_pictures(tmp_path, monkeypatch, caplog):
+    fit(["csv"], tmp_path, monkeypatch)
+    assert caplog.text.count("no logger takes images") == 1
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_all_loggers_at_once_get_the_same_sheets(tmp_path, monkeypatch, offline):
+    pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
+    sheets = fit(["swanlab", "wandb", "tensorboard", "csv"], tmp_path, monkeypatch)
+    for reader in READERS.values():
+        assert fingerprints(reader(tmp_path)) == fingerprints(sheets)
+    assert (tmp_path / "csv" / "metrics.csv").exists()

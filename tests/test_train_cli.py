@@ -1,0 +1,209 @@
+"""train.py as a user calls it: command lines, sweeps, stored files and clear refusals."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "model.image_size=64", "data.num_frames=2", "data.batch_size=1", "data.val_batch_size=1",
+    "data.synthetic.num_val_clips=1", "data.synthetic.max_objects=2", "trainer.max_steps=1",
+    "trainer.val_check_interval=1", "trainer.validate_first=false", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+]  # fmt: skip
+QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+def run_here(monkeypatch, folder, *arguments) -> str:
+    """Run train.py in this process; return what it exits with, empty at success."""
+    files = [f"swanlab.log_dir={folder / 'swanlog'}"]
+    if not any(argument.startswith("hydra.") for argument in arguments):
+        files.append(f"hydra.run.dir={folder / 'run'}")
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *QUIET, *files])
+    try:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    except SystemExit as end:
+        return str(end.code or "")
+    return ""
+
+
+def run_apart(*arguments, before: str = "") -> subprocess.CompletedProcess:
+    """Run train.py in a process of its own, after some lines of Python."""
+    code = f"{before}\nimport runpy\nrunpy.run_path('train.py', run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def sheets(folder) -> list[Path]:
+    return sorted(folder.glob("swanlog/run-*/media/image/*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_rows"),
+    [
+        (["visualizations.enabled=true"], 2),
+        (
+            [
+                "visualizations.enabled=true",
+                "visualizations.every_n_steps=100",
+                "visualizations.max_frames=1",
+            ],
+            1,
+        ),
+        (["visualizations.enabled=true", "visualizations.num_categories=10"], 2),
+    ],
+)
+def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, arguments, num_rows):
+    assert run_here(monkeypatch, tmp_path, *TINY, *arguments) == ""
+    written = sheets(tmp_path)
+    assert len(written) == 2  # one of each stage
+    for path in written:
+        height = Image.open(path).height
+        assert (height - 80) // 256 == num_rows
+    said = capsys.readouterr().out
+    assert f"run         {tmp_path / 'run'}" in said
+    assert "look at them with: make dashboard" in said
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert stored["visualizations"]["enabled"] is True
+    assert stored["model"]["image_size"] == 64
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
+    sweep = tmp_path / "sweep"
+    result = run_apart(
+        "--multirun", *TINY, "seed=1,2", "visualizations.enabled=true",
+        f"swanlab.log_dir={tmp_path / 'swanlog'}", f"hydra.sweep.dir={sweep}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert len(list((tmp_path / "swanlog").glob("run-*"))) == 2
+    assert len(sheets(tmp_path)) == 4
+    for job, seed in (("0", 1), ("1", 2)):
+        assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
+        assert (sweep / job / "weights" / "last.pt").exists()
+
+
+def test_cfg_job_prints_the_configuration_and_trains_nothing(monkeypatch, tmp_path, capsys):
+    assert run_here(monkeypatch, tmp_path, "--cfg", "job", "seed=7") == ""
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_sam2_one_sentence_says_what_to_do(tmp_path):
+    block = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('sam2', 'training'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Block())"
+    )
+    result = run_apart(f"hydra.run.dir={tmp_path}", before=block)
+    assert result.returncode == 1
+    assert result.stderr.strip().count("\n") == 0
+    assert "the package sam2 is not installed: run `make setup`" in result.stderr
+
+
+def make_video(root, name="a", mask_size=(32, 24), num_masks=4) -> Path:
+    for t in range(4):
+        frames, masks = root / "JPEGImages" / name, root / "Annotations" / name
+        frames.mkdir(parents=True, exist_ok=True)
+        masks.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 24), (90, 90, 90)).save(frames / f"{t:05d}.jpg")
+        if t < num_masks:
+            mask = Image.new("P", mask_size, 1)
+            mask.putpalette([0, 0, 0, 255, 0, 0])
+            mask.save(masks / f"{t:05d}.png")
+    return root
+
+
+def bad_inputs(tmp_path) -> dict[str, tuple[list[str], str]]:
+    """Arguments and the words that the one sentence must have, by what is wrong."""
+    torch.save({"model": {"weight": torch.ones(3)}}, tmp_path / "other.pt")
+    (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "a_file").write_text("x")
+    fine = make_video(make_video(tmp_path / "fine"), "b")
+    sizes = make_video(make_video(tmp_path / "sizes"), "b", mask_size=(16, 24))
+    no_masks = make_video(make_video(tmp_path / "no_masks"), "b", num_masks=0)
+    vos = "data=vos_folder"
+    return {
+        "missing data set": ([vos, f"data.root={tmp_path / 'nope'}"], "nope does not exist"),
+        "data set is a file": ([vos, f"data.root={tmp_path / 'a_file'}"], "is not a folder"),
+        "no root": ([vos], "data.root must be"),
+        "frames without masks": ([vos, f"data.root={no_masks}"], "frames without masks"),
+        "mask of another size": ([vos, f"data.root={sizes}"], "16 x 24 pixels, expected"),
+        "empty split": (
+            [vos, f"data.root={fine}", f"data.val_list={tmp_path / 'empty.txt'}"],
+            "empty.txt is empty, expected one video name per line",
+        ),
+        "clips too long": ([vos, f"data.root={fine}", "data.num_frames=9"], "data.num_frames=9"),
+        "checkpoint of another model": (
+            [f"model.checkpoint_path={tmp_path / 'other.pt'}"],
+            "does not fit the model",
+        ),
+        "damaged checkpoint": ([f"model.checkpoint_path={tmp_path / 'damaged.pt'}"], "damaged"),
+        "missing checkpoint": (["model.checkpoint_path=nope.pt"], "nope.pt does not exist"),
+        "nothing to resume": (["ckpt_path=nope.ckpt"], "ckpt_path=nope.ckpt does not exist"),
+        "unknown module": (
+            ["model.trainable_modules=[memory_attentoin]"],
+            "did you mean 'memory_attention'?",
+        ),
+        "unknown prompt type": (["model.prompt_type=clik"], "model.prompt_type must be one of"),
+        "negative interval": (
+            ["visualizations.every_n_steps=-5"],
+            "visualizations.every_n_steps must be at least 1, got -5",
+        ),
+    }
+
+
+def test_bad_input_ends_in_one_sentence_before_training(monkeypatch, tmp_path):
+    for what, (arguments, words) in bad_inputs(tmp_path).items():
+        run = tmp_path / what
+        said = run_here(monkeypatch, run, *TINY, *arguments)
+        assert said.startswith("error: "), what
+        assert words in said, what
+        assert "\n" not in said, what
+        assert not (run / "run" / "checkpoints").exists(), what
+        assert not (run / "swanlog").exists(), what
+
+
+def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
+    result = run_apart("visualizations.every_n_steps=0", f"hydra.run.dir={tmp_path}")
+    assert result.returncode == 1
+    assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
+
+
+def test_a_typo_ends_the_process_with_the_nearest_name():
+    result = run_apart("visualizations.enable=true")
+    assert result.returncode == 1
+    assert "did you mean visualizations.enabled?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=2"],
+        ["model.activation_checkpointing=true"],
+        pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.slow),
+    ],
+    ids=["bf16", "accumulation", "activation checkpointing", "compile"],
+)
+def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
+    run = [*TINY, "visualizations.enabled=true", "logger=tensorboard", *arguments]
+    assert run_here(monkeypatch, tmp_path, *run) == ""
+    weights = torch.load(tmp_path / "run" / "weights" / "last.pt", weights_only=True)["model"]
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"train/composites", "val/composites"}
