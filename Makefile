@@ -27,8 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 train: setup ## Train the default run, or e.g. make train ARGS="data=vos_folder data.root=DIR"
 	$(BIN)/python train.py visualizations.enabled=true $(ARGS)
 
+# One process per core and one thread per process: toy models gain nothing from threads of their own.
 test: setup ## Run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: setup ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1200 $(ARGS)

@@ -6,7 +6,9 @@ Composes ``configs/`` with the overrides given, builds module and data, and runs
 import dataclasses
 import logging
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,6 @@ def train(config: Config, run_dir: Path) -> None:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    closed = True
     try:
         if config.trainer.validate_first and config.ckpt_path is None:
             trainer.validate(module, data, verbose=False)
@@ -84,16 +85,31 @@ def train(config: Config, run_dir: Path) -> None:
         trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
         if trainer.is_global_zero:
             report(config, run_dir, trainer)
+    except SystemExit as error:
+        # Lightning leaves with 0 after SIGTERM and with 1 after Ctrl+C.
+        if trainer.received_sigterm:
+            sys.exit(128 + signal.SIGTERM)
+        if isinstance(error.__context__, KeyboardInterrupt):
+            sys.exit(128 + signal.SIGINT)
+        raise
     finally:
         if "wandb" in config.logger:
             finish_wandb()
-        if "swanlab" in config.logger:
-            closed = finish_swanlab(config.swanlab.finish_timeout_s)
-    if not closed:
-        # SwanLab's threads would keep the process waiting for the server.
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
+        if not finish_swanlab(config.swanlab.finish_timeout_s):
+            leave()
+
+
+def leave() -> None:
+    """End the process at once: threads that SwanLab left behind would keep it waiting."""
+    error = sys.exc_info()[1]
+    status = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else status
+    elif error is not None:
+        traceback.print_exception(error)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
@@ -150,7 +166,7 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
-    if "swanlab" in config.logger and config.swanlab.mode == "local":
+    if any(getattr(logger, "mode", None) == "local" for logger in trainer.loggers):
         pictures = f"{config.swanlab.log_dir}; look at them with: make dashboard"
         if config.swanlab.log_dir != "swanlog":
             pictures += f" SWANLOG={config.swanlab.log_dir}"

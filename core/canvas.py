@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
 
-from core.paint import NEUTRAL, category_color, pack, stripes
+from core.paint import NEUTRAL, category_color, convert_colors, pack, stripes
 from core.prompts import NEGATIVE, POSITIVE, PromptData
 
 LINE, MARGIN = 20, 10
@@ -63,18 +63,40 @@ def _glyph(char: str) -> tuple[np.ndarray, float]:
     return coverage, both - pair
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str) -> int:
     """Return the width of a line of text in pixels."""
     return math.ceil(sum(_glyph(char)[1] for char in text))
+
+
+@lru_cache(maxsize=1024)
+def _line(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where a line of text covers anything, and how much: ys, xs [N], coverage [N, 1]."""
+    coverage = np.zeros((LINE, text_width(text) + 4 * _FONT_SIZE), np.uint8)
+    pen = float(_FONT_SIZE)
+    for char in text:
+        glyph, advance = _glyph(char)
+        start = round(pen) - _FONT_SIZE
+        area = coverage[:, start : start + glyph.shape[1]]
+        np.maximum(area, glyph[:, : area.shape[1]], out=area)
+        pen += advance
+    coverage = coverage[:, _FONT_SIZE:]
+    ys, xs = np.nonzero(coverage)
+    return ys, xs, coverage[ys, xs, None].astype(np.uint16)
 
 
 def fit(text: str, width: int) -> str:
     """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
     if text_width(text) <= width:
         return text
-    while text and text_width(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    room = width - text_width("…")
+    kept = 0
+    for char in text:
+        room -= _glyph(char)[1]
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + "…"
 
 
 def entry_width(entry: Entry) -> int:
@@ -95,7 +117,7 @@ class Canvas:
 
     def pixels(self) -> np.ndarray:
         """Return the sheet: [h, w, 3] uint8 of its own memory."""
-        return cv2.cvtColor(self._buffer, cv2.COLOR_RGBA2RGB)
+        return convert_colors(self._buffer, cv2.COLOR_RGBA2RGB, 3)
 
     def paste(self, x: int, y: int, pixels: np.ndarray) -> None:
         """Put packed pixels [h, w] at (x, y)."""
@@ -114,25 +136,26 @@ class Canvas:
             y += LINE
         return y
 
-    def text(self, x: int, y: int, text: str, color: Sequence[int] = _INK) -> int:
-        """Write one line with its top at y and return its width."""
-        width = text_width(text)
-        coverage = np.zeros((LINE, width + 4 * _FONT_SIZE), np.uint8)
-        pen = float(_FONT_SIZE)
-        for char in text:
-            glyph, advance = _glyph(char)
-            start = round(pen) - _FONT_SIZE
-            area = coverage[:, start : start + glyph.shape[1]]
-            np.maximum(area, glyph[:, : area.shape[1]], out=area)
-            pen += advance
-        self._cover(x, y, coverage[:, _FONT_SIZE:], color)
-        return width
-
-    def _cover(self, x: int, y: int, coverage: np.ndarray, color: Sequence[int]) -> None:
-        area = self._buffer[max(y, 0) : y + LINE, max(x, 0) : x + coverage.shape[1], :3]
-        coverage = coverage[max(-y, 0) :, max(-x, 0) :][: area.shape[0], : area.shape[1], None]
-        paint = coverage.astype(np.uint16) * np.array(color, np.uint16)
-        area[:] = (area * (255 - coverage.astype(np.uint16)) + paint + 127) // 255
+    def text(
+        self,
+        x: int,
+        y: int,
+        text: str,
+        color: Sequence[int] = _INK,
+        columns: Optional[slice] = None,
+    ) -> int:
+        """Write one line with its top at y, inside `columns` alone, and return its width."""
+        ys, xs, ink = _line(text)
+        height, width = self._packed.shape
+        ys, xs = ys + y, xs + x
+        first, end, _ = (columns or slice(None)).indices(width)
+        inside = (ys >= 0) & (ys < height) & (xs >= first) & (xs < end)
+        pixels, ink = (ys * width + xs)[inside], ink[inside]
+        sheet = self._packed.reshape(-1)
+        paper = sheet[pixels].view(np.uint8).reshape(-1, 4)
+        mixed = (paper * (255 - ink) + ink * np.array([*color, 255], np.uint16) + 127) // 255
+        sheet[pixels] = mixed.astype(np.uint8).view(np.uint32)[:, 0]
+        return text_width(text)
 
     def _mark(self, x: int, y: int, mark: "str | Sequence[int]") -> None:
         """Draw a legend sample in the 12 x 12 pixels before its text."""
@@ -159,13 +182,14 @@ class Canvas:
         """Draw boxes, then clicks, on the panel at (x, y); the centre of pixel i is at i + 0.5."""
         panel = Bbox.from_bounds(x, self._height - y - size[1], *size)
         for prompt in prompts:
-            if prompt.prompt_type == "bbox":
+            if prompt.prompt_type == "bbox" and prompt.bbox.isfinite().all():
                 x0, y0, x1, y1 = prompt.bbox.tolist()
                 corners = (
                     x + (x0 + 0.5) * scale[0], y + (y0 + 0.5) * scale[1],
                     x + (x1 + 0.5) * scale[0], y + (y1 + 0.5) * scale[1],
                 )  # fmt: skip
                 self._box(*corners, category_color(prompt.obj_id), panel)
+        numbers = []
         for prompt in prompts:
             if prompt.prompt_type != "point":
                 continue
@@ -178,17 +202,24 @@ class Canvas:
                 at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
                 if number and x <= at_x <= x + size[0] and y <= at_y <= y + size[1]:
-                    self._number(number, at_x, at_y, x, y, size)
+                    numbers.append((number, at_x, at_y))
+        for number, at_x, at_y in numbers:
+            self._number(number, at_x, at_y, x, y, size)
 
     def _number(
         self, number: int, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
     ) -> None:
         text = str(number)
-        left = round(min(at_x + 8, x + size[0] - text_width(text) - 1))
+        width = text_width(text)
+        left = round(at_x + 8)
+        if left + width + 1 > x + size[0]:
+            left = round(at_x - 8 - width)
+        left = min(max(left, x + 1), x + size[0] - width - 1)
         top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
+        panel = slice(x, x + size[0])
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            self.text(left + dx, top + dy, text, _INK)
-        self.text(left, top, text, _PAPER)
+            self.text(left + dx, top + dy, text, _INK, panel)
+        self.text(left, top, text, _PAPER, panel)
 
     def _click(
         self, x: float, y: float, label: int, color: Sequence[int], panel: Optional[Bbox]
@@ -238,7 +269,9 @@ class Canvas:
         if dashes is not None:
             gc.set_dashes(0, dashes)
         gc.set_snap(False)
-        flip = Affine2D().scale(size).translate(x, y).scale(1, -1).translate(0, self._height)
+        flip = Affine2D(
+            np.array([(size, 0, x), (0, -size, self._height - y), (0, 0, 1)], np.float64)
+        )
         self._renderer.draw_path(gc, path, flip, None if fill is None else _unit(fill))
         gc.restore()
 

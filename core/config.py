@@ -437,6 +437,7 @@ class SwanLabConfig:
     Attributes:
         mode: ``local`` (files under `log_dir`, shown by ``make dashboard``), ``online`` (needs an
             API key), ``offline`` or ``disabled``.
+        start_timeout_s: Seconds that starting the run may take before it is given up.
         finish_timeout_s: Seconds that closing the run may take before it is given up.
     """
 
@@ -448,16 +449,14 @@ class SwanLabConfig:
     mode: str = "local"
     tags: Optional[List[str]] = None  # noqa: UP006
     id: Optional[str] = None
+    start_timeout_s: float = 60.0
     finish_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         _require_choice("swanlab.mode", self.mode, ("local", "online", "offline", "disabled"))
-        _require(
-            self.finish_timeout_s > 0,
-            "swanlab.finish_timeout_s",
-            self.finish_timeout_s,
-            "greater than 0",
-        )
+        for name in ("start_timeout_s", "finish_timeout_s"):
+            value = getattr(self, name)
+            _require(value > 0, f"swanlab.{name}", value, "greater than 0")
 
 
 @dataclass

@@ -1,9 +1,13 @@
 """Builds the loggers of a run and closes them in bounded time."""
 
 import logging
+import random
 import re
 import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from core.config import Config, SwanLabConfig
 
 log = logging.getLogger(__name__)
+
+_abandoned: list[threading.Thread] = []  # calls into SwanLab that did not return in time
 
 
 def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
@@ -27,18 +33,21 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
     """
     loggers: list[Logger] = []
     for name in config.logger:
+        # SwanLab draws its run's name and colour: the training is the same whatever the logger.
+        random_state = random.getstate()
         try:
             loggers.append(_build(name, config, run_dir))
         except Exception as error:
             log.warning(
-                "logger=%s cannot start (%s: %s); its metrics go to %s instead",
+                "logger=%s cannot start (%s); its metrics go to %s instead, its pictures nowhere",
                 name,
-                type(error).__name__,
-                error,
+                _in_one_line(error),
                 run_dir / "csv",
             )
             if not any(isinstance(logger, CSVLogger) for logger in loggers):
                 loggers.append(CSVLogger(run_dir, name="csv", version=""))
+        finally:
+            random.setstate(random_state)
     return loggers
 
 
@@ -57,7 +66,30 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
     from swanlab.integration.pytorch_lightning import SwanLabLogger
 
     class BoundedSwanLabLogger(SwanLabLogger):
-        """SwanLab's logger, whose end cannot hang on a server that does not answer."""
+        """SwanLab's logger, whose start and end cannot hang and whose scalars cannot raise."""
+
+        mode = config.mode
+        _failed = False
+
+        @rank_zero_only
+        def log_metrics(self, metrics: Mapping[str, Any], step: Optional[int] = None) -> None:
+            try:
+                super().log_metrics(metrics, step)
+            except Exception:
+                # Whoever logs pictures, which come as lists, is told; scalars come from Lightning,
+                # in the middle of training.
+                if any(isinstance(value, list) for value in metrics.values()):
+                    raise
+                if not self._failed:
+                    log.warning("SwanLab takes no more metrics, training goes on", exc_info=True)
+                self._failed = True
+
+        @rank_zero_only
+        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                super().log_hyperparams(params, *args, **kwargs)
+            except Exception:
+                log.warning("SwanLab did not take the configuration", exc_info=True)
 
         @rank_zero_only
         def finalize(self, status: Optional[str] = None) -> None:
@@ -76,25 +108,58 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
             tags=list(config.tags) if config.tags else None,
             id=config.id,
             save_dir=str(run_dir),
-            settings=swanlab.Settings(probe={"git": False}) if _remote_holds_secret() else None,
+            settings=swanlab.Settings(
+                # A question at the terminal would stop a run that nobody watches.
+                interactive=False,
+                **({"probe": {"git": False}} if _remote_holds_secret() else {}),
+            ),
         )
-        _ = logger.experiment  # starts the run, on rank zero
+        logger.mode = mode
+        # Starts the run, on rank zero; away from the main thread SwanLab installs no handler for
+        # Ctrl+C, which would close the run before the pictures still waiting are logged.
+        if _call(lambda: logger.experiment, "swanlab-start", config.start_timeout_s) is None:
+            raise TimeoutError(
+                f"no answer within swanlab.start_timeout_s={config.start_timeout_s:g}"
+            )
         return logger
 
-    try:
+    if config.mode != "online":
         return start(config.mode)
+    try:
+        _check_answers(swanlab.Settings().api_host, config.start_timeout_s)
+        return start("online")
     except Exception as error:
-        if config.mode != "online":
-            raise
+        if _is_stuck():
+            raise  # a start that hangs keeps SwanLab's lock
         if swanlab.has_run():
             finish_swanlab(config.finish_timeout_s, state="crashed", error=str(error))
         log.warning(
-            "swanlab.mode=online cannot start (%s: %s); the run is kept locally in %s",
-            type(error).__name__,
-            error,
+            "swanlab.mode=online cannot start (%s); the run is kept locally in %s",
+            _in_one_line(error),
             config.log_dir,
         )
         return start("local")
+
+
+@rank_zero_only
+def _check_answers(host: str, timeout_s: float) -> None:
+    """Raise ConnectionError when a server does not answer, whatever its answer is.
+
+    SwanLab itself would wait for minutes, and could not be used locally meanwhile.
+    """
+    import requests
+
+    deadline = time.monotonic() + min(timeout_s, 10.0)
+    while True:
+        remaining = deadline - time.monotonic()
+        try:
+            requests.get(host, timeout=max(remaining, 0.1), stream=True).close()
+            return
+        except requests.exceptions.RequestException as error:
+            if remaining <= 1:
+                reason = f"{host} does not answer ({type(error).__name__})"
+                raise ConnectionError(reason) from None
+            time.sleep(min(1.0, remaining))
 
 
 def _remote_holds_secret() -> bool:
@@ -120,36 +185,61 @@ def finish_swanlab(timeout_s: float, **how: Any) -> bool:
 
     SwanLab waits without limit for a server that is down.
 
-    Returns:
-        False when it was given up; what SwanLab had not sent by then stays in its own files.
-    """
-    import swanlab
+    Args:
+        timeout_s: Seconds.
+        **how: Arguments of ``swanlab.finish``.
 
-    if not swanlab.has_run():
-        return True
-    run = swanlab.get_run()
-    if hasattr(run, "_is_main_thread"):
-        # finish() would put the interrupt handler back, which only the main thread may do.
-        run._is_main_thread = False
+    Returns:
+        False when this call, or one before it, was given up and still runs; what SwanLab had not
+        sent by then stays in its own files.
+    """
+    swanlab = sys.modules.get("swanlab")
+    if swanlab is not None and swanlab.has_run():
+        run = swanlab.get_run()
+        if hasattr(run, "_is_main_thread"):
+            # finish() would put the interrupt handler back, which only the main thread may do.
+            run._is_main_thread = False
+        try:
+            finished = _call(lambda: swanlab.finish(**how) or True, "swanlab-finish", timeout_s)
+        except Exception as error:
+            log.warning("SwanLab could not close its run cleanly (%s)", _in_one_line(error))
+        else:
+            if finished is None:
+                log.warning(
+                    "SwanLab did not close its run within swanlab.finish_timeout_s=%g; what it had "
+                    "not sent stays in its log_dir",
+                    timeout_s,
+                )
+    return not _is_stuck()
+
+
+def _is_stuck() -> bool:
+    return any(thread.is_alive() for thread in _abandoned)
+
+
+def _call(function: Callable[[], Any], name: str, timeout_s: float) -> Any:
+    """Return the result of a call, or None after `timeout_s` seconds; raise what it raises."""
+    results: list[Any] = []
     errors: list[BaseException] = []
 
-    def finish() -> None:
+    def run() -> None:
         try:
-            swanlab.finish(**how)
+            results.append(function())
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=finish, name="swanlab-finish", daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        log.warning(
-            "SwanLab did not close its run within swanlab.finish_timeout_s=%g; what it had not "
-            "sent stays in its log_dir",
-            timeout_s,
-        )
-        return False
+        _abandoned.append(thread)
+        return None
     if errors:
-        log.warning("SwanLab could not close its run cleanly: %s", errors[0])
-        return False
-    return True
+        if isinstance(errors[0], Exception):
+            raise errors[0]
+        raise RuntimeError(_in_one_line(errors[0])) from errors[0]
+    return results[0]
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -16,6 +16,7 @@ from core.paint import (
     FALSE,
     HIT,
     MISSED,
+    bounding_boxes,
     category_color,
     pack,
     paint_errors,
@@ -29,7 +30,8 @@ PANELS = ("image", "ground truth", "prompts", "prediction", "errors")
 
 _GAP = 6
 _MAX_LEGEND_LINES, _MAX_CHIP_LINES = 2, 2
-_MIN_WIDTH = 640
+_MIN_WIDTH = 1100
+_MAX_NAME_WIDTH = 420
 
 
 def create_composite_visualization(
@@ -93,7 +95,12 @@ def create_composite_visualization(
         model_size=(height, width),
         mean_iou=math.nan,
     )
-    return render_sheet(clip, header=[_plain(title)], has_prediction=pred_mask is not None)
+    return render_sheet(
+        clip,
+        header=[_plain(title)],
+        has_truth=gt_mask is not None,
+        has_prediction=pred_mask is not None,
+    )
 
 
 def render_sheet(
@@ -101,6 +108,7 @@ def render_sheet(
     *,
     panel_size: int = 256,
     header: Optional[Sequence[str]] = None,
+    has_truth: bool = True,
     has_prediction: bool = True,
 ) -> np.ndarray:
     """Draw a clip: header, legend, and one row of panels per frame.
@@ -109,7 +117,8 @@ def render_sheet(
         clip: What to draw.
         panel_size: Longest side of a panel; smaller frames are enlarged by whole numbers.
         header: Lines to write instead of stage, epoch, step and name.
-        has_prediction: False leaves the scores out, where nothing was predicted.
+        has_truth: False says that there is no ground truth, and shows no scores and no errors.
+        has_prediction: The same for the prediction.
 
     Returns:
         [h, w, 3] uint8, contiguous.
@@ -121,12 +130,20 @@ def render_sheet(
     inner = sheet_width - 2 * MARGIN
 
     drawn = _drawn_categories(clip)
+    comparable = has_truth and has_prediction
+    titles = [
+        PANELS[0],
+        PANELS[1] if has_truth else "no ground truth",
+        PANELS[2],
+        PANELS[3] if has_prediction else "no prediction",
+        PANELS[4] if comparable else "errors unknown",
+    ]
     head = [[(None, line)] for line in (header if header is not None else _header(clip))]
     legend = _flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories")
-    keys = _flow(_keys(clip), inner, 3, "{} more")
+    keys = _flow(_keys(clip, comparable), inner, 3, "{} more")
     rows = []
     for index in range(len(clip.images)):
-        chips = _chips(clip, index, drawn) if has_prediction else []
+        chips = _chips(clip, index, drawn) if comparable else []
         start = [(None, _frame_label(clip, index))] if header is None else []
         rest = "{} more objects" + _mean_words(clip, index)
         rows.append(_flow(start + chips, inner, _MAX_CHIP_LINES, rest))
@@ -136,12 +153,12 @@ def render_sheet(
     canvas = Canvas(sheet_width, sheet_height)
     y = canvas.lines(MARGIN, head + legend + keys)
     columns = [MARGIN + panel * (width + _GAP) for panel in range(len(PANELS))]
-    for x, name in zip(columns, PANELS, strict=True):
+    for x, name in zip(columns, titles, strict=True):
         canvas.text(x, y, fit(name, width), FAINT)
     y += LINE
     for index, lines in enumerate(rows):
         y = canvas.lines(y, lines)
-        for x, panel in zip(columns, _paint_panels(clip, index), strict=True):
+        for x, panel in zip(columns, _paint_panels(clip, index, comparable), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
         scale = (width / clip.model_size[1], height / clip.model_size[0])
         canvas.prompts(
@@ -163,20 +180,22 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         image, truth, _, prediction, _ = _paint_panels(clip, index)
         row = _enlarge(np.concatenate([image, truth, prediction], axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
-        canvas.text(4, 0, fit(f"{clip.name} · frame {clip.frame_numbers[index]}", row.shape[1]))
+        title = f"frame {clip.frame_numbers[index]} · {_plain(clip.name)}"
+        canvas.text(4, 0, fit(title, row.shape[1] - 8))
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
     return frames
 
 
-def _paint_panels(clip: Clip, index: int) -> list[np.ndarray]:
+def _paint_panels(clip: Clip, index: int, comparable: bool = True) -> list[np.ndarray]:
     image, gt, pred = pack(clip.images[index]), clip.gt_masks[index], clip.pred_masks[index]
+    gt_boxes, pred_boxes = bounding_boxes(gt), bounding_boxes(pred)
     return [
         image,
-        paint_masks(image, gt),
+        paint_masks(image, gt, gt_boxes),
         paint_mask_prompts(image, clip.prompts[index]),
-        paint_masks(image, pred),
-        paint_errors(image, gt, pred),
+        paint_masks(image, pred, pred_boxes),
+        paint_errors(image, gt, pred, gt_boxes, pred_boxes) if comparable else image,
     ]
 
 
@@ -193,8 +212,9 @@ def _drawn_categories(clip: Clip) -> list[int]:
 
 def _header(clip: Clip) -> list[str]:
     score = "no frame to score" if math.isnan(clip.mean_iou) else f"mean IoU {clip.mean_iou:.3f}"
+    name = fit(_plain(clip.name), _MAX_NAME_WIDTH)
     lines = [
-        f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {_plain(clip.name)} · {score} "
+        f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {name} · {score} "
         "(prompted frames left out)"
     ]
     notes = []
@@ -203,8 +223,13 @@ def _header(clip: Clip) -> list[str]:
     if clip.prompts_unassigned:
         notes.append(f"{clip.prompts_unassigned} prompts cannot be assigned to a video: not drawn")
     if clip.prompts_elsewhere:
-        positions = ", ".join(map(str, clip.prompts_elsewhere[:8]))
-        notes.append(f"further prompts on clip frames that are not drawn: {positions}")
+        numbers = ", ".join(map(str, clip.prompts_elsewhere[:8]))
+        rest = len(clip.prompts_elsewhere) - 8
+        numbers += f" and {rest} more" if rest > 0 else ""
+        notes.append(f"further prompts on frames that are not drawn: {numbers}")
+    if clip.non_finite.any():
+        count = int(clip.non_finite.any(0).sum())
+        notes.append(f"NaN or inf in the logits of {count} objects is drawn as nothing")
     if clip.num_left_out:
         notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
     return lines + (["note: " + "; ".join(notes)] if notes else [])
@@ -217,22 +242,26 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
         label = f"{category} {_plain(name)}".strip()
         entries.append((category_color(category), fit(label, 260)))
     empty = clip.gt_masks.shape[1] - len(drawn)
-    if empty:
-        entries.append((None, f"{empty} categories empty here" if drawn else "no object here"))
+    if not drawn:
+        entries.append((None, "no object here"))
+    elif empty:
+        entries.append((None, f"{empty} categories empty here"))
     return entries
 
 
-def _keys(clip: Clip) -> list[Entry]:
-    kinds = {prompt.prompt_type for prompts in clip.prompts for prompt in prompts}
+def _keys(clip: Clip, comparable: bool) -> list[Entry]:
+    given = [prompt for prompts in clip.prompts for prompt in prompts]
+    kinds = {prompt.prompt_type for prompt in given}
     entries = []
     if "point" in kinds:
         entries += [("positive", "positive click"), ("negative", "negative click")]
-        entries += [(None, "number: correction round")]
+    if any(prompt.rounds is not None and (prompt.rounds > 0).any() for prompt in given):
+        entries.append((None, "number: correction round"))
     if "bbox" in kinds:
         entries.append(("bbox", "box prompt"))
     if "mask" in kinds:
         entries.append(("mask", "mask prompt"))
-    return [*entries, (HIT, "hit"), (MISSED, "missed"), (FALSE, "false")]
+    return entries + [(HIT, "hit"), (MISSED, "missed"), (FALSE, "false")] * comparable
 
 
 def _frame_label(clip: Clip, index: int) -> str:
@@ -250,7 +279,10 @@ def _frame_label(clip: Clip, index: int) -> str:
 def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
     """Say per object how well it was found, and what the model thinks of that itself."""
     chips = []
-    for category in drawn:
+    ious = clip.ious[index]
+    # What is there comes first, then false alarms: the last ones are summed up where room is short.
+    absent, unpredicted = clip.gt_areas[index] == 0, clip.pred_areas[index] == 0
+    for category in sorted(drawn, key=lambda k: (absent[k], unpredicted[k])):
         present = clip.gt_areas[index, category] > 0
         predicted = clip.pred_areas[index, category] > 0
         if clip.mask_prompted[index]:
@@ -258,7 +290,7 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         elif not present and not predicted:
             words = ["absent"]
         else:
-            words = [f"IoU {clip.ious[index, category]:.2f}"]
+            words = [f"IoU {ious[category]:.2f}"]
         if not clip.mask_prompted[index]:
             says = clip.predicted_ious[index, category]
             score = clip.object_scores[index, category]
@@ -355,12 +387,12 @@ def _check_categories(num_categories: int) -> None:
 def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None:
     if not isinstance(prompts, (list, tuple)):
         raise TypeError(f"prompts must be a list of PromptData, got {type(prompts).__name__}")
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
         if not isinstance(prompt, PromptData):
             raise TypeError(f"prompts must hold PromptData, got {type(prompt).__name__}")
         if prompt.prompt_type == "mask" and tuple(prompt.mask.shape) != size:
             raise ValueError(
-                f"a mask prompt must have shape [{size[0]}, {size[1]}] like image, "
+                f"prompts[{index}].mask must have shape [{size[0]}, {size[1]}] like image, "
                 f"got {list(prompt.mask.shape)}"
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from core.config import Config, VisualizationsConfig
 from core.metrics import VideoMetrics, mean_iou
 from core.model import build_model, freeze, load_weights
 from core.optim import build_optimizer, build_scheduler
-from core.visualizer import Visualizer, attach
+from core.visualizer import Visualizer
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class VisualizationsMixin:
             num_videos = batch.img_batch.shape[1]
             videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
             if videos or visualizer.scores_every_clip(stage):
-                attach(trainer, visualizer)
+                visualizer.attach(trainer)
                 visualizer.take(
                     trainer.loggers,
                     batch,
@@ -161,7 +162,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()
-        self._random_states: Optional[dict[str, Any]] = None
+        self._states_to_resume: Optional[dict[str, Any]] = None
+        self._states_before_validation: Optional[dict[str, Any]] = None
 
     def forward(self, batch: Any) -> list[dict[str, Any]]:
         """Track the batch's objects and return one dict of outputs per frame."""
@@ -211,24 +213,57 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the random states, so that a resumed run is the run that was interrupted."""
-        checkpoint["random_states"] = {
-            "python": random.getstate(),
-            "torch": torch.get_rng_state(),
-            "model": self.model.rng.bit_generator.state,
-        }
+        """Store every rank's random states, so that a resumed run is the one interrupted."""
+        states = self._states_before_validation or self._random_states()
+        if self.trainer.world_size > 1:
+            ranks: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(ranks, states)
+        else:
+            ranks = [states]
+        checkpoint["random_states"] = ranks
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training goes on."""
-        self._random_states = checkpoint.get("random_states")
+        ranks = checkpoint.get("random_states")
+        if ranks:
+            self._states_to_resume = ranks[self.global_rank % len(ranks)]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Put back the random states of the checkpoint that was resumed."""
-        if self._random_states is not None:
-            states, self._random_states = self._random_states, None
-            random.setstate(states["python"])
-            torch.set_rng_state(states["torch"].cpu())
-            self.model.rng.bit_generator.state = states["model"]
+        self._states_before_validation = None
+        if self._states_to_resume is not None:
+            states, self._states_to_resume = self._states_to_resume, None
+            self._set_random_states(states)
+
+    def on_validation_start(self) -> None:
+        """Keep the random states: training does not depend on when it is validated."""
+        self._states_before_validation = self._random_states()
+
+    def on_validation_end(self) -> None:
+        """Put them back; a checkpoint made after validating is resumed without doing it again."""
+        if self._states_before_validation is not None:
+            self._set_random_states(self._states_before_validation)
+            self._states_before_validation = None
+
+    def _random_states(self) -> dict[str, Any]:
+        kind, keys, *rest = np.random.get_state()
+        return {
+            "python": random.getstate(),
+            # As plain numbers: the checkpoint can be read without trusting it.
+            "numpy": (kind, keys.tolist(), *rest),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "model": self.model.rng.bit_generator.state,
+        }
+
+    def _set_random_states(self, states: dict[str, Any]) -> None:
+        kind, keys, *rest = states["numpy"]
+        random.setstate(states["python"])
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(states["torch"].cpu())
+        if states["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
+        self.model.rng.bit_generator.state = states["model"]
 
     def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Any) -> None:
         values = {f"{stage}/{name}": losses[name] for name in losses if name != CORE_LOSS}

@@ -4,7 +4,9 @@ The training thread takes a snapshot and goes on; everything after it runs on on
 Nothing here raises into training.
 """
 
+import functools
 import heapq
+import itertools
 import logging
 import math
 import signal
@@ -47,13 +49,16 @@ class Visualizer:
         self._blocked_s = 0.0
         self._said: set[str] = set()
         self._failures_in_a_row = 0
+        self._trainer: Any = None
+        self._loggers: list[Any] = []
+        self._without_images: Optional[list[Any]] = None
         self._used: dict[str, int] = {}
         self._last_train_step = -1
         self._val_batch_size = 1
         self._worst: list[tuple[float, int, Clip]] = []
         self._unscored: list[Snapshot] = []
-        self._counter = 0
-        self._lock = threading.Lock()
+        self._order = itertools.count()
+        self._lock = threading.Lock()  # of what the training thread and the worker both write
 
     def __deepcopy__(self, memo: dict) -> "Visualizer":
         """Copies of a module (weight averaging, spawned processes) start with an empty one."""
@@ -62,6 +67,26 @@ class Visualizer:
     def __reduce__(self) -> tuple:
         """See `__deepcopy__`: threads cannot be copied."""
         return Visualizer, (self.config, self.num_categories)
+
+    def attach(self, trainer: Any) -> None:
+        """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them.
+
+        The first call with a trainer begins a run: what was turned off, and what was said, belongs
+        to the one before. Later calls do nothing.
+        """
+        if self._trainer is trainer:
+            return
+        self._trainer = trainer
+        if self._loggers != trainer.loggers:
+            self._loggers = list(trainer.loggers)
+            self._used = {}
+        self.disabled, self.dropped = False, 0
+        self._said, self._failures_in_a_row = set(), 0
+        self._started, self._blocked_s = time.perf_counter(), 0.0
+        self.forget_clips()
+        if isinstance(getattr(trainer, "callbacks", None), list):
+            trainer.callbacks.append(FlushCallback(self))
+        _let_python_handle_interrupts()
 
     def due_videos(self, stage: str, step: int, batch_idx: int, num_videos: int) -> list[int]:
         """Return which videos of a batch are to be drawn now; most of the time none.
@@ -111,7 +136,7 @@ class Visualizer:
             videos: What `due_videos` returned.
             **names: ``obj_to_cat``, ``clip_name``, ``object_names``, ``category_names``.
         """
-        if self.disabled:
+        if self.disabled or list(loggers) == self._without_images:
             return
         started = time.perf_counter()
         try:
@@ -127,6 +152,11 @@ class Visualizer:
                 self._offer(candidates)
             if videos and not self._worker.has_room():
                 self.dropped += 1
+                self._say_once(
+                    "full",
+                    f"visualizations: {self.config.max_pending} pictures wait to be drawn or "
+                    "logged already; further ones are dropped until there is room",
+                )
             elif videos:
                 animate = self.config.animation and stage == "val"
                 snapshot = self._snapshot(
@@ -135,7 +165,8 @@ class Visualizer:
                 key = self._key(f"{stage}/composites", step, batch_idx if stage == "val" else 0)
                 blocked_ms = (time.perf_counter() - started) * 1e3
                 targets = list(loggers)
-                self._worker.submit(lambda: self._draw(targets, key, snapshot, blocked_ms))
+                draw = functools.partial(self._draw, targets, key, snapshot, blocked_ms)
+                self._worker.submit(lambda: self._on_worker("drawing or logging", draw))
         except Exception as error:
             self.failed("taking a snapshot", error)
         finally:
@@ -143,25 +174,32 @@ class Visualizer:
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the clips of the lowest mean IoU since the last call, under ``val/worst``."""
-        with self._lock:
-            unscored, self._unscored = self._unscored, []
-        if self.disabled or not (unscored or self._worst):
+        unscored, worst = self._unscored, self._worst
+        self.forget_clips()
+        if self.disabled or not (unscored or worst):
             return
+        targets, key = list(loggers), self._key("val/worst", step, 0)
 
         def draw() -> None:
-            try:
-                for snapshot in unscored:
-                    self._rank(snapshot)
-                clips = [clip for _, _, clip in sorted(self._worst, reverse=True)]
-                self._worst = []
-                self._log_sheets(list(loggers), self._key("val/worst", step, 0), clips, step)
-            except Exception as error:
-                self.failed("drawing the worst clips", error)
+            for snapshot in unscored:
+                self._rank(snapshot, worst)
+            clips = [clip for _, _, clip in sorted(worst, reverse=True)]
+            self._log_sheets(targets, key, clips, step)
 
-        self._worker.submit(draw, even_if_full=True)
+        try:
+            self._worker.submit(
+                lambda: self._on_worker("drawing the worst clips", draw), even_if_full=True
+            )
+        except Exception as error:
+            self.failed("drawing the worst clips", error)
+
+    def forget_clips(self) -> None:
+        """Start looking for the worst clips anew."""
+        self._unscored, self._worst = [], []
 
     def flush(self) -> None:
         """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds."""
+        self._last_train_step = -1  # the next run may draw the same step anew
         given_up = self._worker.drain(self.config.flush_timeout_s)
         if given_up:
             log.warning(
@@ -217,43 +255,56 @@ class Visualizer:
     def _draw(self, loggers: list, key: str, snapshot: Snapshot, blocked_ms: float) -> None:
         """Render and log one event, on the worker."""
         started = time.perf_counter()
-        try:
-            clips = snapshot.clips()
-            self._log_sheets(loggers, key, clips, snapshot.step, started, blocked_ms)
-            if self.config.animation and snapshot.stage == "val":
-                self._log_animations(loggers, key, clips, snapshot.step)
-            self._failures_in_a_row = 0
-        except Exception as error:
-            self.failed("drawing or logging", error)
+        clips = snapshot.clips()
+        takers = self._log_sheets(loggers, key, clips, snapshot.step)
+        scalars = {
+            "visualizations/blocked_ms": blocked_ms,
+            "visualizations/render_ms": (time.perf_counter() - started) * 1e3,
+            "visualizations/dropped": float(self.dropped),
+        }
+        # Not to loggers without images: CSV's is not made to be called from two threads.
+        for logger in takers:
+            if hasattr(logger, "log_metrics"):
+                logger.log_metrics(scalars, step=snapshot.step)
+        if takers and self.config.animation and snapshot.stage == "val":
+            self._log_animations(takers, key, clips, snapshot.step)
 
-    def _log_sheets(
-        self,
-        loggers: list,
-        key: str,
-        clips: list[Clip],
-        step: int,
-        started: Optional[float] = None,
-        blocked_ms: float = 0.0,
-    ) -> None:
-        config = self.config
+    def _on_worker(self, doing: str, draw: Callable[[], None]) -> None:
+        """Run a task of the worker's; nothing that it raises ends the thread."""
+        if self.disabled:
+            return
+        try:
+            draw()
+            with self._lock:
+                self._failures_in_a_row = 0
+        except BaseException as error:
+            self.failed(doing, error)
+
+    def _log_sheets(self, loggers: list, key: str, clips: list[Clip], step: int) -> list[Any]:
+        """Draw one sheet per clip and return the loggers that took them."""
         drawn = [clip.select(self._sheet_frames(clip)) for clip in clips]
-        sheets, captions = draw_sheets(drawn, config.panel_size)
-        render_ms = None if started is None else (time.perf_counter() - started) * 1e3
-        if not log_images(loggers, key, sheets, step, captions):
+        sheets, captions = draw_sheets(drawn, self.config.panel_size)
+        takers, failures = [], []
+        for logger in loggers:
+            try:
+                if log_images(logger, key, sheets, step, captions):
+                    takers.append(logger)
+            except Exception as error:
+                failures.append((type(logger).__name__, error))
+        if failures and not takers:
+            raise failures[0][1]
+        for name, error in failures:
+            self._say_once(
+                f"{name}: {type(error).__name__}",
+                f"visualizations: {name} did not take the pictures, other loggers did",
+                error,
+            )
+        if not takers:
             self._say_once(
                 "no logger", "visualizations: no logger takes images; no pictures are drawn"
             )
-            self.disabled = True
-            return
-        if render_ms is not None:
-            scalars = {
-                "visualizations/blocked_ms": blocked_ms,
-                "visualizations/render_ms": render_ms,
-                "visualizations/dropped": float(self.dropped),
-            }
-            for logger in loggers:
-                if hasattr(logger, "log_metrics"):
-                    logger.log_metrics(scalars, step=step)
+            self._without_images = loggers
+        return takers
 
     def _sheet_frames(self, clip: Clip) -> list[int]:
         config = self.config
@@ -275,54 +326,56 @@ class Visualizer:
         Scores are on the CPU already, or will be once the device has copied them: a few snapshots
         wait for that, the older ones are ranked and all but the worst let go.
         """
-        with self._lock:
-            self._unscored.append(snapshot)
-            ready = self._unscored[:-2]
-            self._unscored = self._unscored[-2:]
+        self._unscored.append(snapshot)
+        ready, self._unscored = self._unscored[:-2], self._unscored[-2:]
         for older in ready:
-            self._rank(older)
+            self._rank(older, self._worst)
 
-    def _rank(self, snapshot: Snapshot) -> None:
+    def _rank(self, snapshot: Snapshot, worst: list[tuple[float, int, Clip]]) -> None:
         for clip in snapshot.clips():
             if math.isnan(clip.mean_iou):
                 continue
-            self._counter += 1
-            heapq.heappush(self._worst, (-clip.mean_iou, self._counter, clip))
-            if len(self._worst) > self.config.worst_clips:
-                heapq.heappop(self._worst)
+            heapq.heappush(worst, (-clip.mean_iou, next(self._order), clip))
+            if len(worst) > self.config.worst_clips:
+                heapq.heappop(worst)
 
-    def failed(self, doing: str, error: Exception) -> None:
+    def failed(self, doing: str, error: BaseException) -> None:
         """Count a failure, say each kind once, and stop drawing after five in a row."""
-        self._failures_in_a_row += 1
-        kind = f"{doing}: {type(error).__name__}"
-        if kind not in self._said:
-            self._said.add(kind)
-            log.warning(
-                "visualizations: %s failed, training goes on; said once per kind of failure",
-                doing,
-                exc_info=error,
-            )
-        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW and not self.disabled:
-            self.disabled = True
+        with self._lock:
+            self._failures_in_a_row += 1
+            turn_off = self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW and not self.disabled
+            self.disabled = self.disabled or turn_off
+        self._say_once(
+            f"{doing}: {type(error).__name__}",
+            f"visualizations: {doing} failed, training goes on; said once per kind of failure",
+            error,
+        )
+        if turn_off:
             log.warning(
                 "visualizations: %d failures in a row, no more pictures in this run",
-                self._failures_in_a_row,
+                MAX_FAILURES_IN_A_ROW,
             )
 
-    def _say_once(self, kind: str, message: str) -> None:
-        if kind not in self._said:
+    def _say_once(self, kind: str, message: str, error: Optional[BaseException] = None) -> None:
+        with self._lock:
+            if kind in self._said:
+                return
             self._said.add(kind)
-            log.warning(message)
+        log.warning(message, exc_info=error)
 
 
 class FlushCallback(Callback):
     """Has the pictures of a visualizer logged before a run ends, however it ends.
 
-    It is added to the trainer by the first event, so that no module needs to call a hook of ours.
+    It is added to the trainer by the first batch, so that no module needs to call a hook of ours.
     """
 
     def __init__(self, visualizer: Visualizer) -> None:
         self._visualizer = visualizer
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget the clips of a validation run that was interrupted."""
+        self._visualizer.forget_clips()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the worst clips of the validation run."""
@@ -340,17 +393,6 @@ class FlushCallback(Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Flush after runs that have no `on_fit_end`, such as ``trainer.validate``."""
         self._visualizer.flush()
-
-
-def attach(trainer: Any, visualizer: Visualizer) -> None:
-    """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them."""
-    callbacks = getattr(trainer, "callbacks", None)
-    if isinstance(callbacks, list) and not any(
-        isinstance(callback, FlushCallback) and callback._visualizer is visualizer
-        for callback in callbacks
-    ):
-        callbacks.append(FlushCallback(visualizer))
-        _let_python_handle_interrupts()
 
 
 def _let_python_handle_interrupts() -> None:

@@ -1,0 +1,38 @@
+"""``python -m tests.benchmarks [--quick] [--only NAME]``: prints a table, writes a JSON."""
+
+import argparse
+import time
+from pathlib import Path
+
+from . import blocked, cuda, drawing, growth, memory, training
+from .measure import Results
+
+PARTS = {
+    "blocked": blocked,
+    "drawing": drawing,
+    "growth": growth,
+    "training": training,
+    "memory": memory,
+    "cuda": cuda,
+}
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    parser.add_argument("--output", type=Path, default=Path("outputs/bench.json"))
+    arguments = parser.parse_args()
+    results = Results()
+    for name, part in PARTS.items():
+        if arguments.only in (None, name):
+            started = time.perf_counter()
+            results.merge(part.measure(arguments.quick))
+            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    results.write(arguments.output)
+    print("\n" + results.table() + f"\n\nwritten to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

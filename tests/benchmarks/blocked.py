@@ -1,0 +1,101 @@
+"""What the training thread pays per event.
+
+One repetition is one training step of the `tiny` model at the default settings, one event by the
+real hook, and one event drawn the usual way, right after each other. The worker is idle when an
+event comes, as it is at every 200 steps; what its work costs training is measured in `training`.
+"""
+
+import time
+from typing import Any
+
+import torch
+
+from core.data import VideoDataModule
+from core.snapshot import SnapshotOptions, take_snapshot
+from core.trainer import CORE_LOSS, SAM2LightningModule
+
+from .measure import Results, interleave, ratios
+from .scenes import DiscardingLogger, HookedModule, make_scene
+from .training import QUICK, default_config
+from .usual import draw_the_usual_way
+
+
+def measure(quick: bool) -> Results:
+    """Time events of 4 frames and 3 objects at 512 px against a step and the usual way."""
+    batch, outs_per_frame = make_scene(size=64 if quick else 512)
+    usual_clip = take_snapshot(
+        batch,
+        outs_per_frame,
+        stage="train",
+        step=0,
+        options=SnapshotOptions(panel_size=1024),
+    ).clips()[0]
+    hooked = HookedModule(DiscardingLogger())
+    train_step, own_batch, own_outputs = _make_step(quick)
+    blocked_ms: dict[str, list[float]] = {"event": [], "event_of_the_step": []}
+
+    def event(name: str, batch: Any, outs: list[dict[str, Any]]) -> None:
+        started = time.perf_counter()
+        hooked.event(batch, outs)
+        blocked_ms[name].append((time.perf_counter() - started) * 1e3)
+        hooked.flush()
+
+    times = interleave(
+        1 if quick else 15,
+        {
+            "step": train_step,
+            "event": lambda: event("event", batch, outs_per_frame),
+            "event_of_the_step": lambda: event("event_of_the_step", own_batch, own_outputs),
+            "usual": lambda: draw_the_usual_way(usual_clip, 2 if quick else 10),
+        },
+    )
+    blocked = blocked_ms["event"][1:]  # the first one warms up
+    blocked_own = blocked_ms["event_of_the_step"][1:]
+    results = Results()
+    results.add(
+        blocked_vs_usual=ratios(blocked, times["usual"]),
+        blocked_vs_step=ratios(blocked, times["step"]),
+        blocked_own_batch_vs_step=ratios(blocked_own, times["step"]),
+        blocked_ms=blocked,
+        blocked_own_batch_ms=blocked_own,
+        step_ms=times["step"],
+        usual_ms=times["usual"],
+        hook_not_due_us=_not_due_us(batch, outs_per_frame),
+    )
+    if hooked.dropped:
+        results.notes.append(f"blocked: {hooked.dropped} events were dropped")
+    return results
+
+
+def _make_step(quick: bool) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """Return a training step (forward, loss, backward, update), its batch and its outputs."""
+    config = default_config(QUICK if quick else [])
+    torch.manual_seed(0)
+    module = SAM2LightningModule(config)
+    data = VideoDataModule(config.data, config.model.image_size, config.seed)
+    batch = next(iter(data.train_dataloader()))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
+    module.train()
+
+    def step() -> list[dict[str, Any]]:
+        outs_per_frame = module(batch)
+        optimizer.zero_grad()
+        module.loss(outs_per_frame, batch.masks)[CORE_LOSS].backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        return outs_per_frame
+
+    return step, batch, step()
+
+
+def _not_due_us(batch: Any, outs_per_frame: list[dict[str, Any]]) -> list[float]:
+    hooked = HookedModule(DiscardingLogger())
+    hooked.config.visualizations.every_n_steps = 10**9
+    hooked.trainer.global_step = 1
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(100):
+            hooked.maybe_log_visualizations(batch, outs_per_frame, 0, "train")
+        times.append((time.perf_counter() - started) * 1e4)
+    return times

@@ -1,0 +1,57 @@
+"""What the worker pays per event, against other ways to draw the same.
+
+The sheet (drawn and encoded) is compared with the usual way at each one's own default size, and at
+the same panel size too (`sheet_512_speedup_vs_usual`). Panels alone, without text and encoding, are
+drawn by everyone from the same frames and masks at the same size, peers included.
+"""
+
+from core.render import _paint_panels, render_sheet
+from core.snapshot import Clip, SnapshotOptions, take_snapshot
+from core.utils import encode_png
+
+from .measure import Results, interleave, ratios
+from .scenes import make_scene
+from .usual import draw_the_usual_way, peers
+
+
+def measure(quick: bool) -> Results:
+    """Time sheets and panels of 4 frames and 3 objects at 512 px."""
+    scene = make_scene(size=64 if quick else 512)
+
+    def clip_at(panel_size: int) -> Clip:
+        options = SnapshotOptions(panel_size=panel_size)
+        return take_snapshot(*scene, stage="train", step=0, options=options).clips()[0]
+
+    small, full = clip_at(256), clip_at(512)
+    results = Results()
+    times = interleave(
+        1 if quick else 9,
+        {
+            "usual": lambda: draw_the_usual_way(full, 2 if quick else 10),
+            "sheet": lambda: encode_png(render_sheet(small)),
+            "sheet_512": lambda: encode_png(render_sheet(full, panel_size=512)),
+            "draw": lambda: render_sheet(small),
+        },
+    )
+    results.add(
+        sheet_speedup_vs_usual=ratios(times["usual"], times["sheet"]),
+        sheet_512_speedup_vs_usual=ratios(times["usual"], times["sheet_512"]),
+        sheet_ms=times["sheet"],
+        sheet_draw_ms=times["draw"],
+    )
+    drawers, notes = peers()
+    results.notes += notes
+    panels = _panels(full)
+    functions = {
+        "ours": lambda: _panels(full),
+        "copy": lambda: [panel.copy() for panel in panels],
+    } | {name: (lambda draw=draw: draw(full)) for name, draw in drawers.items()}
+    times = interleave(1 if quick else 15, functions)
+    for name in drawers:
+        results.figures[f"panels_speedup_vs_{name}"] = ratios(times[name], times["ours"])
+    results.add(panels_vs_copy=ratios(times["ours"], times["copy"]), panels_ms=times["ours"])
+    return results
+
+
+def _panels(clip: Clip) -> list:
+    return [panel for index in range(len(clip.images)) for panel in _paint_panels(clip, index)]

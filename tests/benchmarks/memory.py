@@ -1,0 +1,90 @@
+"""Whether memory stays: resident growth over many events, and what may wait in the queue."""
+
+import gc
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Optional
+
+from core.loggers import build_loggers, finish_swanlab
+from core.snapshot import take_snapshot
+
+from .measure import Results
+from .scenes import HookedModule, make_scene
+from .training import default_config
+
+WARM_UP = 100
+
+
+def measure(quick: bool) -> Results:
+    """Draw and log 1,000 events to a local SwanLab and read the resident size before and after."""
+    results = Results()
+    num_events = 10 if quick else 1000
+    # Frames without grain make small files: what is looked for does not depend on their size.
+    scene = make_scene(size=64 if quick else 128, noise=0.0)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        config = default_config([f"swanlab.log_dir={folder}/swanlog"])
+        try:
+            hooked = HookedModule(build_loggers(config, Path(folder))[0])
+            _run(hooked, scene, 2 if quick else WARM_UP)
+            before = _resident_mb()
+            _run(hooked, scene, num_events)
+            after = _resident_mb()
+        finally:
+            finish_swanlab(config.swanlab.finish_timeout_s)
+    if before is None or after is None:
+        results.notes.append("memory: no /proc and no psutil here, resident growth is left out")
+    else:
+        results.add(rss_growth_mb_1000=after - before)
+    if hooked.dropped:
+        results.notes.append(f"memory: {hooked.dropped} events were dropped")
+    results.add(peak_queue_mb=_peak_queue_mb(64 if quick else 512))
+    return results
+
+
+def _run(hooked: HookedModule, scene: tuple, num_events: int) -> None:
+    for _ in range(num_events):
+        hooked.event(*scene)
+        hooked.flush()
+
+
+def _resident_mb() -> Optional[float]:
+    gc.collect()
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        import resource
+
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def _peak_queue_mb(size: int) -> float:
+    """Return what is held when a logger takes nothing: one in its hands and all that may wait."""
+    batch, outs_per_frame = make_scene(size=size)
+    blocker = _BlockingLogger()
+    hooked = HookedModule(blocker)
+    for _ in range(8):
+        hooked.event(batch, outs_per_frame)
+        blocker.entered.wait(10)
+    held = 8 - hooked.dropped
+    blocker.release.set()
+    hooked.flush()
+    snapshot = take_snapshot(batch, outs_per_frame, stage="train", step=0)
+    size_b = sum(array.numel() * array.element_size() for array in snapshot.arrays.values())
+    return held * size_b / 2**20
+
+
+class _BlockingLogger:
+    def __init__(self) -> None:
+        self.entered, self.release = threading.Event(), threading.Event()
+
+    def log_image(self, key: str, images: list, step: int, caption: list[str]) -> None:
+        self.entered.set()
+        self.release.wait(30)
+
+    def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
+        pass

@@ -1,0 +1,366 @@
+"""What a sheet must show, worked out again from batch and outputs: slowly, and without core's help.
+
+Only the palette is shared with the code under test. Panels are found in the sheet by their pixels.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from core.paint import category_color
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NEUTRAL = (205, 205, 205)
+HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
+POSITIVE_FILL, NEGATIVE_FILL = (0, 140, 60), (200, 0, 30)
+WHITE = 255
+# Means over at most 36 float32 pixels of |value| < 3, times 255 * 0.229, plus 124: the sum of the
+# roundings (36 * 3 * 58 * 2**-24 and two of 255 * 2**-24) stays below this many grey levels.
+ROUNDING = 1e-3
+
+
+@dataclass
+class Prompt:
+    """One prompt that a frame received; `category` -1 cannot be assigned."""
+
+    kind: str
+    category: int
+    xy: tuple = ()
+    label: int = 1
+    round: int = 0
+    mask: np.ndarray | None = None
+
+
+@dataclass
+class Expected:
+    """What the sheet of one video must show; one entry per drawn frame."""
+
+    frames: list
+    numbers: list
+    images: list
+    gts: list
+    preds: list
+    prompts: list
+    categories: int
+    size: tuple
+    enlarge: int
+    model_size: tuple
+    undrawn_prompts: list = field(default_factory=list)
+
+
+@dataclass
+class Found:
+    """Where the panels of each row are."""
+
+    ys: list
+    x0: int
+    pitch: int
+    height: int
+    width: int
+
+    def panel(self, sheet, row, column):
+        x, y = self.x0 + column * self.pitch, self.ys[row]
+        return sheet[y : y + self.height, x : x + self.width]
+
+
+def reduced_size(height, width, panel_size):
+    longest = max(height, width)
+    if longest <= panel_size:
+        return height, width
+    return tuple(max(1, round(side / (longest / panel_size))) for side in (height, width))
+
+
+def area_weights(size, reduced):
+    """[reduced, size]: display pixel i is the mean of the source pixels that it touches."""
+    weights = np.zeros((reduced, size))
+    for i in range(reduced):
+        first, last = i * size // reduced, -(-(i + 1) * size // reduced)
+        weights[i, first:last] = 1 / (last - first)
+    return weights
+
+
+def sample_mask(mask, size):
+    """The source pixel under the centre of each display pixel."""
+    rows = [(2 * i + 1) * mask.shape[0] // (2 * size[0]) for i in range(size[0])]
+    columns = [(2 * j + 1) * mask.shape[1] // (2 * size[1]) for j in range(size[1])]
+    return mask[np.ix_(rows, columns)]
+
+
+def expected_sheet(
+    batch, outs, video, *, max_frames, stride, num_categories, panel_size, obj_to_cat=None
+):
+    num_frames, num_videos = batch.img_batch.shape[:2]
+    height, width = batch.img_batch.shape[-2:]
+    size = reduced_size(height, width, panel_size)
+    frames = [t for t in range(num_frames) if t % stride == 0][:max_frames]
+    num_rows = batch.masks.shape[1]
+    rows = [o for o in range(num_rows) if int(batch.obj_to_frame_idx[0, o, 1]) == video]
+    categories = len(rows) if num_categories is None else num_categories
+    shown = dict(enumerate(rows[:categories]))
+    ids = batch.metadata.unique_objects_identifier
+    ay, ax = area_weights(height, size[0]), area_weights(width, size[1])
+    expected = Expected(
+        frames=frames,
+        numbers=[int(ids[t, rows[0], 2]) if rows else t for t in frames],
+        images=[],
+        gts=[],
+        preds=[],
+        prompts=[],
+        categories=categories,
+        size=size,
+        enlarge=max(1, panel_size // max(size)),
+        model_size=(height, width),
+    )
+    for t in range(num_frames):
+        prompts, any_prompt = frame_prompts(outs[t], shown, num_rows, num_videos, obj_to_cat, size)
+        if t not in frames:
+            if any_prompt:
+                expected.undrawn_prompts.append(int(ids[t, rows[0], 2]) if rows else t)
+            continue
+        pixels = batch.img_batch[t, video].double().numpy()
+        expected.images.append(
+            np.stack([(ay @ pixels[c] @ ax.T * STD[c] + MEAN[c]) * 255 for c in range(3)], -1)
+        )
+        gt = np.zeros((categories, *size), bool)
+        pred = np.zeros((categories, *size), bool)
+        for category, row in shown.items():
+            gt[category] = sample_mask(batch.masks[t, row].numpy() > 0, size)
+            logits = outs[t]["pred_masks_high_res"][row, 0].detach().double().numpy()
+            pred[category] = sample_mask(np.isfinite(logits) & (logits > 0), size)
+        expected.gts.append(gt)
+        expected.preds.append(pred)
+        expected.prompts.append(prompts)
+    return expected
+
+
+def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
+    """The prompts of one video on one frame, and whether the frame received any at all."""
+    steps = out.get("multistep_point_inputs") or [out.get("point_inputs")]
+    clicks, masks = steps[-1], out.get("mask_inputs")
+    category_of = {row: category for category, row in shown.items()}
+
+    def category(index, count):
+        if obj_to_cat is not None:
+            return category_of.get(obj_to_cat[index])
+        if count == num_rows:
+            return category_of.get(index)
+        return -1 if num_videos == 1 else None
+
+    prompts = []
+    if masks is not None:
+        for index in range(len(masks)):
+            owner = category(index, len(masks))
+            mask = sample_mask(masks[index, 0].double().numpy() > 0, size)
+            if owner is not None and mask.any():
+                prompts.append(Prompt("mask", owner, mask=mask))
+    if clicks is not None:
+        initial = 0 if steps[0] is None else steps[0]["point_labels"].shape[1]
+        coords, labels = clicks["point_coords"].double().tolist(), clicks["point_labels"].tolist()
+        for index in range(len(labels)):
+            owner = category(index, len(labels))
+            if owner is None:
+                continue
+            for column, label in enumerate(labels[index]):
+                x, y = coords[index][column]
+                if label == 2:
+                    prompts.append(Prompt("bbox", owner, (x, y, *coords[index][column + 1])))
+                elif label in (0, 1):
+                    number = max(0, column - initial + 1)
+                    prompts.append(Prompt("point", owner, (x, y), label, number))
+    given = (masks is not None and len(masks)) or (clicks and len(clicks["point_labels"]))
+    return prompts, bool(given)
+
+
+def as_bytes(values):
+    """The two bytes that a value may round to; nearly always the same one."""
+    low = np.floor(values + 0.5 - ROUNDING).clip(0, 255)
+    high = np.floor(values + 0.5 + ROUNDING).clip(0, 255)
+    return low, high
+
+
+def enlarged(array, factor):
+    return array.repeat(factor, 0).repeat(factor, 1)
+
+
+def find_panels(sheet, expected):
+    """Find every expected frame in the first column, in order, and the pitch of the columns."""
+    e = expected.enlarge
+    height, width = expected.size[0] * e, expected.size[1] * e
+    bounds = [tuple(enlarged(b, e) for b in as_bytes(image)) for image in expected.images]
+    for x0 in range(40):
+        strip = sheet[:, x0 : x0 + width]
+        ys, start = [], 0
+        for low, high in bounds:
+            line = ((strip >= low[0]) & (strip <= high[0])).all((1, 2))
+            for y in np.flatnonzero(line[: len(sheet) - height + 1]):
+                block = strip[y : y + height]
+                if y >= start and ((block >= low) & (block <= high)).all():
+                    ys.append(int(y))
+                    start = y + height
+                    break
+        if len(ys) == len(bounds):
+            band = sheet[ys[0] : ys[0] + height]
+            x1 = x0 + width
+            while (band[:, x1] == WHITE).all():
+                x1 += 1
+            return Found(ys, x0, x1 - x0, height, width)
+    raise AssertionError("the drawn frames are not in the sheet's first column, in order")
+
+
+def contour(mask):
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
+
+
+def half(pixels, color):
+    return pixels // 2 + np.array(color, np.uint8) // 2
+
+
+def most(pixels, color):
+    return pixels // 4 + 3 * (np.array(color, np.uint8) // 4)
+
+
+def check_masks(panel, image, masks, colors, what):
+    """Tinted inside, outlined at the rim, untouched everywhere else."""
+    tinted = image.copy()
+    rims = np.zeros(image.shape[:2], int)
+    for mask, color in zip(masks, colors, strict=True):
+        tinted[mask] = half(tinted[mask], color)
+        rims += contour(mask)
+    plain = rims == 0
+    assert (panel[plain] == tinted[plain]).all(), f"{what}: wrong off the outlines"
+    allowed = np.zeros(image.shape[:2], bool)
+    for mask, color in zip(masks, colors, strict=True):
+        allowed |= contour(mask) & (panel == np.array(color, np.uint8)).all(-1)
+    assert (allowed | plain).all(), f"{what}: an outline pixel has no colour of a mask it bounds"
+
+
+def check_errors(panel, image, gts, preds):
+    hit, missed, false = (np.zeros(image.shape[:2], bool) for _ in range(3))
+    for gt, pred in zip(gts, preds, strict=True):
+        hit |= gt & pred
+        missed |= gt & ~pred
+        false |= ~gt & pred
+    grey = (image[..., :1] // 4 + image[..., 1:2] // 2 + image[..., 2:] // 4).repeat(3, -1)
+    as_missed, as_false = most(grey, MISSED), most(grey, FALSE)
+    wanted = image.copy()
+    wanted[hit] = most(grey, HIT)[hit]
+    wanted[missed] = as_missed[missed]
+    wanted[false] = as_false[false]
+    right = (panel == wanted).all(-1) | ((panel == as_missed).all(-1) & missed & false)
+    assert right.all(), "errors: a pixel has the wrong colour"
+
+
+def check_prompts(panel, image, prompts, expected):
+    """Mask prompts exactly; clicks and boxes present, and nothing changed away from them."""
+    e = expected.enlarge
+    options = [image.copy()]
+    rim, rim_right = (np.zeros(image.shape[:2], bool) for _ in range(2))
+    small = panel[::e, ::e]
+    for prompt in prompts:
+        if prompt.kind == "mask":
+            inside = prompt.mask[..., None]
+            color = category_color(prompt.category)
+            options += [np.where(inside, most(option, color), option) for option in options]
+            edge = contour(prompt.mask)
+            rim |= edge
+            rim_right |= edge & (small == color).all(-1)
+    right = rim_right.copy()
+    for option in options:
+        right |= (small == option).all(-1) & ~rim
+    near = near_annotations(prompts, expected)
+    exact = enlarged(right, e)
+    assert (exact | near).all(), "prompts: something is drawn where no prompt is"
+    background = enlarged(image, e)
+    for prompt in prompts:
+        if prompt.kind == "point":
+            x, y = click_centre(prompt, expected)
+            column, row = math.floor(x), math.floor(y)
+            if 0 <= row < panel.shape[0] and 0 <= column < panel.shape[1]:
+                differs = (panel[row, column] != background[row, column]).any()
+                assert differs, f"prompts: no marker at {prompt}"
+
+
+def scale_of(expected):
+    return tuple(
+        small * expected.enlarge / full
+        for small, full in zip(expected.size, expected.model_size, strict=True)
+    )
+
+
+def click_centre(prompt, expected):
+    scale_y, scale_x = scale_of(expected)
+    return (prompt.xy[0] + 0.5) * scale_x, (prompt.xy[1] + 0.5) * scale_y
+
+
+def near_annotations(prompts, expected):
+    """Where markers, their numbers and box outlines may lie."""
+    e = expected.enlarge
+    near = np.zeros((expected.size[0] * e, expected.size[1] * e), bool)
+    ys, xs = np.mgrid[: near.shape[0], : near.shape[1]] + 0.5
+    scale_y, scale_x = scale_of(expected)
+    for prompt in prompts:
+        if prompt.kind == "point":
+            x, y = click_centre(prompt, expected)
+            near |= (abs(xs - x) <= 10) & (abs(ys - y) <= 10)
+            if prompt.round:
+                reach = 10 + 10 * len(str(prompt.round))
+                near |= (abs(xs - x) <= 8 + reach) & (abs(ys - y) <= 20)
+        elif prompt.kind == "bbox":
+            x0, y0, x1, y1 = prompt.xy
+            left, right = sorted([(x0 + 0.5) * scale_x, (x1 + 0.5) * scale_x])
+            top, bottom = sorted([(y0 + 0.5) * scale_y, (y1 + 0.5) * scale_y])
+            outer = (xs >= left - 3) & (xs <= right + 3) & (ys >= top - 3) & (ys <= bottom + 3)
+            inner = (xs > left + 3) & (xs < right - 3) & (ys > top + 3) & (ys < bottom - 3)
+            near |= outer & ~inner
+    return near
+
+
+def check_sheet(sheet, expected):
+    """Compare every panel of a sheet with what it must show; return where the panels are."""
+    found = find_panels(sheet, expected)
+    e = expected.enlarge
+    colors = [category_color(k) for k in range(expected.categories)]
+    for row in range(len(expected.frames)):
+        image = found.panel(sheet, row, 0)[::e, ::e]
+        for column in (0, 1, 3, 4):
+            panel = found.panel(sheet, row, column)
+            assert (panel == enlarged(panel[::e, ::e], e)).all(), "pixels are not whole blocks"
+        gts, preds = expected.gts[row], expected.preds[row]
+        check_masks(found.panel(sheet, row, 1)[::e, ::e], image, gts, colors, "ground truth")
+        check_prompts(found.panel(sheet, row, 2), image, expected.prompts[row], expected)
+        check_masks(found.panel(sheet, row, 3)[::e, ::e], image, preds, colors, "prediction")
+        check_errors(found.panel(sheet, row, 4)[::e, ::e], image, gts, preds)
+    last = found.ys[-1] + found.height
+    assert (sheet[last:] == WHITE).all(), "something is drawn below the last row"
+    return found
+
+
+def make_batch(img, masks, videos, ids=None):
+    """A real ``BatchedVideoDatapoint`` whose row o belongs to video ``videos[o]``."""
+    from training.utils.data_utils import BatchedVideoDatapoint, BatchedVideoMetaData
+
+    num_frames, num_rows = masks.shape[:2]
+    layout = torch.zeros((num_frames, num_rows, 2), dtype=torch.int)
+    layout[..., 0] = torch.arange(num_frames)[:, None]
+    layout[..., 1] = torch.tensor(videos, dtype=torch.int)
+    if ids is None:
+        ids = torch.zeros((num_frames, num_rows, 3), dtype=torch.long)
+        ids[..., 0] = layout[..., 1]
+        ids[..., 1] = torch.arange(num_rows)
+        ids[..., 2] = layout[..., 0]
+    return BatchedVideoDatapoint(
+        img_batch=img,
+        obj_to_frame_idx=layout,
+        masks=masks,
+        metadata=BatchedVideoMetaData(
+            unique_objects_identifier=ids,
+            frame_orig_size=torch.zeros((num_frames, num_rows, 2), dtype=torch.long),
+            batch_size=[num_frames],
+        ),
+        dict_key="all",
+        batch_size=[num_frames],
+    )

@@ -1,0 +1,290 @@
+"""What pictures may cost training: the limit on blocked time, drops, and hooks that do nothing."""
+
+import logging
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import core.visualizer
+from core.config import VisualizationsConfig
+from core.trainer import VisualizationsMixin
+from core.visualizer import GRACE_S, Visualizer
+
+SIZE = 16
+
+
+class Untouchable:
+    """Fails the test when anything is read from it."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"{name} was read")
+
+    __len__ = __iter__ = __getitem__ = __bool__ = None
+
+
+class RecordingLogger:
+    def __init__(self):
+        self.images, self.metrics = [], []
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.open.set()
+
+    def log_image(self, key, images, step, caption):
+        self.entered.set()
+        assert self.open.wait(10)
+        self.images.append((key, step))
+
+    def log_metrics(self, metrics, step):
+        self.metrics.append((step, metrics))
+
+
+class Module(VisualizationsMixin):
+    def __init__(self, logger, **options):
+        options = {"enabled": True, "every_n_steps": 1, **options}
+        self.config = SimpleNamespace(visualizations=VisualizationsConfig(**options))
+        self.trainer = SimpleNamespace(
+            is_global_zero=True,
+            sanity_checking=False,
+            global_step=0,
+            current_epoch=0,
+            loggers=[logger],
+            callbacks=[],
+            datamodule=None,
+        )
+
+    @property
+    def visualizer(self) -> Visualizer:
+        return self.__dict__["_visualizer"]
+
+    def event(self, step, scene):
+        self.trainer.global_step = step
+        self.maybe_log_visualizations(*scene, 0, "train")
+
+
+class Clock:
+    """Replaces the `time` module of the visualizer: time passes when it is told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(core.visualizer, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def slow_snapshots(monkeypatch, clock):
+    """Every snapshot takes as long as `.seconds` says."""
+    take, cost = core.visualizer.take_snapshot, SimpleNamespace(seconds=0.0, taken=0)
+
+    def take_slowly(*args, **kwargs):
+        clock.now += cost.seconds
+        cost.taken += 1
+        return take(*args, **kwargs)
+
+    monkeypatch.setattr(core.visualizer, "take_snapshot", take_slowly)
+    return cost
+
+
+@pytest.fixture
+def logger():
+    logger = RecordingLogger()
+    yield logger
+    logger.open.set()
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A batch of one video, one frame, one object."""
+    mask = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    mask[..., 4:9, 4:9] = True
+    batch = SimpleNamespace(
+        img_batch=torch.zeros(1, 1, 3, SIZE, SIZE),
+        masks=mask,
+        obj_to_frame_idx=torch.zeros(1, 1, 2, dtype=torch.int64),
+    )
+    return batch, [{"pred_masks_high_res": mask[0, :, None] * 2.0 - 1.0}]
+
+
+def steps(logger):
+    return [step for _, step in logger.images]
+
+
+def budget_notices(caplog):
+    return [record for record in caplog.records if "max_overhead" in record.getMessage()]
+
+
+def test_events_are_skipped_with_one_notice_while_the_share_is_too_large(
+    clock, slow_snapshots, scene, logger, caplog
+):
+    module = Module(logger, max_overhead=0.1)
+    module.event(1, scene)
+    module.visualizer.flush()
+    slow_snapshots.seconds = GRACE_S
+    module.event(2, scene)  # 1 s blocked of 1 s
+    module.visualizer.flush()
+    with caplog.at_level(logging.WARNING):
+        for step in (3, 4, 5):
+            clock.now += 1.0
+            module.event(step, scene)
+    module.visualizer.flush()
+    assert steps(logger) == [1, 2]
+    assert slow_snapshots.taken == 2
+    assert module.visualizer.dropped == 3
+    (notice,) = budget_notices(caplog)
+    assert "max_overhead=0.1" in notice.getMessage()
+    assert "50.0%" in notice.getMessage()
+
+
+def test_events_are_taken_again_once_the_share_is_small_enough(
+    clock, slow_snapshots, scene, logger
+):
+    module = Module(logger, max_overhead=0.1)
+    slow_snapshots.seconds = GRACE_S
+    module.event(1, scene)
+    module.visualizer.flush()
+    slow_snapshots.seconds = 0.0
+    clock.now += 8 * GRACE_S
+    module.event(2, scene)  # 1 of 9 s
+    clock.now += 2 * GRACE_S
+    module.event(3, scene)  # 1 of 11 s
+    module.visualizer.flush()
+    assert steps(logger) == [1, 3]
+    assert module.visualizer.dropped == 1
+
+
+def test_the_first_events_of_a_run_are_not_judged(clock, slow_snapshots, scene, logger):
+    module = Module(logger, max_overhead=0.001)
+    slow_snapshots.seconds = 0.3 * GRACE_S
+    for step in range(1, 4):
+        module.event(step, scene)
+        module.visualizer.flush()
+    assert steps(logger) == [1, 2, 3]
+    assert module.visualizer.dropped == 0
+
+
+def test_cost_is_logged_with_each_event(clock, slow_snapshots, scene, logger):
+    module = Module(logger)
+    slow_snapshots.seconds = 0.25
+    module.event(7, scene)
+    module.visualizer.flush()
+    ((step, metrics),) = logger.metrics
+    assert step == 7
+    assert set(metrics) == {f"visualizations/{n}" for n in ("blocked_ms", "render_ms", "dropped")}
+    assert all(type(value) is float for value in metrics.values())
+    assert metrics["visualizations/blocked_ms"] == pytest.approx(250.0)
+    assert metrics["visualizations/render_ms"] == 0.0  # this clock stands still meanwhile
+    assert metrics["visualizations/dropped"] == 0.0
+
+
+def test_drops_are_counted_and_nothing_is_read_when_there_is_no_room(slow_snapshots, scene, logger):
+    module = Module(logger, max_pending=1)
+    logger.open.clear()
+    module.event(1, scene)
+    assert logger.entered.wait(10)
+    module.event(2, scene)
+    module.event(3, scene)
+    module.event(4, scene)
+    assert slow_snapshots.taken == 2
+    assert module.visualizer.dropped == 2
+    logger.open.set()
+    module.visualizer.flush()
+    module.event(5, scene)
+    module.visualizer.flush()
+    assert steps(logger) == [1, 2, 5]
+    assert [metrics["visualizations/dropped"] for _, metrics in logger.metrics][-1] == 2.0
+
+
+def test_a_skipped_event_reads_no_tensor(clock, slow_snapshots, scene, logger):
+    module = Module(logger, max_overhead=0.1)
+    slow_snapshots.seconds = GRACE_S
+    module.event(1, scene)
+    module.visualizer.flush()
+    shape_only = SimpleNamespace(img_batch=SimpleNamespace(shape=(1, 1, 3, SIZE, SIZE)))
+    module.event(2, (shape_only, Untouchable()))
+    assert module.visualizer.dropped == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"enabled": False},
+        {"is_global_zero": False},
+        {"sanity_checking": True},
+    ],
+)
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_hook_touches_nothing_when_it_has_nothing_to_do(change, stage, logger):
+    module = Module(logger, enabled=change.get("enabled", True))
+    for name in change.keys() - {"enabled"}:
+        setattr(module.trainer, name, change[name])
+    module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, stage)
+    assert "_visualizer" not in module.__dict__
+    assert module.trainer.callbacks == []
+
+
+def test_disabled_hook_does_not_even_ask_the_trainer():
+    module = Module(None, enabled=False)
+    module.trainer = Untouchable()
+    module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, "train")
+
+
+@pytest.mark.parametrize(("stage", "batch_idx"), [("train", 3), ("val", 3)])
+def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, scene, logger):
+    module = Module(logger, every_n_steps=5)
+    module.trainer.global_step = 3
+    shape_only = SimpleNamespace(img_batch=SimpleNamespace(shape=(1, 1, 3, SIZE, SIZE)))
+    module.maybe_log_visualizations(shape_only, Untouchable(), batch_idx, stage)
+    assert module.visualizer.dropped == 0
+    assert module.trainer.callbacks == []
+
+
+def test_no_thread_is_started_by_a_hook_that_is_not_due(scene, logger):
+    module = Module(logger, every_n_steps=5)
+    module.event(3, scene)
+    assert "visualizations" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [64, 512, 600])
+def test_hook_does_not_synchronise_on_cuda(size, logger):
+    from benchmarks.scenes import make_scene
+
+    module = Module(logger)
+    scene = make_scene(size=size, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        module.event(1, scene)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    module.visualizer.flush()
+    assert steps(logger) == [1]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [64, 512, 768])
+def test_sheet_is_the_same_on_cuda_as_on_cpu(size):
+    from benchmarks.scenes import make_scene
+
+    from core.snapshot import take_snapshot
+    from core.utils import draw_sheets
+
+    sheets = []
+    for device in ("cpu", "cuda"):
+        scene = make_scene(size=size, device=device)
+        scene[1][1]["pred_masks_high_res"][0, 0, :3, :3] = float("nan")
+        scene[1][1]["pred_masks_high_res"][1, 0, :3, :3] = float("inf")
+        snapshot = take_snapshot(*scene, stage="train", step=1, obj_to_cat=None)
+        assert all(array.device.type == "cpu" for array in snapshot.arrays.values())
+        sheets.append(draw_sheets(snapshot.clips(), 256)[0][0])
+    assert (sheets[0] == sheets[1]).all()

@@ -1,0 +1,115 @@
+"""After a real training run the PNGs in SwanLab's store show what the batches held."""
+
+import copy
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import sheet_reference as reference
+from PIL import Image
+
+from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
+from core.data import VideoDataModule
+from core.loggers import build_loggers, finish_swanlab
+from core.trainer import SAM2LightningModule
+
+MAX_FRAMES, STRIDE = 2, 2
+
+
+class RecordingModule(SAM2LightningModule):
+    """Keeps copies of everything that the hook is given, taken before it runs."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.recorded = []
+
+    def maybe_log_visualizations(self, batch, outs_per_frame, batch_idx, stage, **names):
+        outs = [detached(out) for out in outs_per_frame]
+        self.recorded.append((stage, self.trainer.global_step, batch.clone(), outs))
+        super().maybe_log_visualizations(batch, outs_per_frame, batch_idx, stage, **names)
+
+
+def detached(value):
+    if isinstance(value, dict):
+        return {key: detached(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [detached(item) for item in value]
+    return value.detach().clone() if hasattr(value, "detach") else copy.copy(value)
+
+
+def train(tmp_path, prompt_type, image_size):
+    config = Config(
+        model=ModelConfig(
+            image_size=image_size,
+            prompt_type=prompt_type,
+            num_correction_points=1,
+            num_frames_to_correct=2,
+        ),
+        data=DataConfig(num_frames=3, batch_size=2, val_batch_size=2),
+        swanlab=SwanLabConfig(log_dir=str(tmp_path / "swanlog")),
+        visualizations=VisualizationsConfig(
+            enabled=True,
+            every_n_steps=1,
+            max_videos=2,
+            max_frames=MAX_FRAMES,
+            frame_stride=STRIDE,
+            panel_size=64,
+            max_pending=100,
+            max_overhead=1.0,
+        ),
+    )
+    config.data.synthetic.num_val_clips = 2
+    pl.seed_everything(0, verbose=False)
+    module = RecordingModule(config)
+    trainer = pl.Trainer(
+        max_steps=2,
+        val_check_interval=2,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        logger=build_loggers(config, tmp_path),
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    try:
+        trainer.fit(module, VideoDataModule(config.data, image_size, seed=0))
+    finally:
+        finish_swanlab(30)
+    return module.recorded
+
+
+def shows(sheet, expected):
+    try:
+        reference.check_sheet(sheet, expected)
+    except AssertionError as error:
+        return str(error)
+    return True
+
+
+@pytest.mark.parametrize(("prompt_type", "image_size"), [("point", 64), ("mask", 96)])
+def test_stored_sheets_show_the_recorded_batches(prompt_type, image_size, tmp_path):
+    recorded = train(tmp_path, prompt_type, image_size)
+    paths = sorted(tmp_path.glob("swanlog/run-*/media/image/*.png"))
+    sheets = {path.name: np.asarray(Image.open(path)) for path in paths}
+    assert len(recorded) == 3
+    for stage, step, batch, outs in recorded:
+        at_step = [name for name in sheets if name.startswith(f"{step:03d}-")]
+        for video in range(2):
+            expected = reference.expected_sheet(
+                batch,
+                outs,
+                video,
+                max_frames=MAX_FRAMES,
+                stride=STRIDE,
+                num_categories=None,
+                panel_size=64,
+            )
+            answers = {name: shows(sheets[name], expected) for name in at_step}
+            matching = [name for name, answer in answers.items() if answer is True]
+            assert len(matching) == 1, f"{stage} step {step} video {video}: {answers}"
+            del sheets[matching[0]]
+            at_step.remove(matching[0])
+    assert not sheets, "the store holds sheets of nothing that was recorded"

@@ -1,0 +1,186 @@
+"""The background worker: order, room, ends, and threads that die."""
+
+import threading
+import time
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from core.worker import BackgroundWorker
+
+WAIT_S = 10.0
+
+
+class Gate:
+    """A task that says when it runs and goes on when it is let."""
+
+    def __init__(self):
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def __call__(self):
+        self.entered.set()
+        assert self.open.wait(WAIT_S)
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+def worker_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "visualizations"]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_tasks_run_one_after_the_other_in_order():
+    worker, seen = BackgroundWorker(100), []
+    for number in range(50):
+        assert worker.submit(lambda number=number: seen.append((number, threading.get_ident())))
+    assert worker.drain(WAIT_S) == 0
+    assert [number for number, _ in seen] == list(range(50))
+    assert threading.get_ident() not in {thread for _, thread in seen}
+
+
+def test_full_queue_refuses_at_once_and_takes_tasks_again_later(gate):
+    worker, seen = BackgroundWorker(2), []
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    assert worker.submit(lambda: seen.append(1))
+    assert worker.has_room()
+    assert worker.submit(lambda: seen.append(2))
+    assert not worker.has_room()
+    assert not worker.submit(lambda: seen.append(3))
+    gate.open.set()
+    assert worker.drain(WAIT_S) == 0
+    assert worker.has_room()
+    assert worker.submit(lambda: seen.append(4))
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1, 2, 4]
+
+
+def test_a_task_that_must_not_be_dropped_is_taken_by_a_full_queue(gate):
+    worker, seen = BackgroundWorker(1), []
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    worker.submit(lambda: seen.append(1))
+    assert worker.submit(lambda: seen.append(2), even_if_full=True)
+    gate.open.set()
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1, 2]
+
+
+def test_drain_counts_what_it_gives_up_within_its_limit(gate):
+    worker, seen = BackgroundWorker(2), []
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    worker.submit(lambda: seen.append(1))
+    worker.submit(lambda: seen.append(2))
+    started = time.monotonic()
+    assert worker.drain(0.05) == 3
+    assert time.monotonic() - started < WAIT_S / 2
+    gate.open.set()
+    wait_until(lambda: not worker_threads())
+    assert seen == []
+
+
+def test_a_stuck_task_blocks_the_worker_until_it_returns(gate):
+    worker, seen = BackgroundWorker(2), []
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    assert worker.drain(0.01) == 1
+    assert not worker.has_room()
+    assert not worker.submit(lambda: seen.append(1))
+    assert worker.drain(WAIT_S) == 0  # nothing is waited for a second time
+    gate.open.set()
+    wait_until(worker.has_room)
+    assert worker.submit(lambda: seen.append(2))
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_stuck_task_that_dies_frees_the_worker(gate):
+    worker, seen = BackgroundWorker(2), []
+
+    def die():
+        gate()
+        raise SystemExit
+
+    worker.submit(die)
+    assert gate.entered.wait(WAIT_S)
+    assert worker.drain(0.01) == 1
+    gate.open.set()
+    wait_until(worker.has_room)
+    assert worker.submit(lambda: seen.append(1))
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_is_replaced_by_the_next_task():
+    worker, seen = BackgroundWorker(2), []
+
+    def die():
+        raise SystemExit
+
+    worker.submit(die)
+    wait_until(lambda: not worker_threads())
+    assert worker.submit(lambda: seen.append(1))
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_drain_finishes_what_a_dead_thread_left_behind(gate):
+    worker, seen = BackgroundWorker(3), []
+
+    def die():
+        gate()
+        raise SystemExit
+
+    worker.submit(die)
+    assert gate.entered.wait(WAIT_S)
+    worker.submit(lambda: seen.append(1))
+    gate.open.set()
+    wait_until(lambda: not worker_threads())
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1]
+
+
+def test_no_thread_before_the_first_task_and_none_left_idle():
+    worker = BackgroundWorker(2)
+    assert worker.has_room()
+    assert worker.drain(WAIT_S) == 0
+    assert worker_threads() == []
+    worker.submit(lambda: None)
+    assert worker.drain(WAIT_S) == 0
+    wait_until(lambda: not worker_threads())
+
+
+def test_the_thread_cannot_keep_the_process_alive(gate):
+    worker = BackgroundWorker(2)
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    assert all(thread.daemon for thread in worker_threads())
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_dataloader_forks_while_a_task_runs(gate):
+    worker, seen = BackgroundWorker(2), []
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    worker.submit(lambda: seen.append(1))
+    loader = DataLoader(torch.arange(6), batch_size=2, num_workers=1, timeout=WAIT_S)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+    gate.open.set()
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1]

@@ -1,0 +1,98 @@
+"""Runs ``train.py`` and says on stdout when a picture was taken; can slow or break what it uses.
+
+``python tests/train_driver.py [OPTION ...] -- OVERRIDE ...``
+"""
+
+import argparse
+import logging
+import runpy
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--draw-s", type=float, default=0.0, help="every picture takes longer")
+    parser.add_argument("--fail", choices=("renderer", "encoder", "logger", "training"))
+    parser.add_argument("--without-swanlab", action="store_true")
+    parser.add_argument("--hang-in-finish", action="store_true")
+    parser.add_argument(
+        "--digest", action="store_true", help="print what the weights are at the end"
+    )
+    split = sys.argv.index("--")
+    options = parser.parse_args(sys.argv[1:split])
+    if options.without_swanlab:
+        sys.modules["swanlab"] = None
+    patch(options)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).propagate = True  # imported before Hydra set up logging
+    sys.argv = [str(REPOSITORY / "train.py"), *sys.argv[split + 1 :]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def patch(options):
+    from core.model import import_sam2
+
+    import_sam2()
+    import core.trainer
+    import core.utils
+    import core.visualizer
+    import core.worker
+
+    submit, draw_sheets = core.worker.BackgroundWorker.submit, core.visualizer.draw_sheets
+
+    def tell(self, task, **kwargs):
+        taken = submit(self, task, **kwargs)
+        if taken:
+            print("picture taken", flush=True)
+        return taken
+
+    def slowly(*args):
+        time.sleep(options.draw_s)
+        return draw_sheets(*args)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("injected")
+
+    core.worker.BackgroundWorker.submit = tell
+    core.visualizer.draw_sheets = slowly
+    if options.fail == "renderer":
+        core.utils.render_sheet = fail
+    elif options.fail == "encoder":
+        core.utils.encode_png = fail
+    elif options.fail == "logger":
+        core.utils._log_to = fail
+    elif options.fail == "training":
+        training_step = core.trainer.SAM2LightningModule.training_step
+
+        def break_down(self, batch, batch_idx):
+            if self.global_step == 3:
+                fail()
+            return training_step(self, batch, batch_idx)
+
+        core.trainer.SAM2LightningModule.training_step = break_down
+    if options.hang_in_finish:
+        import swanlab
+
+        swanlab.finish = lambda **how: time.sleep(1000)
+    if options.digest:
+        on_train_end = core.trainer.SAM2LightningModule.on_train_end
+
+        def tell_weights(self):
+            import hashlib
+
+            digest = hashlib.sha256()
+            for name, value in sorted(self.state_dict().items()):
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
+            print(f"rank {self.global_rank} weights {digest.hexdigest()}", flush=True)
+            on_train_end(self)
+
+        core.trainer.SAM2LightningModule.on_train_end = tell_weights
+
+
+if __name__ == "__main__":
+    main()
