@@ -188,6 +188,11 @@ def test_the_page_shows_the_sheets_of_both_stages_as_they_were_drawn(
 
 
 def test_the_page_names_the_step_of_every_sheet(page, server, experiment):
+    address = loaded_images(page)[0]
+    page.execute_script(
+        "[...document.images].find(i => i.src === arguments[0]).scrollIntoView({block: 'center'})",
+        address,
+    )
     save_screenshot(page, "dashboard.png")
     text = page.execute_script("return document.body.innerText")
     for key in KEYS:
