@@ -10,16 +10,15 @@ waits for the event recorded behind them.
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from core.contract import check_batch_and_outputs
 from core.prompts import (
     UNASSIGNED,
     PromptData,
@@ -27,12 +26,19 @@ from core.prompts import (
     final_clicks,
     prompts_from_clicks,
 )
+from core.reduction import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Grid,
+    as_array,
+    display_images,
+    display_images_on_cpu,
+    final_logits,
+    reduce_masks,
+    reduce_masks_on_cpu,
+)
 
 log = logging.getLogger(__name__)
-
-# The statistics of ImageNet, with which official SAM 2 training normalises its frames.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -379,7 +385,7 @@ def take_snapshot(
         ValueError: A tensor is missing or has another shape than the batch implies.
     """
     options = options or SnapshotOptions()
-    _check(batch, outs_per_frame)
+    check_batch_and_outputs(batch, outs_per_frame)
     num_frames, num_videos = batch.img_batch.shape[:2]
     height, width = batch.img_batch.shape[-2:]
     device = batch.img_batch.device
@@ -387,28 +393,30 @@ def take_snapshot(
     frames = list(range(num_frames)) if options.draw_all_frames else frames
     measured = list(range(num_frames)) if options.measure_all_frames else frames
     videos = [video for video in videos if video < num_videos]
-    grid = _Grid.fit(height, width, options.panel_size)
+    grid = Grid.fit(height, width, options.panel_size)
     layout = batch.obj_to_frame_idx.detach()
     on_cpu = all(
         tensor.device.type == "cpu"
-        for tensor in (batch.img_batch, batch.masks, layout, *map(_logits, outs_per_frame))
+        for tensor in (batch.img_batch, batch.masks, layout, *map(final_logits, outs_per_frame))
     )
     rows = None
     if on_cpu:
         rows = torch.from_numpy(np.flatnonzero(np.isin(layout[0, :, 1].numpy(), videos)))
 
     with torch.no_grad():
-        display_images = _display_images_on_cpu if on_cpu else _display_images
+        reduce_images = display_images_on_cpu if on_cpu else display_images
         arrays = {
             "layout": layout[:1],
             "identifiers": _identifiers(batch),
-            "images": display_images(batch.img_batch.detach(), frames, videos, grid, options),
+            "images": reduce_images(
+                batch.img_batch.detach(), frames, videos, grid, options.mean, options.std
+            ),
         }
         masks = batch.masks.detach()
         if on_cpu:
-            arrays |= _reduce_masks_on_cpu(masks, outs_per_frame, frames, measured, rows, grid)
+            arrays |= reduce_masks_on_cpu(masks, outs_per_frame, frames, measured, rows, grid)
         else:
-            arrays |= _reduce_masks(masks, outs_per_frame, frames, measured, grid)
+            arrays |= reduce_masks(masks, outs_per_frame, frames, measured, grid)
         num_rows = layout.shape[1]
         ambiguous = False
         if obj_to_cat is not None:
@@ -432,7 +440,7 @@ def take_snapshot(
                 mask_prompt_frames.append(t)
                 prompt_masks = outputs["mask_inputs"].detach()[:, 0]
                 if on_cpu:
-                    sampled = torch.from_numpy(grid.sample_array(_as_array(prompt_masks)) > 0)
+                    sampled = torch.from_numpy(grid.sample_array(as_array(prompt_masks)) > 0)
                 else:
                     sampled = grid.sample(prompt_masks) > 0
                 arrays[f"mask_prompts_{t}"] = sampled
@@ -471,94 +479,6 @@ def video_rows(batch: Any, video_idx: int) -> Tensor:
     return torch.nonzero(batch.obj_to_frame_idx[0, :, 1] == video_idx).flatten()
 
 
-def _check(batch: Any, outs_per_frame: Sequence[dict[str, Any]]) -> None:
-    for name, rank in (("img_batch", 5), ("masks", 4), ("obj_to_frame_idx", 3)):
-        value = getattr(batch, name, None)
-        if not isinstance(value, Tensor):
-            raise ValueError(f"batch.{name} must be a torch.Tensor, got {type(value).__name__}")
-        if value.ndim != rank:
-            raise ValueError(f"batch.{name} must have rank {rank}, got {list(value.shape)}")
-    num_frames, num_objects, height, width = batch.masks.shape
-    if batch.img_batch.shape[0] != num_frames or batch.img_batch.shape[2] != 3:
-        raise ValueError(
-            f"batch.img_batch must have shape [{num_frames}, B, 3, H, W], "
-            f"got {list(batch.img_batch.shape)}"
-        )
-    if batch.img_batch.shape[-2:] != batch.masks.shape[-2:]:
-        raise ValueError(
-            f"batch.masks must have the frames' size {list(batch.img_batch.shape[-2:])}, "
-            f"got {[height, width]}"
-        )
-    if batch.obj_to_frame_idx.shape != (num_frames, num_objects, 2):
-        raise ValueError(
-            f"batch.obj_to_frame_idx must have shape [{num_frames}, {num_objects}, 2], "
-            f"got {list(batch.obj_to_frame_idx.shape)}"
-        )
-    if len(outs_per_frame) != num_frames:
-        raise ValueError(
-            f"outs_per_frame must have one entry per frame ({num_frames}), "
-            f"got {len(outs_per_frame)}"
-        )
-    for t, outputs in enumerate(outs_per_frame):
-        if not isinstance(outputs, Mapping):
-            raise ValueError(
-                f"outs_per_frame[{t}] must be a dictionary, got {type(outputs).__name__}"
-            )
-        logits = outputs.get("pred_masks_high_res")
-        if not isinstance(logits, Tensor):
-            raise ValueError(
-                f"outs_per_frame[{t}]['pred_masks_high_res'] must be a torch.Tensor, "
-                f"got {type(logits).__name__}"
-            )
-        if logits.shape != (num_objects, 1, height, width):
-            raise ValueError(
-                f"outs_per_frame[{t}]['pred_masks_high_res'] must have shape "
-                f"[{num_objects}, 1, {height}, {width}], got {list(logits.shape)}"
-            )
-        _check_prompts(t, outputs, (height, width))
-
-
-def _check_prompts(t: int, outputs: Mapping[str, Any], size: tuple[int, int]) -> None:
-    masks = outputs.get("mask_inputs")
-    if masks is not None and not (
-        isinstance(masks, Tensor) and masks.ndim == 4 and masks.shape[1:] == (1, *size)
-    ):
-        raise ValueError(
-            f"outs_per_frame[{t}]['mask_inputs'] must have shape [K, 1, {size[0]}, {size[1]}], "
-            f"got {_describe(masks)}"
-        )
-    steps = outputs.get("multistep_point_inputs") or []
-    if not isinstance(steps, (list, tuple)):
-        raise ValueError(
-            f"outs_per_frame[{t}]['multistep_point_inputs'] must be a list, got {_describe(steps)}"
-        )
-    for clicks in (outputs.get("point_inputs"), *steps):
-        if clicks is None:
-            continue
-        coords, labels = (
-            clicks.get(name) if isinstance(clicks, Mapping) else None
-            for name in ("point_coords", "point_labels")
-        )
-        if not (
-            isinstance(coords, Tensor)
-            and isinstance(labels, Tensor)
-            and labels.ndim == 2
-            and coords.shape == (*labels.shape, 2)
-        ):
-            raise ValueError(
-                f"the clicks of outs_per_frame[{t}] must hold point_coords [K, P, 2] and "
-                f"point_labels [K, P], got {_describe(coords)} and {_describe(labels)}"
-            )
-
-
-def _describe(value: Any) -> str:
-    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _logits(outputs: dict[str, Any]) -> Tensor:
-    return outputs["pred_masks_high_res"].detach()[:, 0]
-
-
 def _is_prompted(outputs: dict[str, Any]) -> bool:
     points = outputs.get("point_inputs")
     return (points is not None and len(points["point_labels"]) > 0) or _is_mask_prompted(outputs)
@@ -574,219 +494,6 @@ def _identifiers(batch: Any) -> Tensor:
     if not isinstance(identifiers, Tensor) or identifiers.shape != (*batch.masks.shape[:2], 3):
         return torch.zeros(0)
     return identifiers.detach()
-
-
-@dataclass
-class _Grid:
-    """How frames of one size are reduced to display size: [H, W] -> [h, w]."""
-
-    height: int
-    width: int
-    factor: Optional[int]
-    source: tuple[int, int]
-
-    @staticmethod
-    def fit(height: int, width: int, panel_size: int) -> "_Grid":
-        ratio = max(height, width) / panel_size
-        h = height if ratio <= 1 else max(1, round(height / ratio))
-        w = width if ratio <= 1 else max(1, round(width / ratio))
-        factor = height // h if height % h == 0 and width == w * (height // h) else None
-        return _Grid(h, w, factor, (height, width))
-
-    def sample(self, masks: Tensor) -> Tensor:
-        """Take the nearest pixel: [..., H, W] -> [..., h, w] in memory of its own."""
-        if self.factor is not None:
-            offset = self.factor // 2
-            return masks[..., offset :: self.factor, offset :: self.factor].clone()
-        ys, xs = self._centers(masks.device)
-        return masks.index_select(-2, ys).index_select(-1, xs)
-
-    def sample_array(self, masks: np.ndarray) -> np.ndarray:
-        """Do what `sample` does with an array."""
-        if self.factor is not None:
-            offset = self.factor // 2
-            return masks[..., offset :: self.factor, offset :: self.factor].copy()
-        ys, xs = (index.numpy() for index in self._centers(torch.device("cpu")))
-        return masks.take(ys, -2).take(xs, -1)
-
-    def _centers(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the source pixels under the centres of the display pixels."""
-        (height, width), (h, w) = self.source, (self.height, self.width)
-        ys = (2 * torch.arange(h, device=device) + 1) * height // (2 * h)
-        xs = (2 * torch.arange(w, device=device) + 1) * width // (2 * w)
-        return ys, xs
-
-    def average(self, images: Tensor) -> Tensor:
-        """Take the mean over each display pixel's area: [N, 3, H, W] -> [N, 3, h, w] float32."""
-        if self.factor is None:
-            return F.interpolate(images.float(), size=(self.height, self.width), mode="area")
-        return F.avg_pool2d(images.float(), self.factor)
-
-    def average_array(self, plane: np.ndarray) -> np.ndarray:
-        """Do what `average` does with one [H, W], in the same order: the same to the bit."""
-        if self.factor is None:
-            return self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
-        total = plane[:: self.factor, :: self.factor].astype(np.float32)
-        for dy in range(self.factor):
-            for dx in range(self.factor):
-                if dy or dx:
-                    total += plane[dy :: self.factor, dx :: self.factor]
-        total /= self.factor**2
-        return total
-
-
-def _as_array(tensor: Tensor) -> np.ndarray:
-    """View a CPU tensor; NumPy knows no bfloat16."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _display_images(
-    img_batch: Tensor,
-    frames: list[int],
-    videos: list[int],
-    grid: _Grid,
-    options: SnapshotOptions,
-) -> Tensor:
-    """Return the sampled frames denormalised: [T', V, 3, h, w] uint8."""
-    if not videos:
-        return torch.zeros((len(frames), 0, 3, grid.height, grid.width), dtype=torch.uint8)
-    sampled = torch.stack([img_batch[t, video] for t in frames for video in videos])
-    reduced = denormalize(grid.average(sampled), options.mean, options.std)
-    return reduced.unflatten(0, (len(frames), len(videos)))
-
-
-def _display_images_on_cpu(
-    img_batch: Tensor,
-    frames: list[int],
-    videos: list[int],
-    grid: _Grid,
-    options: SnapshotOptions,
-) -> Tensor:
-    """Do what `_display_images` does, plane by plane with NumPy.
-
-    A plane stays in the cache this way, and torch's thread pool, which has to wait for every core,
-    is not woken for work this small.
-    """
-    out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.uint8)
-    for position, t in enumerate(frames):
-        for slot, video in enumerate(videos):
-            image = _as_array(img_batch[t, video])
-            for channel in range(3):
-                values = grid.average_array(image[channel])
-                values *= options.std[channel] * 255
-                values += options.mean[channel] * 255
-                np.clip(values, 0, 255, out=values)
-                # Rounds to the nearest, even ones at ties, and makes NaN 0.
-                cv2.convertScaleAbs(values, dst=out[position, slot, channel])
-    return torch.from_numpy(out)
-
-
-def denormalize(
-    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-) -> Tensor:
-    """Undo the normalisation of frames.
-
-    Args:
-        images: [..., 3, H, W] float, left as it is.
-        mean: The three means that were subtracted.
-        std: The three deviations that were divided by.
-
-    Returns:
-        [..., 3, H, W] uint8, rounded to the nearest and clamped; NaN becomes 0.
-    """
-    out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    for channel in range(3):
-        torch.mul(images[..., channel, :, :], std[channel] * 255, out=out[..., channel, :, :])
-        out[..., channel, :, :] += mean[channel] * 255
-    return out.nan_to_num_(0.0, 255.0, 0.0).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _reduce_masks(
-    masks: Tensor,
-    outs_per_frame: Sequence[dict[str, Any]],
-    frames: list[int],
-    measured: list[int],
-    grid: _Grid,
-) -> dict[str, Tensor]:
-    """Threshold, count pixels at full size and reduce, frame by frame to bound the memory."""
-    parts: dict[str, list[Tensor]] = {
-        name: []
-        for name in (
-            "gt_masks", "pred_masks", "intersections", "gt_areas", "pred_areas", "lowest", "highest"
-        )
-    }  # fmt: skip
-    for t in measured:
-        gt = masks[t] if masks.dtype == torch.bool else masks[t] > 0
-        logits = _logits(outs_per_frame[t])
-        pred = (logits > 0) & (logits < math.inf)
-        lowest, highest = _value_range(logits)
-        if t in frames:
-            parts["gt_masks"].append(grid.sample(gt))
-            parts["pred_masks"].append(grid.sample(pred))
-        parts["intersections"].append((gt & pred).sum((1, 2)))
-        parts["gt_areas"].append(gt.sum((1, 2)))
-        parts["pred_areas"].append(pred.sum((1, 2)))
-        parts["lowest"].append(lowest)
-        parts["highest"].append(highest)
-    stacked = {name: torch.stack(values) for name, values in parts.items()}
-    # NaN is lowest and highest of whatever holds it, and compares false.
-    finite = (stacked.pop("lowest") > -math.inf) & (stacked.pop("highest") < math.inf)
-    unions = stacked["gt_areas"] + stacked["pred_areas"] - stacked["intersections"]
-    return stacked | {"unions": unions, "non_finite": ~finite}
-
-
-def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
-    if logits.numel() == 0:
-        return logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
-    return torch.aminmax(logits.flatten(1), dim=1)
-
-
-def _reduce_masks_on_cpu(
-    masks: Tensor,
-    outs_per_frame: Sequence[dict[str, Any]],
-    frames: list[int],
-    measured: list[int],
-    rows: Tensor,
-    grid: _Grid,
-) -> dict[str, Tensor]:
-    """Do what `_reduce_masks` does to the rows of interest, mask by mask with NumPy.
-
-    See `_display_images_on_cpu`; NumPy also counts booleans several times faster than torch.
-    """
-    counts = {
-        name: np.zeros((len(measured), len(rows)), np.int64)
-        for name in ("intersections", "gt_areas", "pred_areas")
-    }
-    non_finite = np.zeros((len(measured), len(rows)), bool)
-    drawn = {
-        name: np.empty((len(frames), len(rows), grid.height, grid.width), bool)
-        for name in ("gt_masks", "pred_masks")
-    }
-    gt_masks = _as_array(masks)
-    position_of = {t: position for position, t in enumerate(frames)}
-    for index, t in enumerate(measured):
-        all_logits = _as_array(_logits(outs_per_frame[t]))
-        for slot, row in enumerate(rows.tolist()):
-            gt, logits = gt_masks[t, row], all_logits[row]
-            gt = gt if gt.dtype == bool else gt > 0
-            pred = logits > 0
-            if not _is_finite(logits):
-                non_finite[index, slot] = True
-                pred &= np.isfinite(logits)
-            counts["gt_areas"][index, slot] = np.count_nonzero(gt)
-            counts["pred_areas"][index, slot] = np.count_nonzero(pred)
-            counts["intersections"][index, slot] = np.count_nonzero(gt & pred)
-            if t in position_of:
-                drawn["gt_masks"][position_of[t], slot] = grid.sample_array(gt)
-                drawn["pred_masks"][position_of[t], slot] = grid.sample_array(pred)
-    counts["unions"] = counts["gt_areas"] + counts["pred_areas"] - counts["intersections"]
-    arrays = counts | drawn | {"non_finite": non_finite}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def _is_finite(values: np.ndarray) -> bool:
-    """Return whether all values are, without an array of answers: NaN passes through max."""
-    return math.isfinite(values.max()) and math.isfinite(values.min())
 
 
 def _scores(

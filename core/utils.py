@@ -21,11 +21,11 @@ from torch import Tensor
 from core.config import VisualizationsConfig
 from core.paint import convert_colors
 from core.prompts import PromptData, build_prompts_from_gt_first_frame
+from core.reduction import denormalize
 from core.render import create_composite_visualization, render_sheet
 from core.snapshot import (
     Clip,
     SnapshotOptions,
-    denormalize,
     take_snapshot,
     video_rows,
 )

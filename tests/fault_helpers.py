@@ -20,6 +20,12 @@ from training.utils.data_utils import Frame, Object, VideoDatapoint, collate_fn
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 
+# SwanLab looks at the machine, its packages and git for seconds whenever a run starts.
+WITHOUT_PROBES = {
+    f"SWANLAB_PROBE_{name}": "false" for name in ("HARDWARE", "REQUIREMENTS", "GIT", "MONITOR")
+}
+os.environ.update(WITHOUT_PROBES)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE, NUM_FRAMES = 16, 2
 
@@ -253,14 +259,16 @@ class TrainProcess:
             [
                 sys.executable,
                 str(REPOSITORY / "tests" / "train_driver.py"),
-                *driver,
-                "--",
                 *TINY_RUN,
                 *own,
                 *overrides,
             ],
             cwd=tmp_path,
-            env={**clean_environment(tmp_path), **(env or {})},
+            env={
+                **clean_environment(tmp_path),
+                "TRAIN_DRIVER": " ".join(driver),
+                **(env or {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -322,7 +330,7 @@ def clean_environment(home):
         for name, value in os.environ.items()
         if not name.startswith(("SLURM_", "SWANLAB_", "PL_", "LOCAL_RANK", "NODE_RANK"))
     }
-    env |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "PYTHONFAULTHANDLER": "1"}
+    env |= {**WITHOUT_PROBES, "OMP_NUM_THREADS": "1", "HOME": str(home), "PYTHONFAULTHANDLER": "1"}
     # Nothing leaves the machine, whatever a test gets wrong.
     return env | {"SWANLAB_API_HOST": "http://127.0.0.1:9", "MPLCONFIGDIR": str(mpl_cache())}
 

@@ -25,6 +25,9 @@ import core.loggers
 from core.config import Config, SwanLabConfig, VisualizationsConfig
 
 
+API_KEY = "k" * 21
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     before = torch.get_num_threads()
@@ -255,7 +258,7 @@ def online(tmp_path, address, *overrides, **options):
         "swanlab.start_timeout_s=30",
         "swanlab.finish_timeout_s=2",
         *overrides,
-        env={"SWANLAB_API_HOST": address, "SWANLAB_API_KEY": "k" * 21},
+        env={"SWANLAB_API_HOST": address, "SWANLAB_API_KEY": API_KEY},
         **options,
     )
 
@@ -265,9 +268,29 @@ def check_kept_locally(train):
     assert train.output.count("the run is kept locally in") == 1
     assert train.output.count("[core.loggers][WARNING]") == 1
     assert len(png_files(train.log_dir)) == train.num_taken() >= 6
-    assert "k" * 21 not in train.output
+    assert API_KEY not in train.output
 
 
+@pytest.mark.parametrize("mode", ["hangs", "fails"])
+def test_run_is_kept_locally_when_the_server(
+    mode, untouched, tmp_path, caplog, build, server, monkeypatch
+):
+    server.mode = mode
+    monkeypatch.setenv("SWANLAB_API_HOST", server.address)
+    monkeypatch.setenv("SWANLAB_API_KEY", API_KEY)
+    # SwanLab repeats a request for 15 s when the server answers 500.
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda self, response=None: None)
+    loggers = build(mode="online", start_timeout_s=1)
+    assert_same_training(fit(tmp_path, visualizations(), loggers), untouched)
+    messages = [record.getMessage() for record in our_warnings(caplog)]
+    assert len(messages) == 1
+    assert messages[0].endswith(f"the run is kept locally in {tmp_path / 'swanlog'}")
+    assert API_KEY not in caplog.text
+    assert core.loggers.finish_swanlab(30)
+    assert steps_of_pictures(tmp_path / "swanlog") == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
 def test_train_py_keeps_the_run_locally_when_the_server_hangs(tmp_path, server):
     server.mode = "hangs"
     check_kept_locally(online(tmp_path, server.address))

@@ -214,6 +214,7 @@ def test_everything_is_on_disk_after_an_exception_in_train_py(tmp_path):
 # Bounded time
 
 
+@pytest.mark.slow
 def test_ending_is_bounded_when_logger_and_swanlab_hang(tmp_path):
     train = TrainProcess(
         tmp_path,
@@ -277,6 +278,7 @@ def num_pictures_in_dashboard(log_dir):
     return sum(file.read_text().count(".png") for file in log_dir.glob("run-*/logs/*/*.log"))
 
 
+@pytest.mark.slow
 def test_dashboard_opens_a_run_that_was_killed(tmp_path, dashboard):
     # Killed with its run open and everything written, which SwanLab does every few seconds.
     train = TrainProcess(tmp_path, "swanlab.finish_timeout_s=1000", driver=["--hang-in-finish"])

@@ -130,7 +130,7 @@ def check_resumed(tmp_path, step, **options):
 @pytest.mark.parametrize(
     ("step", "num_workers"),
     [
-        (3, 0),  # in the middle of an epoch, between validations
+        pytest.param(3, 0, marks=pytest.mark.slow),  # in an epoch, between validations
         (4, 2),  # at the end of one, before its validation
         pytest.param(2, 0, marks=pytest.mark.slow),  # just before a validation
         pytest.param(4, 0, marks=pytest.mark.slow),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sheet_reference import make_batch
 
-from core import snapshot as snapshot_module
+from core import reduction
 from core.model import import_sam2
 from core.render import render_sheet
 from core.snapshot import SnapshotOptions, take_snapshot
@@ -302,14 +302,13 @@ def test_what_the_device_reduces_is_what_the_cpu_reduces(panel_size):
     outs[1]["pred_masks_high_res"][0, 0, :9] = math.nan
     outs[2]["pred_masks_high_res"][1, 0, 3] = math.inf
     frames, videos = [0, 1, 2], [0, 1]
-    grid = snapshot_module._Grid.fit(SIZE, SIZE, panel_size)
-    on_device = snapshot_module._reduce_masks(batch.masks, outs, frames, frames, grid)
-    on_cpu = snapshot_module._reduce_masks_on_cpu(
-        batch.masks, outs, frames, frames, torch.arange(3), grid
-    )
+    grid = reduction.Grid.fit(SIZE, SIZE, panel_size)
+    on_device = reduction.reduce_masks(batch.masks, outs, frames, frames, grid)
+    on_cpu = reduction.reduce_masks_on_cpu(batch.masks, outs, frames, frames, torch.arange(3), grid)
     assert on_device.keys() == on_cpu.keys()
     assert all(torch.equal(on_device[name], on_cpu[name]) for name in on_cpu)
-    display = (batch.img_batch, frames, videos, grid, SnapshotOptions())
-    images = snapshot_module._display_images(*display).int()
+    statistics = (reduction.IMAGENET_MEAN, reduction.IMAGENET_STD)
+    display = (batch.img_batch, frames, videos, grid, *statistics)
+    images = reduction.display_images(*display).int()
     # Sums in another order may round to the neighbouring byte.
-    assert (images - snapshot_module._display_images_on_cpu(*display).int()).abs().max() <= 1
+    assert (images - reduction.display_images_on_cpu(*display).int()).abs().max() <= 1

@@ -1,11 +1,13 @@
 """Runs ``train.py`` and says on stdout when a picture was taken; can slow or break what it uses.
 
-``python tests/train_driver.py [OPTION ...] -- OVERRIDE ...``
+``TRAIN_DRIVER="OPTION ..." python tests/train_driver.py OVERRIDE ...``; Lightning starts the other
+ranks the same way.
 """
 
 import argparse
+import itertools
 import logging
-import runpy
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,15 +25,15 @@ def main():
     parser.add_argument(
         "--digest", action="store_true", help="print what the weights are at the end"
     )
-    split = sys.argv.index("--")
-    options = parser.parse_args(sys.argv[1:split])
+    options = parser.parse_args(os.environ.get("TRAIN_DRIVER", "").split())
     if options.without_swanlab:
         sys.modules["swanlab"] = None
     patch(options)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).propagate = True  # imported before Hydra set up logging
-    sys.argv = [str(REPOSITORY / "train.py"), *sys.argv[split + 1 :]]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    # Not runpy: it changes sys.argv[0], by which Lightning starts the other ranks.
+    program = REPOSITORY / "train.py"
+    exec(compile(program.read_text(), str(program), "exec"), {"__name__": "__main__"})
 
 
 def patch(options):
@@ -58,14 +60,18 @@ def patch(options):
     def fail(*args, **kwargs):
         raise RuntimeError("injected")
 
+    def sometimes(function):
+        calls = itertools.count()
+        return lambda *args: fail() if next(calls) % 2 else function(*args)
+
     core.worker.BackgroundWorker.submit = tell
     core.visualizer.draw_sheets = slowly
     if options.fail == "renderer":
-        core.utils.render_sheet = fail
+        core.utils.render_sheet = sometimes(core.utils.render_sheet)
     elif options.fail == "encoder":
-        core.utils.encode_png = fail
+        core.utils.encode_png = sometimes(core.utils.encode_png)
     elif options.fail == "logger":
-        core.utils._log_to = fail
+        core.utils._log_to = sometimes(core.utils._log_to)
     elif options.fail == "training":
         training_step = core.trainer.SAM2LightningModule.training_step
 

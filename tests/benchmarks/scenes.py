@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from core.config import VisualizationsConfig
 from core.model import import_sam2
-from core.snapshot import IMAGENET_MEAN, IMAGENET_STD
+from core.reduction import IMAGENET_MEAN, IMAGENET_STD
 from core.trainer import VisualizationsMixin
 
 

@@ -1,0 +1,241 @@
+"""Reducing frames and masks to display size where they live, and counting pixels at full size.
+
+On CPU NumPy does it plane by plane, on CUDA torch does it without waiting for the device. Masks and
+counts are the same either way, frames up to the rounding of a sum.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# The statistics of ImageNet, with which official SAM 2 training normalises its frames.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def final_logits(outputs: dict[str, Any]) -> Tensor:
+    """Return one frame's final logits [O, H, W], without the graph."""
+    return outputs["pred_masks_high_res"].detach()[:, 0]
+
+
+@dataclass
+class Grid:
+    """How frames of one size are reduced to display size: [H, W] -> [h, w]."""
+
+    height: int
+    width: int
+    factor: Optional[int]
+    source: tuple[int, int]
+
+    @staticmethod
+    def fit(height: int, width: int, panel_size: int) -> "Grid":
+        """Choose the display size: the longest side is at most `panel_size`, never enlarged."""
+        ratio = max(height, width) / panel_size
+        h = height if ratio <= 1 else max(1, round(height / ratio))
+        w = width if ratio <= 1 else max(1, round(width / ratio))
+        factor = height // h if height % h == 0 and width == w * (height // h) else None
+        return Grid(h, w, factor, (height, width))
+
+    def sample(self, masks: Tensor) -> Tensor:
+        """Take the nearest pixel: [..., H, W] -> [..., h, w] in memory of its own."""
+        if self.factor is not None:
+            offset = self.factor // 2
+            return masks[..., offset :: self.factor, offset :: self.factor].clone()
+        ys, xs = self._centers(masks.device)
+        return masks.index_select(-2, ys).index_select(-1, xs)
+
+    def sample_array(self, masks: np.ndarray) -> np.ndarray:
+        """Do what `sample` does with an array."""
+        if self.factor is not None:
+            offset = self.factor // 2
+            return masks[..., offset :: self.factor, offset :: self.factor].copy()
+        ys, xs = (index.numpy() for index in self._centers(torch.device("cpu")))
+        return masks.take(ys, -2).take(xs, -1)
+
+    def _centers(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the source pixels under the centres of the display pixels."""
+        (height, width), (h, w) = self.source, (self.height, self.width)
+        ys = (2 * torch.arange(h, device=device) + 1) * height // (2 * h)
+        xs = (2 * torch.arange(w, device=device) + 1) * width // (2 * w)
+        return ys, xs
+
+    def average(self, images: Tensor) -> Tensor:
+        """Take the mean over each display pixel's area: [N, 3, H, W] -> [N, 3, h, w] float32."""
+        if self.factor is None:
+            return F.interpolate(images.float(), size=(self.height, self.width), mode="area")
+        return F.avg_pool2d(images.float(), self.factor)
+
+    def average_array(self, plane: np.ndarray) -> np.ndarray:
+        """Do what `average` does with one [H, W], in the same order: the same to the bit."""
+        if self.factor is None:
+            return self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
+        total = plane[:: self.factor, :: self.factor].astype(np.float32)
+        for dy in range(self.factor):
+            for dx in range(self.factor):
+                if dy or dx:
+                    total += plane[dy :: self.factor, dx :: self.factor]
+        total /= self.factor**2
+        return total
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """View a CPU tensor; NumPy knows no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def display_images(
+    img_batch: Tensor,
+    frames: list[int],
+    videos: list[int],
+    grid: Grid,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    """Return the sampled frames denormalised: [T', V, 3, h, w] uint8."""
+    if not videos:
+        return torch.zeros((len(frames), 0, 3, grid.height, grid.width), dtype=torch.uint8)
+    sampled = torch.stack([img_batch[t, video] for t in frames for video in videos])
+    reduced = denormalize(grid.average(sampled), mean, std)
+    return reduced.unflatten(0, (len(frames), len(videos)))
+
+
+def display_images_on_cpu(
+    img_batch: Tensor,
+    frames: list[int],
+    videos: list[int],
+    grid: Grid,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    """Do what `display_images` does, plane by plane with NumPy.
+
+    A plane stays in the cache this way, and torch's thread pool, which has to wait for every core,
+    is not woken for work this small.
+    """
+    out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.uint8)
+    for position, t in enumerate(frames):
+        for slot, video in enumerate(videos):
+            image = as_array(img_batch[t, video])
+            for channel in range(3):
+                values = grid.average_array(image[channel])
+                values *= std[channel] * 255
+                values += mean[channel] * 255
+                np.clip(values, 0, 255, out=values)
+                # Rounds to the nearest, even ones at ties, and makes NaN 0.
+                cv2.convertScaleAbs(values, dst=out[position, slot, channel])
+    return torch.from_numpy(out)
+
+
+def denormalize(
+    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
+    """Undo the normalisation of frames.
+
+    Args:
+        images: [..., 3, H, W] float, left as it is.
+        mean: The three means that were subtracted.
+        std: The three deviations that were divided by.
+
+    Returns:
+        [..., 3, H, W] uint8, rounded to the nearest and clamped; NaN becomes 0.
+    """
+    out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    for channel in range(3):
+        torch.mul(images[..., channel, :, :], std[channel] * 255, out=out[..., channel, :, :])
+        out[..., channel, :, :] += mean[channel] * 255
+    return out.nan_to_num_(0.0, 255.0, 0.0).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def reduce_masks(
+    masks: Tensor,
+    outs_per_frame: Sequence[dict[str, Any]],
+    frames: list[int],
+    measured: list[int],
+    grid: Grid,
+) -> dict[str, Tensor]:
+    """Threshold, count pixels at full size and reduce, frame by frame to bound the memory."""
+    parts: dict[str, list[Tensor]] = {
+        name: []
+        for name in (
+            "gt_masks", "pred_masks", "intersections", "gt_areas", "pred_areas", "lowest", "highest"
+        )
+    }  # fmt: skip
+    for t in measured:
+        gt = masks[t] if masks.dtype == torch.bool else masks[t] > 0
+        logits = final_logits(outs_per_frame[t])
+        pred = (logits > 0) & (logits < math.inf)
+        lowest, highest = _value_range(logits)
+        if t in frames:
+            parts["gt_masks"].append(grid.sample(gt))
+            parts["pred_masks"].append(grid.sample(pred))
+        parts["intersections"].append((gt & pred).sum((1, 2)))
+        parts["gt_areas"].append(gt.sum((1, 2)))
+        parts["pred_areas"].append(pred.sum((1, 2)))
+        parts["lowest"].append(lowest)
+        parts["highest"].append(highest)
+    stacked = {name: torch.stack(values) for name, values in parts.items()}
+    # NaN is lowest and highest of whatever holds it, and compares false.
+    finite = (stacked.pop("lowest") > -math.inf) & (stacked.pop("highest") < math.inf)
+    unions = stacked["gt_areas"] + stacked["pred_areas"] - stacked["intersections"]
+    return stacked | {"unions": unions, "non_finite": ~finite}
+
+
+def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
+    if logits.numel() == 0:
+        return logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
+    return torch.aminmax(logits.flatten(1), dim=1)
+
+
+def reduce_masks_on_cpu(
+    masks: Tensor,
+    outs_per_frame: Sequence[dict[str, Any]],
+    frames: list[int],
+    measured: list[int],
+    rows: Tensor,
+    grid: Grid,
+) -> dict[str, Tensor]:
+    """Do what `reduce_masks` does to the rows of interest, mask by mask with NumPy.
+
+    See `display_images_on_cpu`; NumPy also counts booleans several times faster than torch.
+    """
+    counts = {
+        name: np.zeros((len(measured), len(rows)), np.int64)
+        for name in ("intersections", "gt_areas", "pred_areas")
+    }
+    non_finite = np.zeros((len(measured), len(rows)), bool)
+    drawn = {
+        name: np.empty((len(frames), len(rows), grid.height, grid.width), bool)
+        for name in ("gt_masks", "pred_masks")
+    }
+    gt_masks = as_array(masks)
+    position_of = {t: position for position, t in enumerate(frames)}
+    for index, t in enumerate(measured):
+        all_logits = as_array(final_logits(outs_per_frame[t]))
+        for slot, row in enumerate(rows.tolist()):
+            gt, logits = gt_masks[t, row], all_logits[row]
+            gt = gt if gt.dtype == bool else gt > 0
+            pred = logits > 0
+            if not _is_finite(logits):
+                non_finite[index, slot] = True
+                pred &= np.isfinite(logits)
+            counts["gt_areas"][index, slot] = np.count_nonzero(gt)
+            counts["pred_areas"][index, slot] = np.count_nonzero(pred)
+            counts["intersections"][index, slot] = np.count_nonzero(gt & pred)
+            if t in position_of:
+                drawn["gt_masks"][position_of[t], slot] = grid.sample_array(gt)
+                drawn["pred_masks"][position_of[t], slot] = grid.sample_array(pred)
+    counts["unions"] = counts["gt_areas"] + counts["pred_areas"] - counts["intersections"]
+    arrays = counts | drawn | {"non_finite": non_finite}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Return whether all values are, without an array of answers: NaN passes through max."""
+    return math.isfinite(values.max()) and math.isfinite(values.min())
