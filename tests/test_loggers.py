@@ -32,7 +32,9 @@ class Tracker(VisualizationsMixin, LightningModule):
     def training_step(self, batch, batch_idx):
         outs = self.predict(batch)
         self.maybe_log_visualizations(batch, outs, batch_idx, "train")
-        return torch.stack([out["pred_masks_high_res"].mean() for out in outs]).mean()
+        loss = torch.stack([out["pred_masks_high_res"].mean() for out in outs]).mean()
+        self.log("train/loss", loss)
+        return loss
 
     def validation_step(self, batch, batch_idx):
         self.maybe_log_visualizations(batch, self.predict(batch), batch_idx, "val")
@@ -62,6 +64,7 @@ def fit(names, folder, monkeypatch) -> list:
     data = VideoDataModule(config.data, 64, seed=0)
     trainer = Trainer(
         max_steps=3,
+        log_every_n_steps=1,
         limit_val_batches=1,
         logger=build_loggers(config, folder),
         accelerator="cpu",
