@@ -24,7 +24,6 @@ from fault_helpers import (
 import core.loggers
 from core.config import Config, SwanLabConfig, VisualizationsConfig
 
-
 API_KEY = "k" * 21
 
 

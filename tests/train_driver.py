@@ -62,7 +62,7 @@ def patch(options):
 
     def sometimes(function):
         calls = itertools.count()
-        return lambda *args: fail() if next(calls) % 2 else function(*args)
+        return lambda *args, **kwargs: fail() if next(calls) % 2 else function(*args, **kwargs)
 
     core.worker.BackgroundWorker.submit = tell
     core.visualizer.draw_sheets = slowly
