@@ -59,6 +59,9 @@ _TINY_OVERRIDES = {
     "memory_encoder.out_dim": 64,
     "memory_encoder.mask_downsampler.embed_dim": 64,
     "memory_encoder.fuser.layer.dim": 64,
+    # One mask per tracked frame: from random weights the estimate that chooses among three often
+    # stays near 0 for all of them, and the wrong one is taken however good the best is.
+    "multimask_output_for_tracking": False,
 }
 
 # (channels of the patch embedding, blocks of the trunk): enough to tell the architectures apart.
