@@ -72,15 +72,25 @@ class Grid:
             return F.interpolate(images.float(), size=(self.height, self.width), mode="area")
         return F.avg_pool2d(images.float(), self.factor)
 
-    def average_array(self, plane: np.ndarray) -> np.ndarray:
-        """Do what `average` does with one [H, W], in the same order: the same to the bit."""
+    def average_array(
+        self, plane: np.ndarray, columns: Optional[list[np.ndarray]] = None
+    ) -> np.ndarray:
+        """Do what `average` does with one [H, W].
+
+        `columns` is scratch space, `factor` arrays [H, w] of the plane's type.
+        """
         if self.factor is None:
             return self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
-        total = plane[:: self.factor, :: self.factor].astype(np.float32)
+        if self.factor == 1:
+            return plane.astype(np.float32)
+        # Told apart first, columns are added several times faster than with a stride.
+        pixels = np.ascontiguousarray(plane).reshape(len(plane), self.width, self.factor)
+        columns = cv2.split(pixels, columns)
+        total = columns[0][:: self.factor].astype(np.float32)
         for dy in range(self.factor):
-            for dx in range(self.factor):
+            for dx, column in enumerate(columns):
                 if dy or dx:
-                    total += plane[dy :: self.factor, dx :: self.factor]
+                    total += column[dy :: self.factor]
         total /= self.factor**2
         return total
 
@@ -120,11 +130,16 @@ def display_images_on_cpu(
     is not woken for work this small.
     """
     out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.uint8)
+    columns = None
+    if grid.factor is not None:
+        dtype = as_array(img_batch[:0]).dtype
+        size = (img_batch.shape[-2], grid.width)
+        columns = [np.empty(size, dtype) for _ in range(grid.factor)]
     for position, t in enumerate(frames):
         for slot, video in enumerate(videos):
             image = as_array(img_batch[t, video])
             for channel in range(3):
-                values = grid.average_array(image[channel])
+                values = grid.average_array(image[channel], columns)
                 values *= std[channel] * 255
                 values += mean[channel] * 255
                 np.clip(values, 0, 255, out=values)
@@ -237,5 +252,6 @@ def reduce_masks_on_cpu(
 
 
 def _is_finite(values: np.ndarray) -> bool:
-    """Return whether all values are, without an array of answers: NaN passes through max."""
-    return math.isfinite(values.max()) and math.isfinite(values.min())
+    """Return whether all values are; their sum tells in one pass, unless it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(values.sum(dtype=np.float32)) or bool(np.isfinite(values).all())

@@ -8,11 +8,11 @@ from . import blocked, cuda, drawing, growth, memory, training
 from .measure import Results
 
 PARTS = {
+    "memory": memory,  # first: what others leave behind and free later would hide growth
     "blocked": blocked,
     "drawing": drawing,
     "growth": growth,
     "training": training,
-    "memory": memory,
     "cuda": cuda,
 }
 

@@ -155,7 +155,7 @@ def _fit(
     module = SAM2LightningModule(config)
     # The first block warms up with pictures.
     config.visualizations.enabled = True
-    timer = _Blocks(block, limit_s=240.0, max_pairs=1 if quick else math.inf)
+    timer = _Blocks(block, limit_s=200.0, max_pairs=1 if quick else math.inf)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
