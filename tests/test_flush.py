@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -127,16 +128,22 @@ def test_everything_is_on_disk_after_early_stopping(tmp_path, swanlab_logger, ta
 
 def test_dead_worker_does_not_keep_its_pictures(tmp_path, swanlab_logger, taken, monkeypatch):
     # Not even the worker's own guard runs: as if the interpreter had ended the thread.
-    on_worker, deaths = visualizer.Visualizer._on_worker, []
+    on_worker, deaths, all_taken = visualizer.Visualizer._on_worker, [], threading.Event()
 
     def die_once(self, doing, draw):
         if not deaths:
             deaths.append(doing)
+            assert all_taken.wait(20)
             raise SystemExit
         on_worker(self, doing, draw)
 
+    class Tell(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            all_taken.set()
+
     monkeypatch.setattr(visualizer.Visualizer, "_on_worker", die_once)
-    make_trainer(tmp_path, swanlab_logger).fit(SketchModule(visualizations()), clips(10))
+    trainer = make_trainer(tmp_path, swanlab_logger, [Tell()])
+    trainer.fit(SketchModule(visualizations()), clips(10))
     assert deaths
     assert finish_and_count(tmp_path / "swanlog") == len(taken) - 1 == 4
 
