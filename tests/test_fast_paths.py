@@ -12,17 +12,16 @@ from PIL import Image
 import core.paint
 from core.paint import convert_colors, pack, paint_mask_prompts, paint_masks
 from core.prompts import PromptData
-from core.snapshot import (
-    SnapshotOptions,
-    _display_images,
-    _display_images_on_cpu,
-    _Grid,
-    _pack,
-    _reduce_masks,
-    _reduce_masks_on_cpu,
-    _unpack,
-    take_snapshot,
+from core.reduction import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Grid,
+    display_images,
+    display_images_on_cpu,
+    reduce_masks,
+    reduce_masks_on_cpu,
 )
+from core.snapshot import _pack, _unpack, take_snapshot
 from core.utils import encode_png
 
 # Display size 32: as it is, divided by 2, 3 and 4, and by no whole number.
@@ -44,9 +43,9 @@ def spoiled_scene(size, dtype):
 @pytest.mark.parametrize("size", SIZES)
 def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, _ = spoiled_scene(size, dtype)
-    grid, options = _Grid.fit(size, size, 32), SnapshotOptions()
-    of_device = _display_images(batch.img_batch, [0, 2], [0], grid, options)
-    of_cpu = _display_images_on_cpu(batch.img_batch, [0, 2], [0], grid, options)
+    how = (Grid.fit(size, size, 32), IMAGENET_MEAN, IMAGENET_STD)
+    of_device = display_images(batch.img_batch, [0, 2], [0], *how)
+    of_cpu = display_images_on_cpu(batch.img_batch, [0, 2], [0], *how)
     assert of_cpu.shape == (2, 1, 3, 32, 32)
     assert of_cpu.dtype == torch.uint8
     assert torch.equal(of_device, of_cpu)
@@ -56,10 +55,10 @@ def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, outs = spoiled_scene(size, dtype)
-    grid = _Grid.fit(size, size, 32)
-    of_device = _reduce_masks(batch.masks, outs, [0, 2], [0, 1, 2], grid)
+    grid = Grid.fit(size, size, 32)
+    of_device = reduce_masks(batch.masks, outs, [0, 2], [0, 1, 2], grid)
     rows = torch.arange(2)
-    of_cpu = _reduce_masks_on_cpu(batch.masks, outs, [0, 2], [0, 1, 2], rows, grid)
+    of_cpu = reduce_masks_on_cpu(batch.masks, outs, [0, 2], [0, 1, 2], rows, grid)
     assert of_device.keys() == of_cpu.keys()
     for name, array in of_device.items():
         assert array.dtype == of_cpu[name].dtype, name
