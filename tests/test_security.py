@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,6 +188,10 @@ def test_a_password_in_the_git_remote_does_not_reach_the_dashboard(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     config = Config(swanlab=SwanLabConfig(log_dir=str(tmp_path / "swanlog")))
     build_loggers(config, tmp_path / "run")
+    # SwanLab writes what it found out about the machine on a thread of its own.
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.rglob("swanlab-metadata.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
     finish_swanlab(30)
     assert files_with(SECRET, tmp_path / "swanlog") == []
     assert bool(files_with("example.org/repo", tmp_path / "swanlog")) is not stored
