@@ -35,7 +35,7 @@ test-slow: setup ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1200 $(ARGS)
 
 fuzz: setup ## Run the property tests in their long form
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz --timeout 1200 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz --timeout 1200 $(ARGS)
 
 browser: setup ## Look at the dashboard in headless Chromium (installs chromium when run as root)
 	command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] \

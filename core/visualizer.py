@@ -52,7 +52,7 @@ class Visualizer:
         self._trainer: Any = None
         self._loggers: list[Any] = []
         self._without_images: Optional[list[Any]] = None
-        self._used: dict[str, int] = {}
+        self._used: dict[str, tuple[int, int]] = {}
         self._last_train_step = -1
         self._val_batch_size = 1
         self._worst: list[tuple[float, int, Clip]] = []
@@ -245,12 +245,10 @@ class Visualizer:
         """Give every picture of one step a key of its own: dashboards drop a second one."""
         if batch_idx:
             key = f"{key}_batch{batch_idx}"
-        name, count = key, 1
-        while self._used.get(name) == step:
-            count += 1
-            name = f"{key}_{count}"
-        self._used[name] = step
-        return name
+        last, count = self._used.get(key, (-1, 0))
+        count = count + 1 if last == step else 1
+        self._used[key] = (step, count)
+        return key if count == 1 else f"{key}_{count}"
 
     def _draw(self, loggers: list, key: str, snapshot: Snapshot, blocked_ms: float) -> None:
         """Render and log one event, on the worker."""
