@@ -427,7 +427,7 @@ def test_sheet_shows_what_the_reference_computes(first, spy):
             raise AssertionError(f"batch {seed}: {error}") from error
 
 
-@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(1000, 4000, 100))
 def test_sheet_shows_what_the_reference_computes_at_length(first, spy):
     for seed in range(first, first + 100):
