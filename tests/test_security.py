@@ -6,7 +6,6 @@ import pickle
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from core.config import Config, DataConfig, ModelConfig, SwanLabConfig
+from core.config import DataConfig, ModelConfig
 from core.data import DataError, VideoDataModule
 from core.export import export_checkpoint
-from core.loggers import build_loggers, finish_swanlab
 from core.model import CheckpointError, build_model, load_weights
 from core.utils import create_composite_visualization, log_training_visualizations
 
@@ -181,17 +179,23 @@ def test_api_keys_reach_neither_log_nor_files_nor_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_password_in_the_git_remote_does_not_reach_the_dashboard(tmp_path, monkeypatch, stored):
+def test_a_password_in_the_git_remote_does_not_reach_the_dashboard(tmp_path, stored):
     remote = f"https://user:{SECRET}@example.org/repo" if stored else "https://example.org/repo"
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
-    monkeypatch.chdir(tmp_path)
-    config = Config(swanlab=SwanLabConfig(log_dir=str(tmp_path / "swanlog")))
-    build_loggers(config, tmp_path / "run")
-    # SwanLab writes what it found out about the machine on a thread of its own.
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.rglob("swanlab-metadata.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    finish_swanlab(30)
+    # A process of its own: SwanLab remembers what earlier runs of a process found out.
+    code = f"""
+import sys, time, pathlib
+sys.path.insert(0, {str(ROOT)!r})
+from core.config import Config, SwanLabConfig
+from core.loggers import build_loggers, finish_swanlab
+build_loggers(Config(swanlab=SwanLabConfig(log_dir="swanlog")), pathlib.Path("run"))
+deadline = time.monotonic() + 30
+while not list(pathlib.Path("swanlog").rglob("swanlab-metadata.json")):
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+finish_swanlab(30)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=100)
     assert files_with(SECRET, tmp_path / "swanlog") == []
     assert bool(files_with("example.org/repo", tmp_path / "swanlog")) is not stored
