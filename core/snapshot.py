@@ -30,12 +30,12 @@ from core.reduction import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Grid,
-    as_array,
     display_images,
     display_images_on_cpu,
     final_logits,
     reduce_masks,
     reduce_masks_on_cpu,
+    sample_masks_on_cpu,
 )
 
 log = logging.getLogger(__name__)
@@ -440,7 +440,7 @@ def take_snapshot(
                 mask_prompt_frames.append(t)
                 prompt_masks = outputs["mask_inputs"].detach()[:, 0]
                 if on_cpu:
-                    sampled = torch.from_numpy(grid.sample_array(as_array(prompt_masks)) > 0)
+                    sampled = sample_masks_on_cpu(prompt_masks, grid)
                 else:
                     sampled = grid.sample(prompt_masks) > 0
                 arrays[f"mask_prompts_{t}"] = sampled

@@ -1,4 +1,4 @@
-"""What was made fast gives the same, to the bit, as the plain way beside it."""
+"""What was made fast gives the same as the plain way beside it."""
 
 import io
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from benchmarks.scenes import make_scene
 from PIL import Image
 
@@ -46,9 +47,14 @@ def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     how = (Grid.fit(size, size, 32), IMAGENET_MEAN, IMAGENET_STD)
     of_device = display_images(batch.img_batch, [0, 2], [0], *how)
     of_cpu = display_images_on_cpu(batch.img_batch, [0, 2], [0], *how)
-    assert of_cpu.shape == (2, 1, 3, 32, 32)
-    assert of_cpu.dtype == torch.uint8
-    assert torch.equal(of_device, of_cpu)
+    # The exact mean of each area; only one that lies between two bytes may be rounded either way.
+    mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in how[1:])
+    exact = F.interpolate(batch.img_batch[[0, 2], 0].double(), (32, 32), mode="area")
+    exact = ((exact * std + mean) * 255).nan_to_num(0, 255, 0).clamp(0, 255)[:, None]
+    for reduced in (of_device, of_cpu):
+        assert reduced.shape == (2, 1, 3, 32, 32)
+        assert reduced.dtype == torch.uint8
+        assert (reduced - exact).abs().max() < 0.5001
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

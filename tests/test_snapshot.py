@@ -10,7 +10,6 @@ import pytest
 import torch
 from sheet_reference import make_batch
 
-from core import reduction
 from core.model import import_sam2
 from core.render import render_sheet
 from core.snapshot import SnapshotOptions, take_snapshot
@@ -293,22 +292,3 @@ def test_obj_to_cat_of_another_length_is_refused():
     batch, outs = make_inputs()
     with pytest.raises(ValueError, match=r"one entry per prompt row \(3\), got 2"):
         take(batch, outs, obj_to_cat=[0, 1]).clips()
-
-
-@pytest.mark.parametrize("panel_size", [16, 20, 48])
-def test_what_the_device_reduces_is_what_the_cpu_reduces(panel_size):
-    """The operators used on CUDA, run on the CPU, give the same snapshot."""
-    batch, outs = make_inputs(masks_given=True)
-    outs[1]["pred_masks_high_res"][0, 0, :9] = math.nan
-    outs[2]["pred_masks_high_res"][1, 0, 3] = math.inf
-    frames, videos = [0, 1, 2], [0, 1]
-    grid = reduction.Grid.fit(SIZE, SIZE, panel_size)
-    on_device = reduction.reduce_masks(batch.masks, outs, frames, frames, grid)
-    on_cpu = reduction.reduce_masks_on_cpu(batch.masks, outs, frames, frames, torch.arange(3), grid)
-    assert on_device.keys() == on_cpu.keys()
-    assert all(torch.equal(on_device[name], on_cpu[name]) for name in on_cpu)
-    statistics = (reduction.IMAGENET_MEAN, reduction.IMAGENET_STD)
-    display = (batch.img_batch, frames, videos, grid, *statistics)
-    images = reduction.display_images(*display).int()
-    # Sums in another order may round to the neighbouring byte.
-    assert (images - reduction.display_images_on_cpu(*display).int()).abs().max() <= 1
