@@ -4,6 +4,7 @@ pyplot is never imported: its figures are global, they leak and belong to the ma
 """
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Optional, Union
@@ -63,23 +64,48 @@ def _glyph(char: str) -> tuple[np.ndarray, float]:
     return coverage, both - pair
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
+def _advance(word: str) -> float:
+    return sum(_glyph(char)[1] for char in word)
+
+
 def text_width(text: str) -> int:
     """Return the width of a line of text in pixels."""
-    return math.ceil(sum(_glyph(char)[1] for char in text))
+    return math.ceil(sum(map(_advance, _words(text))))
 
 
-@lru_cache(maxsize=1024)
-def _line(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where a line of text covers anything, and how much: ys, xs [N], coverage [N, 1]."""
-    coverage = np.zeros((LINE, text_width(text) + 4 * _FONT_SIZE), np.uint8)
+def _words(text: str) -> list[str]:
+    """Split a line at its spaces, which count as words too."""
+    return re.findall(" |[^ ]+", text)
+
+
+@lru_cache(maxsize=512)
+def _word(word: str) -> np.ndarray:
+    """Return a word's coverage [LINE, width + 2 * size] uint8, pen at column size."""
+    coverage = np.zeros((LINE, text_width(word) + 3 * _FONT_SIZE), np.uint8)
     pen = float(_FONT_SIZE)
-    for char in text:
+    for char in word:
         glyph, advance = _glyph(char)
         start = round(pen) - _FONT_SIZE
         area = coverage[:, start : start + glyph.shape[1]]
         np.maximum(area, glyph[:, : area.shape[1]], out=area)
         pen += advance
+    return coverage
+
+
+def _line(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where a line of text covers anything, and how much: ys, xs [N], coverage [N, 1].
+
+    Lines hold numbers and are seldom the same twice; their words are.
+    """
+    coverage = np.zeros((LINE, text_width(text) + 4 * _FONT_SIZE), np.uint8)
+    pen = float(_FONT_SIZE)
+    for word in _words(text):
+        pixels = _word(word)
+        start = round(pen) - _FONT_SIZE
+        area = coverage[:, start : start + pixels.shape[1]]
+        np.maximum(area, pixels[:, : area.shape[1]], out=area)
+        pen += _advance(word)
     coverage = coverage[:, _FONT_SIZE:]
     ys, xs = np.nonzero(coverage)
     return ys, xs, coverage[ys, xs, None].astype(np.uint16)

@@ -32,7 +32,6 @@ from core.reduction import (
     Grid,
     display_images,
     display_images_on_cpu,
-    final_logits,
     reduce_masks,
     reduce_masks_on_cpu,
     sample_masks_on_cpu,
@@ -395,9 +394,10 @@ def take_snapshot(
     videos = [video for video in videos if video < num_videos]
     grid = Grid.fit(height, width, options.panel_size)
     layout = batch.obj_to_frame_idx.detach()
+    all_logits = [outputs["pred_masks_high_res"] for outputs in outs_per_frame]
     on_cpu = all(
         tensor.device.type == "cpu"
-        for tensor in (batch.img_batch, batch.masks, layout, *map(final_logits, outs_per_frame))
+        for tensor in (batch.img_batch, batch.masks, layout, *all_logits)
     )
     rows = None
     if on_cpu:
