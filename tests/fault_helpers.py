@@ -1,11 +1,13 @@
 """What the tests of faults share: a small module, a logger, fits to compare, and ``train.py``."""
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,8 @@ from core.trainer import VisualizationsMixin
 WITHOUT_PROBES = {
     f"SWANLAB_PROBE_{name}": "false" for name in ("HARDWARE", "REQUIREMENTS", "GIT", "MONITOR")
 }
-os.environ.update(WITHOUT_PROBES)
+# Far more than anything takes, and less than pytest's own limit.
+TIME_LIMIT_S = 240
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE, NUM_FRAMES = 16, 2
@@ -204,6 +207,13 @@ def assert_same_weights(one, other):
     assert not different
 
 
+def wait_until(condition, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "this never came true"
+        time.sleep(0.01)
+
+
 def our_warnings(caplog):
     return [
         record
@@ -240,6 +250,9 @@ TINY_RUN = (
 )
 
 
+started = []  # every TrainProcess of the running test
+
+
 class TrainProcess:
     """``train.py`` in a process of its own, through ``tests/train_driver.py``.
 
@@ -272,7 +285,9 @@ class TrainProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # with the ranks that it starts
         )
+        started.append(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -288,7 +303,7 @@ class TrainProcess:
     def output(self):
         return "".join(self._lines)
 
-    def wait_for(self, text, count=1, timeout_s=90):
+    def wait_for(self, text, count=1, timeout_s=TIME_LIMIT_S):
         """Wait until `count` lines hold `text`."""
 
         def seen():
@@ -301,7 +316,7 @@ class TrainProcess:
     def send(self, signum):
         self.process.send_signal(signum)
 
-    def end(self, timeout_s=90):
+    def end(self, timeout_s=TIME_LIMIT_S):
         """Wait for the end and return the exit status; a process that does not end is killed."""
         try:
             status = self.process.wait(timeout_s)
@@ -309,11 +324,14 @@ class TrainProcess:
             self.process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
             self.process.wait(10)
             raise AssertionError(f"train.py did not end\n{self.output}") from None
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
         self._reader.join(10)
         return status
+
+    def kill(self):
+        """End it and every rank that it started, whatever they are doing."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
 
     def num_taken(self):
         return self.output.count("picture taken")

@@ -15,6 +15,7 @@ from fault_helpers import (
     make_trainer,
     our_warnings,
     visualizations,
+    wait_until,
 )
 from lightning.pytorch.loggers import CSVLogger
 
@@ -23,14 +24,6 @@ from core.config import VisualizationsConfig
 
 FAULTY = (1, 2)  # the steps that go wrong
 FINE = [0, 3, 4, 5]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +38,6 @@ def check_training_steps(untouched, tmp_path, caplog, section=None, logger=None,
     training = fit(tmp_path, section or visualizations(), logger, **options)
     assert_same_training(training, untouched)
     return [record.getMessage() for record in our_warnings(caplog)]
-
-
-def wait_until(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def on_faulty_steps(error):

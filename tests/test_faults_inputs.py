@@ -26,14 +26,6 @@ HOOK = VisualizationsMixin.maybe_log_visualizations
 CLIPS = Snapshot.clips
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory):
     return fit(tmp_path_factory.mktemp("untouched"), VisualizationsConfig())

@@ -11,7 +11,6 @@ import urllib.request
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from fault_helpers import (
     SketchModule,
     TrainProcess,
@@ -35,14 +34,6 @@ SLURM = {
     "SLURM_LOCALID": "0",
     "SLURM_NODEID": "0",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ def fit(names, folder, monkeypatch) -> list:
         model=ModelConfig(image_size=64),
         data=DataConfig(num_frames=2, batch_size=1, val_batch_size=1),
         swanlab=SwanLabConfig(log_dir=str(folder / "swanlog")),
-        visualizations=VisualizationsConfig(enabled=True, every_n_steps=2, panel_size=64),
+        visualizations=VisualizationsConfig(
+            enabled=True, every_n_steps=2, panel_size=64, max_pending=100, max_overhead=1.0
+        ),
         logger=names,
     )
     config.data.synthetic.num_val_clips = 1

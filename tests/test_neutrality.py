@@ -2,7 +2,6 @@
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from fault_helpers import (
     KeepLosses,
     RememberingLogger,
@@ -20,14 +19,6 @@ from core.trainer import SAM2LightningModule
 
 OFF = VisualizationsConfig()
 NUM_BATCHES = 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(tmp_path, section, logger, prompt_type="mixed", accumulate=1, num_workers=0):

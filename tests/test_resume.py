@@ -24,14 +24,6 @@ from core.trainer import SAM2LightningModule
 NUM_STEPS, BATCHES_PER_EPOCH = 6, 4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class StopAfter(pl.Callback):
     """Interrupts after so many steps, as a crash does."""
 

@@ -1,5 +1,6 @@
 """train.py as a user calls it: command lines, sweeps, stored files and clear refusals."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -15,7 +16,8 @@ TINY = [
     "model.image_size=64", "data.num_frames=2", "data.batch_size=1", "data.val_batch_size=1",
     "data.synthetic.num_val_clips=1", "data.synthetic.max_objects=2", "trainer.max_steps=1",
     "trainer.val_check_interval=1", "trainer.validate_first=false", "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false", "visualizations.max_pending=100",
+    "visualizations.max_overhead=1",
 ]  # fmt: skip
 QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
 
@@ -25,6 +27,8 @@ def run_here(monkeypatch, folder, *arguments) -> str:
     files = [f"swanlab.log_dir={folder / 'swanlog'}"]
     if not any(argument.startswith("hydra.") for argument in arguments):
         files.append(f"hydra.run.dir={folder / 'run'}")
+    # What ends a process whose SwanLab hangs would end the tests.
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("SwanLab did not finish"))
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *QUIET, *files])
     try:
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")

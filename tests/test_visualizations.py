@@ -112,8 +112,9 @@ def fit(tmp_path, visualizations, *, num_train=4, num_val=0, batch_size=1, **tra
 
 
 def visualizations(**fields):
-    # Room for every event: the toy's steps are faster than any drawing.
-    return VisualizationsConfig(**{"enabled": True, "max_pending": 100, **fields})
+    # Room and time for every event: the toy's steps are faster than any drawing.
+    everything = {"enabled": True, "max_pending": 100, "max_overhead": 1.0}
+    return VisualizationsConfig(**{**everything, **fields})
 
 
 def test_nothing_is_drawn_by_default(tmp_path):

@@ -1,0 +1,37 @@
+"""What holds for every test: one thread for torch, and nothing left behind for the next one."""
+
+import os
+import sys
+
+import pytest
+import torch
+from fault_helpers import WITHOUT_PROBES, started
+
+import core.loggers
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick():
+    """Toy models gain nothing from threads that fight for the cores of the other workers."""
+    torch.set_num_threads(1)
+    os.environ.update(WITHOUT_PROBES)
+
+
+@pytest.fixture(autouse=True)
+def no_traces():
+    """A test that leaves SwanLab's run open, or a call into it hanging, fails by itself."""
+    environment = dict(os.environ)
+    yield
+    while started:
+        started.pop().kill()
+    os.environ.clear()
+    os.environ.update(environment)
+    swanlab = sys.modules.get("swanlab")
+    left_open = swanlab is not None and swanlab.has_run()
+    if left_open:
+        swanlab.finish()
+    hanging = [thread for thread in core.loggers._abandoned if thread.is_alive()]
+    for thread in hanging:
+        thread.join(60)
+    assert not left_open, "SwanLab's run was left open"
+    assert not hanging, "a call into SwanLab was left hanging"
