@@ -9,17 +9,17 @@ import inspect
 import io
 import logging
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, List, Optional  # noqa: UP035 (the plan's signatures)
 
-import cv2
 import numpy as np
 import torch
+from isal import isal_zlib
 from PIL import Image
 from torch import Tensor
 
 from core.config import VisualizationsConfig
-from core.paint import convert_colors
 from core.prompts import PromptData, build_prompts_from_gt_first_frame
 from core.reduction import denormalize
 from core.render import create_composite_visualization, render_sheet
@@ -385,16 +385,21 @@ def _as_swanlab_image(image: np.ndarray, caption: str) -> Any:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode [h, w, 3] uint8 without loss, at the fastest compression that is still small.
+    """Encode [h, w, 3] uint8 as PNG (ISO/IEC 15948), without loss.
 
-    One filter for all rows takes half the time of looking for the best one, at 6 % more bytes.
+    The rows' filter is always "sub": looking for the best one takes longer than all the rest.
     """
-    # OpenCV's defaults: filter "sub" and level 1. Of its default strategy little is compressed.
-    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
-    encoded, data = cv2.imencode(".png", convert_colors(image, cv2.COLOR_RGB2BGR, 3), options)
-    if not encoded:
-        raise ValueError(f"an image of shape {list(image.shape)} cannot be encoded as PNG")
-    return data.tobytes()
+    height, width = image.shape[:2]
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = 1  # "sub": each pixel minus the one to its left
+    rows[:, 1:4] = image[:, 0]
+    np.subtract(image[:, 1:], image[:, :-1], out=rows[:, 4:].reshape(height, width - 1, 3))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
+    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", isal_zlib.crc32(name + data))
+        for name, data in chunks
+    )
 
 
 def _as_image(image: Any) -> np.ndarray:
