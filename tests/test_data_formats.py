@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import cv2
 import numpy as np
@@ -224,6 +225,99 @@ def test_png_folders_read_one_folder_per_object(tmp_path):
     assert numbers_and_objects(clip) == ([0, 1, 2], [1, 2])
     assert clip.frames[1].objects[1].segment[12:20, 8:16].all()
     assert not clip.frames[2].objects[1].segment.any()
+
+
+def rename_all(folder, name: str) -> None:
+    """Give every file the name that `name` makes of its number."""
+    for path in sorted(folder.iterdir(), reverse=True):
+        path.rename(folder / name.format(int(path.stem)))
+
+
+def save_object_masks(root, name="a", objects=((1,),) * 6) -> None:
+    for t, visible in enumerate(objects):
+        for k in visible:
+            path = root / "Annotations" / name / f"{k - 1:03d}" / f"{t:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((label_map(k) > 0).astype(np.uint8) * 255).save(path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
+def test_vos_folder_orders_frames_by_number_whatever_the_digits(tmp_path, suffix, digits):
+    make_video(tmp_path, objects=((1,),) * 12, suffix=suffix)
+    rename_all(tmp_path / "JPEGImages" / "a", digits + f".{suffix}")
+    rename_all(tmp_path / "Annotations" / "a", digits + ".png")
+    clip = module_for(tmp_path, num_frames=12).datasets["val"][0]
+    assert numbers_and_objects(clip)[0] == list(range(12))
+    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    assert levels == pytest.approx([10 * t for t in range(12)], abs=2)
+    assert all(frame.objects[0].segment[12:20, :8].all() for frame in clip.frames)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
+def test_png_folders_find_masks_whatever_the_digits(tmp_path, digits):
+    make_video(tmp_path, objects=((),) * 12)
+    shutil.rmtree(tmp_path / "Annotations")
+    save_object_masks(tmp_path, objects=((1, 2),) * 12)
+    rename_all(tmp_path / "Annotations" / "a" / "001", digits + ".png")
+    clip = module_for(tmp_path, "png_folders", num_frames=12).datasets["val"][0]
+    assert numbers_and_objects(clip) == (list(range(12)), [1, 2])
+    assert all(frame.objects[0].segment[12:20, :8].all() for frame in clip.frames)
+    assert all(frame.objects[1].segment[12:20, 8:16].all() for frame in clip.frames)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
+def test_sav_finds_and_orders_frames_whatever_the_digits(tmp_path, suffix, digits):
+    write_sav(tmp_path, "v", suffix)
+    rename_all(tmp_path / "JPEGImages" / "v", digits + f".{suffix}")
+    clip = module_for(tmp_path, "sav", annotation_folder=".", num_frames=4).datasets["val"][0]
+    assert numbers_and_objects(clip)[0] == [0, 4, 8, 12]
+    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    assert levels == pytest.approx([0, 48, 96, 144], abs=2)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+def test_two_files_of_one_frame_are_refused(tmp_path, folder):
+    make_video(tmp_path)
+    path = next((tmp_path / folder / "a").glob("00003.*"))
+    shutil.copy(path, path.with_stem("3"))
+    with pytest.raises(DataError, match=r"two files of number 3 \(00003\.\w+ and 3\.\w+\)"):
+        module_for(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hand/00000.png", r"name is not a number \(hand\)"),
+        ("000/first.png", r"name is not a number \(first\.png\)"),
+        ("0/00000.png", r"two files of number 0 \(0 and 000\)"),
+    ],
+    ids=["object", "mask", "twice"],
+)
+def test_bad_names_of_png_folders_are_refused(tmp_path, name, message):
+    make_video(tmp_path, objects=((),) * 6)
+    shutil.rmtree(tmp_path / "Annotations")
+    save_object_masks(tmp_path)
+    path = tmp_path / "Annotations" / "a" / name
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "Annotations" / "a" / "000" / "00000.png", path)
+    with pytest.raises(DataError, match=message):
+        module_for(tmp_path, "png_folders")
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_sav_labels_without_their_frames_are_refused(tmp_path):
+    write_sav(tmp_path, "v", "jpg")
+    for path in (tmp_path / "JPEGImages" / "v").iterdir():
+        path.rename(path.with_stem(f"{int(path.stem) + 100:05d}"))
+    with pytest.raises(DataError, match=r"annotates frames 0 to 12, none of which is among the 16"):
+        module_for(tmp_path, "sav", annotation_folder=".")
 
 
 def write_sav(root, name, frames_as, num_labels=4) -> None:
