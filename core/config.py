@@ -215,6 +215,9 @@ class DataConfig:
         image_root: Folder that ``file_name`` is joined to; None trusts the JSON's own paths.
         val_fraction: Share of the videos, sorted by name, kept for validation without lists.
         num_frames: Frames per clip (T).
+        val_num_frames: Frames per validation clip; None: `num_frames`. A video that has fewer, from
+            its first frame with an object, is used as it is when `val_batch_size` is 1 and skipped
+            otherwise, because the clips of a batch are equally long.
         frame_stride: Distance between the clip's frames in the video.
         max_objects: At most so many objects per clip (object layout).
         num_categories: Mask slots per video in the category layout; None: as many as the file has.
@@ -238,6 +241,7 @@ class DataConfig:
     image_root: Optional[str] = None
     val_fraction: float = 0.1
     num_frames: int = 4
+    val_num_frames: Optional[int] = None
     frame_stride: int = 1
     max_objects: int = 3
     num_categories: Optional[int] = None
@@ -251,8 +255,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_choice("data.source", self.source, DATA_SOURCES)
+        two = "at least 2: the first frame is prompted, and one is to be left to track"
+        _require(self.num_frames >= 2, "data.num_frames", self.num_frames, two)
+        _require(
+            self.val_num_frames is None or self.val_num_frames >= 2,
+            "data.val_num_frames",
+            self.val_num_frames,
+            f"null or {two}",
+        )
         for name in (
-            "num_frames",
             "frame_stride",
             "max_objects",
             "clips_per_video",
@@ -567,7 +578,7 @@ class Config:
         for name in names:
             _require_choice("logger", name, LOGGERS)
         self.logger = names
-        if self.model.prompt_type != "mask" and self.data.num_frames > 1:
+        if self.model.prompt_type != "mask":
             _require(
                 self.model.num_frames_to_correct <= self.data.num_frames,
                 "model.num_frames_to_correct",
@@ -575,7 +586,7 @@ class Config:
                 f"at most data.num_frames ({self.data.num_frames})",
             )
         _require(
-            self.model.num_init_cond_frames <= self.data.num_frames or self.data.num_frames == 1,
+            self.model.num_init_cond_frames <= self.data.num_frames,
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,
             f"at most data.num_frames ({self.data.num_frames})",

@@ -181,11 +181,8 @@ class VideoDataModule(LightningDataModule):
         if self.category_layout:
             self.category_names = train_reader.category_names
             self.num_categories = train_reader.num_categories
-        train = find_clips(train_reader, train_videos, self.data, "training")
-        if val_reader is train_reader and val_videos == train_videos:
-            val = train
-        else:
-            val = find_clips(val_reader, val_videos, self.data, "validation")
+        train = find_clips(train_reader, train_videos, self.data, training=True)
+        val = find_clips(val_reader, val_videos, self.data, training=False)
         parts = {"train": (train_reader, train), "val": (val_reader, val)}
         self.datasets = {
             name: ClipDataset(

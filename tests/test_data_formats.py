@@ -499,6 +499,51 @@ def test_short_and_empty_videos_are_skipped_with_one_warning(tmp_path):
     assert video_names(module, "train") == ["a"]
 
 
+def validation_lengths(root, lengths, **fields) -> tuple[list[str], list[int]]:
+    for name, length in lengths.items():
+        make_video(root, name, objects=((1,),) * length)
+    (root / "train.txt").write_text("train\n")
+    (root / "val.txt").write_text("\n".join(name for name in lengths if name != "train"))
+    module = module_for(root, train_list="train.txt", val_list="val.txt", num_frames=2, **fields)
+    batches = list(module.val_dataloader())
+    assert len(next(iter(module.train_dataloader())).img_batch) == 2
+    return video_names(module, "val"), [len(batch.img_batch) for batch in batches]
+
+
+def test_validation_clips_have_their_own_length(tmp_path):
+    lengths = {"train": 3, "a": 6, "b": 8}
+    assert validation_lengths(tmp_path, lengths, val_num_frames=5) == (["a", "b"], [5])
+
+
+def test_shorter_videos_are_validated_as_they_are_one_by_one(tmp_path):
+    lengths = {"train": 3, "a": 3, "b": 8, "c": 1}
+    with pytest.warns(UserWarning, match=r"validation videos: 1 with fewer than the 2 .* \(c\)$"):
+        found = validation_lengths(tmp_path, lengths, val_num_frames=5, val_batch_size=1)
+    assert found == (["a", "b"], [3, 5])
+
+
+def test_shorter_videos_are_left_out_of_validation_in_batches(tmp_path):
+    message = r"\(a\); data\.val_batch_size=1 takes shorter clips too"
+    with pytest.warns(UserWarning, match=message):
+        found = validation_lengths(tmp_path, {"train": 3, "a": 3, "b": 8}, val_num_frames=5)
+    assert found == (["b"], [5])
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_validation_follows_the_object_that_comes_late(tmp_path):
+    make_video(tmp_path, objects=((),) * 4 + ((1,),) * 3)
+    module = module_for(tmp_path, num_frames=2, val_num_frames=5, val_batch_size=1)
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [4, 5, 6]
+    module = module_for(tmp_path, num_frames=2, frame_stride=2, val_num_frames=5, val_batch_size=1)
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [4, 6]
+
+
+def test_drawn_validation_clips_have_their_own_length():
+    module = VideoDataModule(DataConfig(num_frames=2, val_num_frames=5), 64, seed=0)
+    assert len(next(iter(module.val_dataloader())).img_batch) == 5
+    assert len(next(iter(module.train_dataloader())).img_batch) == 2
+
+
 def test_only_short_videos_are_an_error(tmp_path):
     for name in "ab":
         make_video(tmp_path, name, objects=((1,),) * 2)
@@ -604,7 +649,10 @@ def test_list_of_all_videos_for_validation_is_refused(tmp_path):
     [
         ("{", "is not an SA-V annotation file .JSONDecodeError"),
         ('{"fps": [6]}', "is not an SA-V annotation file"),
-        ('{"masklet": [[{"size": [8, 8], "counts": "0"}]]}', "is 8 x 8 pixels, expected"),
+        (
+            '{"masklet": [[{"size": [8, 8], "counts": "0"}], [{"size": [8, 8], "counts": "0"}]]}',
+            "is 8 x 8 pixels, expected",
+        ),
         ('{"masklet": [[null]]}', "has no annotated frame"),
     ],
     ids=["json", "masklet", "size", "null"],
@@ -613,7 +661,7 @@ def test_bad_sav_is_refused(tmp_path, content, message):
     write_sav(tmp_path, "v", "jpg")
     (tmp_path / "v_manual.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        module_for(tmp_path, "sav", annotation_folder=".", num_frames=1)
+        module_for(tmp_path, "sav", annotation_folder=".", num_frames=2)
 
 
 def test_sav_without_frames_is_refused(tmp_path):
