@@ -8,6 +8,7 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 
 import dataclasses
 import difflib
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,7 +225,7 @@ class DataConfig:
         clips_per_video: Clips drawn from each video per training epoch.
         batch_size: Clips per training batch and device (B).
         val_batch_size: Clips per validation batch and device.
-        num_workers: DataLoader worker processes.
+        num_workers: DataLoader worker processes of each stage; None: one per core, at most 4.
         max_image_pixels: Frames with more pixels are refused (untrusted files).
         augmentation: Augmentation of training clips.
         synthetic: Options of the ``synthetic`` source.
@@ -248,7 +249,7 @@ class DataConfig:
     clips_per_video: int = 1
     batch_size: int = 2
     val_batch_size: int = 2
-    num_workers: int = 0
+    num_workers: Optional[int] = 0
     max_image_pixels: int = 100_000_000
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
@@ -272,7 +273,9 @@ class DataConfig:
             "max_image_pixels",
         ):
             _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
-        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
+        if self.num_workers is None:
+            self.num_workers = min(4, _num_cores())
+        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "null or at least 0")
         _require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "in (0, 1)")
         _require(
             self.num_categories is None or self.num_categories >= 1,
@@ -541,6 +544,13 @@ class VisualizationsConfig:
             self.flush_timeout_s,
             "greater than 0",
         )
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _is_int(value: Any) -> bool:

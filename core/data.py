@@ -14,6 +14,7 @@ from typing import Any, Optional, Union
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 from training.utils.data_utils import collate_fn
@@ -209,12 +210,16 @@ class VideoDataModule(LightningDataModule):
             num_workers=self.data.num_workers,
             persistent_workers=self.data.num_workers > 0,
             collate_fn=functools.partial(collate_fn, dict_key="all"),
+            pin_memory=self._trains_on_cuda(),
             # without one of its own a loader moves the global generator once per epoch
             generator=torch.Generator().manual_seed(self.seed % 2**63),
         )
         if stage == "train":
             return _ResumableLoader(**options, progress=self._progress)
         return DataLoader(**options)
+
+    def _trains_on_cuda(self) -> bool:
+        return self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
 
     def _progress(self) -> Optional[tuple[int, int]]:
         """Return how many batches of its epoch Lightning trained on, and how many it has."""

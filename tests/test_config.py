@@ -53,13 +53,24 @@ def test_every_experiment_builds_with_visualisation_on(name):
 
 def test_the_experiments_are_what_they_say():
     surgical = built("experiment=surgical", *NEEDED["surgical"])
-    assert (surgical.data.source, surgical.data.num_categories) == ("coco_video", 13)
+    assert (surgical.data.source, surgical.data.num_categories) == ("coco_video", None)
+    assert surgical.trainer.precision == "bf16-mixed"
     assert built("experiment=surgical", "model.prompt_type=point", *NEEDED["surgical"])
     vos = built("experiment=vos", *NEEDED["vos"])
     assert vos.model.architecture == "sam2.1_hiera_tiny"
     assert (vos.optimizer.lr, vos.optimizer.image_encoder_lr) == (5e-6, 3e-6)
     overfit = built("experiment=overfit_clip", *NEEDED["overfit_clip"])
     assert (overfit.model.architecture, overfit.model.checkpoint_path) == ("tiny", None)
+
+
+@pytest.mark.parametrize(("num_cores", "num_workers"), [(1, 1), (2, 2), (64, 4)])
+def test_files_are_read_by_a_worker_per_core_and_four_at_most(monkeypatch, num_cores, num_workers):
+    monkeypatch.setattr("core.config._num_cores", lambda: num_cores)
+    for source in ("vos_folder", "png_folders", "sav", "coco_video"):
+        data = built(f"data={source}", *NEEDED[f"data={source}"]).data
+        assert data.num_workers == num_workers
+    assert built().data.num_workers == 0
+    assert built("data=sav", "data.root=d", "data.num_workers=0").data.num_workers == 0
 
 
 def test_the_defaults_of_the_plan():

@@ -352,6 +352,25 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("source", ["vos_folder", "sav"])
+def test_workers_read_the_same_files(tmp_path, source):
+    if source == "sav":
+        write_sav(tmp_path, "v", "mp4")
+    else:
+        make_video(tmp_path)
+    fields = {"annotation_folder": "."} if source == "sav" else {}
+    batches = [
+        list(module_for(tmp_path, source, num_workers=n, clips_per_video=4, **fields)
+             .train_dataloader())
+        for n in (0, 2)
+    ]  # fmt: skip
+    assert len(batches[0]) == len(batches[1]) == 2
+    for alone, by_workers in zip(*batches, strict=True):
+        assert torch.equal(alone.img_batch, by_workers.img_batch)
+        assert torch.equal(alone.masks, by_workers.masks)
+
+
 def coco_content(root, videos=("x", "y"), num_frames=4) -> dict:
     """Category 7 is object 1 in every frame; category 3 (two parts) from frame 1 on."""
     images, annotations = [], []
@@ -419,7 +438,8 @@ def test_coco_video_slots_can_be_fewer_or_more(tmp_path):
     content = coco_content(tmp_path)
     more = coco_module(tmp_path, content, num_categories=5)
     assert next(iter(more.val_dataloader())).masks.shape[1] == 5
-    fewer = coco_module(tmp_path, content, num_categories=1)
+    with pytest.warns(UserWarning, match=r"num_categories=1 leaves out \(hook\); null keeps all"):
+        fewer = coco_module(tmp_path, content, num_categories=1)
     assert fewer.category_names == ["clip"]
     # the one slot left is empty in frame 0
     assert numbers_and_objects(fewer.datasets["val"][0])[0] == [1, 2, 3]
@@ -449,6 +469,30 @@ def test_coco_video_validation_file_uses_the_training_slots(tmp_path):
     (tmp_path / "val.json").write_text(json.dumps(val))
     module = coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
     assert video_names(module, "train") == video_names(module, "val") == ["x", "y"]
+
+
+def test_coco_video_validation_file_with_other_names_is_refused(tmp_path):
+    content = coco_content(tmp_path)
+    renamed = [{"id": 7, "name": "grasper"}, *content["categories"][1:]]
+    (tmp_path / "val.json").write_text(json.dumps(dict(content, categories=renamed)))
+    message = r"val\.json calls category 7 'grasper', expected the training file's name 'hook'"
+    with pytest.raises(DataError, match=message):
+        coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
+
+
+def test_coco_video_validation_file_may_leave_names_out(tmp_path):
+    content = coco_content(tmp_path)
+    nameless = [{"id": item["id"]} for item in content["categories"]]
+    (tmp_path / "val.json").write_text(json.dumps(dict(content, categories=nameless)))
+    module = coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
+    assert module.object_names("val", 0) == {0: "clip", 1: "hook", 2: "bag"}
+
+
+@pytest.mark.filterwarnings("error:.*leaves out")
+def test_categories_without_a_mask_are_cut_in_silence(tmp_path):
+    content = coco_content(tmp_path)
+    # the last slot, bag, has annotations without a mask only
+    assert coco_module(tmp_path, content, num_categories=2).category_names == ["clip", "hook"]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png"])
