@@ -7,6 +7,7 @@ from generators of its own. ``python -m core.data DATA_ARGS`` checks a data set 
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -17,6 +18,16 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
+
+from core.model import MissingSam2Error, import_sam2
+
+try:
+    import_sam2()  # before anything of its package `training`
+except MissingSam2Error as error:
+    if __name__ == "__main__":
+        sys.exit(f"error: {error}")
+    raise
+
 from training.utils.data_utils import collate_fn
 
 from core.clips import (

@@ -1,5 +1,9 @@
 """``python -m core.data``: what it counts, writes and refuses."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,6 +59,23 @@ def test_check_looks_at_drawn_clips_too():
 def test_check_ends_with_one_sentence(overrides, message):
     with pytest.raises(SystemExit, match=message):
         main(overrides)
+
+
+def test_check_without_sam2_ends_with_one_sentence():
+    code = (
+        "import runpy, sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('sam2', 'training'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "runpy.run_module('core.data', run_name='__main__')"
+    )
+    root = Path(__file__).resolve().parent.parent
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: the package sam2 is not installed: run `make setup`")
+    assert result.stderr.strip().count("\n") == 0
 
 
 def test_check_writes_one_sheet_per_sampled_clip(tmp_path, capsys):
