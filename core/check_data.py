@@ -4,9 +4,11 @@ Takes the Hydra overrides of ``train.py``. Reads every annotated frame of both s
 is there, and writes one sheet of ground truth and prompts per sampled clip.
 """
 
+import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -26,6 +28,8 @@ from core.datasets import DataError
 
 OUTPUT_DIR = Path("outputs/data_check")
 SHEETS_PER_SPLIT = 4
+# three panels make a sheet of the width that `core.render` draws by itself
+_PANEL_SIZE = 384
 # drawn clips have no end: so many are looked at
 _SYNTHETIC_CLIPS = 16
 
@@ -103,47 +107,71 @@ def _count_drawn(clip: VideoDatapoint, report: SplitReport) -> None:
 
 
 def draw_sheet(
-    batch: BatchedVideoDatapoint, title: str, prompt_type: str, num_categories: Optional[int]
+    batch: BatchedVideoDatapoint, header: str, prompt_type: str, names: Sequence[str]
 ) -> np.ndarray:
     """Draw one clip's frames with ground truth and the prompts of its first frame.
 
     Args:
         batch: A batch of one clip.
-        title: Written above the first row.
+        header: Written above the first row.
         prompt_type: ``point``, ``bbox`` or ``mask``.
-        num_categories: Mask slots to draw; None: as many as the clip has objects.
+        names: What the legend calls the mask slots to draw.
 
     Returns:
-        uint8 [h, w, 3], one row per frame.
+        uint8 [h, w, 3], one row per frame: image, ground truth, prompts.
     """
     # the renderer brings matplotlib, which reading data does not need
-    from core.utils import (
-        build_prompts_from_gt_first_frame,
-        create_composite_visualization,
-        to_category_gt_masks,
-        to_video_frames,
+    from core.prompts import build_prompts_from_gt_first_frame
+    from core.reduction import IMAGENET_MEAN, IMAGENET_STD, Grid, display_images
+    from core.render import render_sheet
+    from core.snapshot import Clip
+    from core.utils import to_category_gt_masks
+
+    masks = to_category_gt_masks(batch, len(names), 0)
+    num_frames, num_slots, *size = masks.shape
+    positions = list(range(num_frames))
+    grid = Grid.fit(*size, _PANEL_SIZE)
+    images = display_images(batch.img_batch, positions, [0], grid, IMAGENET_MEAN, IMAGENET_STD)
+    drawn = grid.sample(masks)
+    prompts = build_prompts_from_gt_first_frame(drawn, prompt_type)
+    prompted = np.arange(num_frames) == 0
+    areas, nothing = masks.sum((2, 3)).numpy(), np.zeros((num_frames, num_slots), int)
+    unknown = np.full((num_frames, num_slots), math.nan, np.float32)
+    clip = Clip(
+        stage="",
+        epoch=0,
+        step=0,
+        name="",
+        frame_positions=positions,
+        frame_numbers=batch.metadata.unique_objects_identifier[:, 0, 2].tolist(),
+        images=np.ascontiguousarray(images[:, 0].permute(0, 2, 3, 1).numpy()),
+        gt_masks=drawn.numpy(),
+        pred_masks=np.zeros(drawn.shape, bool),
+        intersections=nothing,
+        unions=areas,
+        gt_areas=areas,
+        pred_areas=nothing,
+        predicted_ious=unknown,
+        object_scores=unknown,
+        non_finite=np.zeros((num_frames, num_slots), bool),
+        prompts=[prompts if first else [] for first in prompted],
+        prompted=prompted,
+        mask_prompted=np.zeros(num_frames, bool),
+        model_size=(grid.height, grid.width),
+        mean_iou=math.nan,
+        category_names=list(names),
+    )
+    return render_sheet(
+        clip, panel_size=_PANEL_SIZE, header=[header], has_prediction=False, num_panels=3
     )
 
-    num_categories = num_categories or batch.masks.shape[1]
-    frames = to_video_frames(batch, 0)
-    masks = to_category_gt_masks(batch, num_categories, 0)
-    prompts = build_prompts_from_gt_first_frame(masks, prompt_type)
-    numbers = batch.metadata.unique_objects_identifier[:, 0, 2].tolist()
-    rows = [
-        create_composite_visualization(
-            frames[t],
-            masks[t],
-            None,
-            prompts=prompts if t == 0 else None,
-            title=f"{title} frame {number}",
-            num_categories=num_categories,
-        )
-        for t, number in enumerate(numbers)
-    ]
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate(
-        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    )
+
+def _slot_names(module: VideoDataModule, stage: str, batch: BatchedVideoDatapoint) -> list[str]:
+    video, ids = batch.metadata.unique_objects_identifier[0, :, :2].T.tolist()
+    known = module.object_names(stage, video[0]) or {}
+    if module.category_layout:
+        return [known.get(slot, "") for slot in ids]
+    return [f"{known.get(key, 'object')} (id {key})" for key in ids]
 
 
 def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, SplitReport]:
@@ -174,7 +202,10 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
             batch = collate_fn([dataset[index]], dict_key="all")
             name = module.clip_name(stage, index % reports[stage].videos)
-            sheet = draw_sheet(batch, f"{stage} {name}", prompt_type, module.num_categories)
+            header = (
+                f"{stage} · {name} · {prompt_type} prompts as the first ground truth gives them"
+            )
+            sheet = draw_sheet(batch, header, prompt_type, _slot_names(module, stage, batch))
             path = output_dir / f"{stage}_{index}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:80]}.png"
             Image.fromarray(sheet).save(path)
     print(f"sheets of ground truth and prompts: {output_dir}/")

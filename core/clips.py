@@ -70,6 +70,10 @@ def _to_datapoint(
     return VideoDatapoint(frames=frames, video_id=video_id, size=original_size)
 
 
+def _num_frames(data: DataConfig, training: bool) -> int:
+    return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
+
+
 class SyntheticDataset(Dataset):
     """Clips of moving shapes, drawn when they are asked for.
 
@@ -82,6 +86,7 @@ class SyntheticDataset(Dataset):
         self.data, self.image_size, self.seed, self.training = data, image_size, seed, training
         options = data.synthetic
         self.num_clips = options.num_train_clips if training else options.num_val_clips
+        self.num_frames = _num_frames(data, training)
 
     def __len__(self) -> int:
         return self.num_clips
@@ -97,7 +102,7 @@ class SyntheticDataset(Dataset):
         else:
             rng = make_generator(_SYNTHETIC_VAL, self.seed, index)
         images, masks = make_clip(
-            data.synthetic, data.num_frames, data.frame_stride, size, data.max_objects, rng
+            data.synthetic, self.num_frames, data.frame_stride, size, data.max_objects, rng
         )
         if self.training:
             rng = make_generator(_AUGMENT, self.seed, epoch, index)
@@ -106,7 +111,7 @@ class SyntheticDataset(Dataset):
             images,
             masks,
             object_ids=list(range(1, masks.shape[1] + 1)),
-            frame_numbers=[t * data.frame_stride for t in range(data.num_frames)],
+            frame_numbers=[t * data.frame_stride for t in range(self.num_frames)],
             video_id=index,
             original_size=(size, size),
         )
@@ -151,8 +156,8 @@ class ClipDataset(Dataset):
 
     Training: `data.clips_per_video` random clips per video and epoch, each starting at a frame with
     an object; of its objects at most `data.max_objects`, drawn at random by the official sampler.
-    Validation: one clip per video from its first frame with an object, with the objects of the
-    lowest ids. Category layout: always all slots, empty ones too.
+    Validation: one clip of `data.val_num_frames` per video, from its first frame with an object and
+    with the objects of the lowest ids. Category layout: always all slots, empty ones too.
 
     Args:
         reader: Where frames and masks come from.
@@ -202,12 +207,10 @@ class ClipDataset(Dataset):
         numbers = [frame.frame_idx for frame in frames]
         return _to_datapoint(images, masks, object_ids, numbers, video_id, original_size)
 
-    def _clip(self, video: VOSVideo, start: int) -> list[VOSFrame]:
-        stride = self.data.frame_stride
-        return video.frames[start : start + self.data.num_frames * stride : stride]
-
     def _first_clip(self, video: VOSVideo, source: ClipSource) -> tuple[list[VOSFrame], list[int]]:
-        frames = self._clip(video, source.first)
+        stride = self.data.frame_stride
+        end = source.first + _num_frames(self.data, self.training) * stride
+        frames = video.frames[source.first : end : stride]
         present = _Presence(self.reader, source.video, frames[:1]).load(frames[0].frame_idx)
         visible = sorted(key for key, there in present.items() if there)
         return frames, visible[: self.data.max_objects]
@@ -217,7 +220,7 @@ class ClipDataset(Dataset):
     ) -> tuple[list[VOSFrame], list[int]]:
         """Draw a clip with the official sampler, from one of the stride's phases."""
         data, rng = self.data, make_generator(_CLIP, self.seed, epoch, index)
-        num_starts = _num_starts(video, data)
+        num_starts = _num_starts(video, data.num_frames, data.frame_stride)
         # choosing the phase through a start weighs every start alike
         phase = int(rng.integers(num_starts)) % data.frame_stride
         frames = video.frames[phase :: data.frame_stride]
@@ -285,11 +288,13 @@ class _StopWhenEmpty:
         return present
 
 
-def _num_starts(video: VOSVideo, data: DataConfig) -> int:
-    return len(video.frames) - (data.num_frames - 1) * data.frame_stride
+def _num_starts(video: VOSVideo, num_frames: int, frame_stride: int) -> int:
+    return len(video.frames) - (num_frames - 1) * frame_stride
 
 
-def find_clips(reader: Reader, videos: list[int], data: DataConfig, what: str) -> list[ClipSource]:
+def find_clips(
+    reader: Reader, videos: list[int], data: DataConfig, training: bool
+) -> list[ClipSource]:
     """Find the videos that clips can be cut from, with a warning that names the others.
 
     Reads one mask per video, more where a video starts without an object.
@@ -298,15 +303,19 @@ def find_clips(reader: Reader, videos: list[int], data: DataConfig, what: str) -
         reader: The videos.
         videos: Which of them.
         data: The clips to be cut.
-        what: ``training`` or ``validation``, for messages.
+        training: Whether they are for training: validation clips have a length of their own, and
+            may be shorter where each is a batch by itself.
 
     Raises:
         DataError: A file is missing or not usable, or no video is left.
     """
+    num_frames, stride = _num_frames(data, training), data.frame_stride
+    as_it_is = not training and data.val_batch_size == 1
+    fewest = 2 if as_it_is else num_frames
 
     def first_start(i: int) -> Optional[int]:
         video = reader.video(i)
-        num_starts = _num_starts(video, data)
+        num_starts = _num_starts(video, fewest, stride)
         if num_starts < 1:
             return None
         # the header is compared with the mask's before the sampler ever sees the video
@@ -322,30 +331,32 @@ def find_clips(reader: Reader, videos: list[int], data: DataConfig, what: str) -
     names = [reader.names[i] for i in videos]
     short = [name for name, start in zip(names, starts, strict=True) if start is None]
     empty = [name for name, start in zip(names, starts, strict=True) if start == -1]
-    needed = (data.num_frames - 1) * data.frame_stride + 1
-    clip = f"data.num_frames={data.num_frames} data.frame_stride={data.frame_stride}"
+    what = "training" if training else "validation"
+    setting = "num_frames" if training or data.val_num_frames is None else "val_num_frames"
+    length = "a clip of 2 frames with" if as_it_is else f"data.{setting}={num_frames}"
     reasons = []
     if short:
         reasons.append(
-            f"{len(short)} with fewer than the {needed} annotated frames that {clip} needs"
-            f" ({name_some(short)})"
+            f"{len(short)} with fewer than the {(fewest - 1) * stride + 1} annotated frames that"
+            f" {length} data.frame_stride={stride} needs ({name_some(short)})"
         )
     if empty:
         reasons.append(
             f"{len(empty)} without any object in a frame that a clip can start at"
             f" ({name_some(empty)})"
         )
+    why = " and ".join(reasons)
+    if short and not training and not as_it_is:
+        why += "; data.val_batch_size=1 takes shorter clips too"
     sources = [
         ClipSource(i, start)
         for i, start in zip(videos, starts, strict=True)
         if start is not None and start >= 0
     ]
     if not sources:
-        raise DataError(
-            f"no {what} video can be used, expected at least one: found {' and '.join(reasons)}"
-        )
+        raise DataError(f"no {what} video can be used, expected at least one: found {why}")
     if reasons:
-        rank_zero_warn(f"skipped {what} videos: {' and '.join(reasons)}")
+        rank_zero_warn(f"skipped {what} videos: {why}")
     return sources
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from pycocotools import mask as mask_utils
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
@@ -24,9 +25,10 @@ from core.datasets import (
 class CocoVideoReader:
     """COCO-video JSON in the category layout: the object ids are the categories' slots 0 .. N-1.
 
-    Slots follow the categories sorted by id. All images of the file are taken as annotated, those
-    without an annotation as empty; only images whose annotations all lack a segmentation are left
-    out, because their masks are unknown.
+    Slots follow the categories sorted by id; annotations of those beyond `data.num_categories` are
+    left out with a warning. All images of the file are taken as annotated, those without an
+    annotation as empty; only images whose annotations all lack a segmentation are left out, because
+    their masks are unknown.
 
     Args:
         path: The JSON file.
@@ -36,7 +38,8 @@ class CocoVideoReader:
 
     Raises:
         DataError: The file is missing or not COCO-video, names categories or images that it does
-            not have, or a path leaves `data.image_root`.
+            not have, calls a category otherwise than `categories` does, or a path leaves
+            `data.image_root`.
     """
 
     def __init__(
@@ -72,6 +75,14 @@ class CocoVideoReader:
         own = {item["id"]: str(item.get("name", item["id"])) for item in content["categories"]}
         if len(own) != len(content["categories"]):
             raise DataError(f"{self.setting} has two categories of the same id")
+        for key, name in (categories or {}).items():
+            other = own.get(key, name)
+            # a category that a file gives no name goes by its id
+            if other != name and str(key) not in (other, name):
+                raise DataError(
+                    f"{self.setting} calls category {key!r} {other!r}, expected the training file's"
+                    f" name {name!r}"
+                )
         self.categories = categories or dict(sorted(own.items()))
         if not self.categories:
             raise DataError(f"{self.setting} has no categories, expected at least one")
@@ -79,7 +90,7 @@ class CocoVideoReader:
         self.category_names = list(self.categories.values())[: self.num_categories]
         slots = {key: slot for slot, key in enumerate(self.categories)}
 
-        annotations = defaultdict(list)
+        annotations, cut = defaultdict(list), set()
         image_ids = {image["id"] for image in content["images"]}
         for item in content["annotations"]:
             if item["image_id"] not in image_ids:
@@ -92,8 +103,15 @@ class CocoVideoReader:
                     f"{self.setting} has an annotation of category {item['category_id']!r},"
                     f" expected one of {list(slots)}"
                 )
-            annotations[item["image_id"]].append(
-                (slots[item["category_id"]], item.get("segmentation"))
+            slot, segmentation = slots[item["category_id"]], item.get("segmentation")
+            annotations[item["image_id"]].append((slot, segmentation))
+            if slot >= self.num_categories and segmentation:
+                cut.add(slot)
+        if cut:
+            names = [list(self.categories.values())[slot] for slot in sorted(cut)]
+            rank_zero_warn(
+                f"{self.setting} annotates {len(cut)} categories that data.num_categories="
+                f"{num_categories} leaves out ({', '.join(names)}); null keeps all"
             )
 
         videos = defaultdict(list)

@@ -8,6 +8,7 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 
 import dataclasses
 import difflib
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,13 +216,16 @@ class DataConfig:
         image_root: Folder that ``file_name`` is joined to; None trusts the JSON's own paths.
         val_fraction: Share of the videos, sorted by name, kept for validation without lists.
         num_frames: Frames per clip (T).
+        val_num_frames: Frames per validation clip; None: `num_frames`. A video that has fewer, from
+            its first frame with an object, is used as it is when `val_batch_size` is 1 and skipped
+            otherwise, because the clips of a batch are equally long.
         frame_stride: Distance between the clip's frames in the video.
         max_objects: At most so many objects per clip (object layout).
         num_categories: Mask slots per video in the category layout; None: as many as the file has.
         clips_per_video: Clips drawn from each video per training epoch.
         batch_size: Clips per training batch and device (B).
         val_batch_size: Clips per validation batch and device.
-        num_workers: DataLoader worker processes.
+        num_workers: DataLoader worker processes of each stage; None: one per core, at most 4.
         max_image_pixels: Frames with more pixels are refused (untrusted files).
         augmentation: Augmentation of training clips.
         synthetic: Options of the ``synthetic`` source.
@@ -238,21 +242,29 @@ class DataConfig:
     image_root: Optional[str] = None
     val_fraction: float = 0.1
     num_frames: int = 4
+    val_num_frames: Optional[int] = None
     frame_stride: int = 1
     max_objects: int = 3
     num_categories: Optional[int] = None
     clips_per_video: int = 1
     batch_size: int = 2
     val_batch_size: int = 2
-    num_workers: int = 0
+    num_workers: Optional[int] = 0
     max_image_pixels: int = 100_000_000
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
     def __post_init__(self) -> None:
         _require_choice("data.source", self.source, DATA_SOURCES)
+        two = "at least 2: the first frame is prompted, and one is to be left to track"
+        _require(self.num_frames >= 2, "data.num_frames", self.num_frames, two)
+        _require(
+            self.val_num_frames is None or self.val_num_frames >= 2,
+            "data.val_num_frames",
+            self.val_num_frames,
+            f"null or {two}",
+        )
         for name in (
-            "num_frames",
             "frame_stride",
             "max_objects",
             "clips_per_video",
@@ -261,7 +273,9 @@ class DataConfig:
             "max_image_pixels",
         ):
             _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
-        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
+        if self.num_workers is None:
+            self.num_workers = min(4, _num_cores())
+        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "null or at least 0")
         _require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "in (0, 1)")
         _require(
             self.num_categories is None or self.num_categories >= 1,
@@ -532,6 +546,13 @@ class VisualizationsConfig:
         )
 
 
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -567,7 +588,7 @@ class Config:
         for name in names:
             _require_choice("logger", name, LOGGERS)
         self.logger = names
-        if self.model.prompt_type != "mask" and self.data.num_frames > 1:
+        if self.model.prompt_type != "mask":
             _require(
                 self.model.num_frames_to_correct <= self.data.num_frames,
                 "model.num_frames_to_correct",
@@ -575,7 +596,7 @@ class Config:
                 f"at most data.num_frames ({self.data.num_frames})",
             )
         _require(
-            self.model.num_init_cond_frames <= self.data.num_frames or self.data.num_frames == 1,
+            self.model.num_init_cond_frames <= self.data.num_frames,
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,
             f"at most data.num_frames ({self.data.num_frames})",

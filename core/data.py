@@ -7,6 +7,7 @@ from generators of its own. ``python -m core.data DATA_ARGS`` checks a data set 
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -14,8 +15,19 @@ from typing import Any, Optional, Union
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
+
+from core.model import MissingSam2Error, import_sam2
+
+try:
+    import_sam2()  # before anything of its package `training`
+except MissingSam2Error as error:
+    if __name__ == "__main__":
+        sys.exit(f"error: {error}")
+    raise
+
 from training.utils.data_utils import collate_fn
 
 from core.clips import (
@@ -181,11 +193,8 @@ class VideoDataModule(LightningDataModule):
         if self.category_layout:
             self.category_names = train_reader.category_names
             self.num_categories = train_reader.num_categories
-        train = find_clips(train_reader, train_videos, self.data, "training")
-        if val_reader is train_reader and val_videos == train_videos:
-            val = train
-        else:
-            val = find_clips(val_reader, val_videos, self.data, "validation")
+        train = find_clips(train_reader, train_videos, self.data, training=True)
+        val = find_clips(val_reader, val_videos, self.data, training=False)
         parts = {"train": (train_reader, train), "val": (val_reader, val)}
         self.datasets = {
             name: ClipDataset(
@@ -212,12 +221,16 @@ class VideoDataModule(LightningDataModule):
             num_workers=self.data.num_workers,
             persistent_workers=self.data.num_workers > 0,
             collate_fn=functools.partial(collate_fn, dict_key="all"),
+            pin_memory=self._trains_on_cuda(),
             # without one of its own a loader moves the global generator once per epoch
             generator=torch.Generator().manual_seed(self.seed % 2**63),
         )
         if stage == "train":
             return _ResumableLoader(**options, progress=self._progress)
         return DataLoader(**options)
+
+    def _trains_on_cuda(self) -> bool:
+        return self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
 
     def _progress(self) -> Optional[tuple[int, int]]:
         """Return how many batches of its epoch Lightning trained on, and how many it has."""

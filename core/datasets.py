@@ -16,18 +16,20 @@ Files are not trusted: sizes are compared and limited before anything is decoded
 import functools
 import json
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
 import cv2
 import numpy as np
 from PIL import Image
-from training.dataset.vos_raw_dataset import JSONRawDataset, PNGRawDataset, VOSFrame, VOSVideo
-from training.dataset.vos_segment_loader import JSONSegmentLoader
+from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_segment_loader import JSONSegmentLoader, PalettisedPNGSegmentLoader
 
 from core.config import DataConfig
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 SAV_FRAMES_FPS = 24
 
 
@@ -108,6 +110,38 @@ def check_mask_size(found: tuple[int, int], frame_size: tuple[int, int], where: 
         )
 
 
+def _by_number(files: Iterable[Path]) -> dict[int, Path]:
+    """Return {number: file} in the order of the numbers, however many digits the names have.
+
+    The official readers sort by name, which puts 10.jpg before 2.jpg, and find some masks and
+    frames by a name of five digits alone.
+    """
+    numbered: dict[int, Path] = {}
+    for path in sorted(files):
+        if path.name.startswith("."):
+            continue
+        stem = path.name.split(".")[0]
+        if not stem.isdecimal():
+            raise DataError(
+                f"{path.parent} has a file whose name is not a number ({path.name}), expected names"
+                f" like 00000{path.suffix}"
+            )
+        first = numbered.setdefault(int(stem), path)
+        if first is not path:
+            raise DataError(
+                f"{path.parent} has two files of number {int(stem)} ({first.name} and {path.name}),"
+                " expected one"
+            )
+    return dict(sorted(numbered.items()))
+
+
+def _frame_files(folder: Path) -> dict[int, Path]:
+    """Return {frame number: file}; PNGs where there are no JPEGs."""
+    files = list(folder.iterdir())
+    jpegs = [path for path in files if path.suffix.lower() in _JPEG_SUFFIXES]
+    return _by_number(jpegs or [path for path in files if path.suffix.lower() == ".png"])
+
+
 def _with_480p(folder: Path) -> Path:
     # DAVIS keeps its frames and masks one level further down
     return folder / "480p" if (folder / "480p").is_dir() else folder
@@ -146,10 +180,6 @@ class VosFolderReader:
                 f"data.root={data.root} has no videos: expected folders of frames in"
                 f" {self.image_folder}"
             )
-        self._official = PNGRawDataset(
-            str(self.image_folder), str(self.mask_folder), is_palette=not per_object
-        )
-        self._official.video_names = self.names
         self._meta = {}
         if (root / "meta.json").is_file():
             meta = read_json(str(root / "meta.json"), str(root / "meta.json"))
@@ -157,46 +187,37 @@ class VosFolderReader:
                 self._meta = meta["videos"]
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
-    def _read(self, i: int) -> tuple[VOSVideo, Any]:
+    def _read(
+        self, i: int
+    ) -> tuple[VOSVideo, dict[int, dict[int, Path]], Optional[PalettisedPNGSegmentLoader]]:
+        """Return the video, {frame number: {object id: mask file}} and the loader of palettes.
+
+        A palette PNG is listed as object 0, which no object is.
+        """
         name = self.names[i]
-        masks = self.mask_folder / name
+        frames, masks = self.image_folder / name, self.mask_folder / name
         pattern = "*/*.png" if self.per_object else "*.png"
         if not any(masks.glob(pattern)):
-            raise DataError(
-                f"{self.image_folder / name} has frames without masks, expected {pattern} in"
-                f" {masks}"
-            )
-        try:
-            video, loader = self._official.get_video(i)
-            if not video.frames:
-                video.frames = self._other_frames(name)
-            if self.per_object:
-                annotated = {int(path.stem) for path in masks.glob("*/*.png")}
-            else:
-                annotated = set(loader.frame_id_to_png_filename)
-        except ValueError as error:
-            raise DataError(
-                f"video {name!r} has a file whose name is not a number ({error}), expected frames"
-                f" like 00000.jpg in {self.image_folder / name} and masks like 00000.png in {masks}"
-            ) from error
-        if not video.frames:
-            raise DataError(f"{self.image_folder / name} has no .jpg or .png frames")
-        video.frames = [frame for frame in video.frames if frame.frame_idx in annotated]
-        if not video.frames:
-            raise DataError(
-                f"{self.image_folder / name} has frames without masks: no frame number of it is"
-                f" found in {masks}"
-            )
-        return video, loader
-
-    def _other_frames(self, name: str) -> list[VOSFrame]:
-        # the official reader knows *.jpg alone
-        paths = sorted((self.image_folder / name).iterdir())
-        return [
-            VOSFrame(int(path.name.split(".")[0]), image_path=str(path))
-            for path in paths
-            if path.suffix.lower() in FRAME_SUFFIXES
+            raise DataError(f"{frames} has frames without masks, expected {pattern} in {masks}")
+        loader = None
+        if self.per_object:
+            files = _object_mask_files(masks)
+        else:
+            files = {number: {0: path} for number, path in _by_number(masks.glob("*.png")).items()}
+            loader = _palette_loader(masks, files)
+        images = _frame_files(frames)
+        if not images:
+            raise DataError(f"{frames} has no .jpg or .png frames")
+        annotated = [
+            VOSFrame(number, image_path=str(path))
+            for number, path in images.items()
+            if number in files
         ]
+        if not annotated:
+            raise DataError(
+                f"{frames} has frames without masks: no frame number of it is found in {masks}"
+            )
+        return VOSVideo(name, i, annotated), files, loader
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
@@ -213,15 +234,14 @@ class VosFolderReader:
             return decode_image(image, frame.image_path)
 
     def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
-        """Return {object id: bool mask [H, W]} of a frame, read by the official loader."""
-        loader = self._read(i)[1]
-        folder = self.mask_folder / self.names[i]
-        if self.per_object:
-            paths = sorted(folder.glob(f"*/{frame.frame_idx:05d}.png"))
-        else:
-            paths = [folder / loader.frame_id_to_png_filename[frame.frame_idx]]
+        """Return {object id: bool mask [H, W]} of a frame.
+
+        Object folders count from 0 and objects from 1, as the official loader has it.
+        """
+        _, files, loader = self._read(i)
+        paths = files[frame.frame_idx]
         size = self.size(frame)
-        for path in paths:
+        for path in paths.values():
             with open_image(str(path), self.max_pixels) as mask:
                 check_mask_size(mask.size, size, f"mask {path}")
                 if mask.mode not in ("P", "L", "1"):
@@ -229,14 +249,14 @@ class VosFolderReader:
                         f"mask {path} has mode {mask.mode}, expected a palette or grey PNG whose"
                         " values are object ids"
                     )
-        if self.per_object:
-            # objects without a file for this frame are empty there, at the frame's size
-            loader.W, loader.H = size
         try:
+            if loader is None:
+                return {key: np.asarray(Image.open(path)) > 0 for key, path in paths.items()}
             segments = loader.load(frame.frame_idx)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
-                f"the masks of frame {frame.frame_idx} in {folder} cannot be read: {error}"
+                f"the masks of frame {frame.frame_idx} in {self.mask_folder / self.names[i]} cannot"
+                f" be read: {error}"
             ) from error
         return {int(key): segment.numpy() for key, segment in segments.items()}
 
@@ -252,11 +272,34 @@ class VosFolderReader:
         }
 
 
+def _object_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
+    """Return {frame number: {object id: file}} of one folder of PNGs per object."""
+    files: dict[int, dict[int, Path]] = defaultdict(dict)
+    objects = (path for path in folder.iterdir() if path.is_dir())
+    for object_number, object_folder in _by_number(objects).items():
+        for number, path in _by_number(object_folder.glob("*.png")).items():
+            files[number][object_number + 1] = path
+    return dict(files)
+
+
+def _palette_loader(folder: Path, files: dict[int, dict[int, Path]]) -> PalettisedPNGSegmentLoader:
+    try:
+        loader = PalettisedPNGSegmentLoader(str(folder))
+    except ValueError as error:
+        raise DataError(
+            f"{folder} has a file whose name is not a number ({error}), expected masks like"
+            " 00000.png"
+        ) from error
+    # it lists files of every kind: only those that are checked are to be read
+    loader.frame_id_to_png_filename = {number: paths[0].name for number, paths in files.items()}
+    return loader
+
+
 class SavReader:
     """SA-V: ``<id>_manual.json`` beside ``<id>.mp4``, or frames in ``<image_folder>/<id>/``.
 
-    Labels come at 6 fps for frames at 24 fps; frames without labels are left out, by the official
-    reader. Frames of an mp4 file are decoded in order when they are asked for.
+    Labels come at 6 fps for frames at 24 fps; frames without labels are left out, as the official
+    reader does. Frames of an mp4 file are decoded in order when they are asked for.
 
     Raises:
         DataError: A folder is missing, or there are no videos.
@@ -283,10 +326,6 @@ class SavReader:
                 f"data.root={data.root} has no videos: expected <id>_manual.json files in"
                 f" {self.json_folder}"
             )
-        self._official = None
-        if self.image_folder.is_dir():
-            self._official = JSONRawDataset(str(self.image_folder), str(self.json_folder))
-            self._official.video_names = self.names
         self._movie = _Movie()
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 (a reader lives as long as the run)
@@ -294,42 +333,38 @@ class SavReader:
         name = self.names[i]
         json_path = self.json_folder / f"{name}_manual.json"
         try:
-            if self._official is not None and (self.image_folder / name).is_dir():
-                video, loader = self._official.get_video(i)
-                for frame in video.frames:
-                    if not os.path.exists(frame.image_path):
-                        frame.image_path = frame.image_path[:-4] + ".png"
-            else:
-                video, loader = self._from_movie(i, name, json_path)
+            loader = JSONSegmentLoader(video_json_path=str(json_path), frames_fps=SAV_FRAMES_FPS)
+            labelled = [
+                k * loader.ann_every
+                for k, annotation in enumerate(loader.frame_annots)
+                if annotation is not None and None not in annotation
+            ]
         except (AssertionError, KeyError, TypeError, ValueError, NotImplementedError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(
                 f"{json_path} is not an SA-V annotation file ({type(error).__name__}: {error}),"
                 " expected a list `masklet` of RLE masks per frame and object"
             ) from error
-        if not video.frames:
+        if not labelled:
             raise DataError(f"{json_path} has no annotated frame, expected masks in `masklet`")
-        return video, loader
+        paths = self._frame_paths(name, json_path)
+        frames = [VOSFrame(k, image_path=paths[k]) for k in labelled if k in paths]
+        if not frames:
+            raise DataError(
+                f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, none of which is"
+                f" among the {len(paths)} frames of the video"
+            )
+        return VOSVideo(name, i, frames), loader
 
-    def _from_movie(self, i: int, name: str, json_path: Path) -> tuple[VOSVideo, JSONSegmentLoader]:
+    def _frame_paths(self, name: str, json_path: Path) -> dict[int, str]:
+        """Return {frame number: its file, or the mp4 that it is in}."""
+        folder = self.image_folder / name
+        if folder.is_dir():
+            return {number: str(path) for number, path in _frame_files(folder).items()}
         beside = (self.image_folder / f"{name}.mp4", self.json_folder / f"{name}.mp4")
         path = next((path for path in beside if path.is_file()), None)
         if path is None:
-            raise DataError(
-                f"{json_path} has no frames: expected {beside[1]} or a folder"
-                f" {self.image_folder / name}"
-            )
-        loader = JSONSegmentLoader(video_json_path=str(json_path), frames_fps=SAV_FRAMES_FPS)
-        num_frames = _movie_info(str(path))[0]
-        frames = [
-            VOSFrame(k * loader.ann_every, image_path=str(path))
-            for k, annotation in enumerate(loader.frame_annots)
-            if annotation is not None
-            and None not in annotation
-            and k * loader.ann_every < num_frames
-        ]
-        return VOSVideo(name, i, frames), loader
+            raise DataError(f"{json_path} has no frames: expected {beside[1]} or a folder {folder}")
+        return dict.fromkeys(range(_movie_info(str(path))[0]), str(path))
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""

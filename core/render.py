@@ -97,7 +97,7 @@ def create_composite_visualization(
     )
     return render_sheet(
         clip,
-        header=[_plain(title)],
+        header=[title],
         has_truth=gt_mask is not None,
         has_prediction=pred_mask is not None,
     )
@@ -110,6 +110,7 @@ def render_sheet(
     header: Optional[Sequence[str]] = None,
     has_truth: bool = True,
     has_prediction: bool = True,
+    num_panels: int = len(PANELS),
 ) -> np.ndarray:
     """Draw a clip: header, legend, and one row of panels per frame.
 
@@ -119,6 +120,7 @@ def render_sheet(
         header: Lines to write instead of stage, epoch, step and name.
         has_truth: False says that there is no ground truth, and shows no scores and no errors.
         has_prediction: The same for the prediction.
+        num_panels: Columns drawn, from the left; 3 leaves out prediction and errors.
 
     Returns:
         [h, w, 3] uint8, contiguous.
@@ -126,7 +128,7 @@ def render_sheet(
     frame_height, frame_width = clip.images.shape[1:3]
     enlarge = max(1, panel_size // max(frame_height, frame_width))
     height, width = frame_height * enlarge, frame_width * enlarge
-    sheet_width = max(_MIN_WIDTH, 2 * MARGIN + len(PANELS) * width + (len(PANELS) - 1) * _GAP)
+    sheet_width = max(_MIN_WIDTH, 2 * MARGIN + num_panels * width + (num_panels - 1) * _GAP)
     inner = sheet_width - 2 * MARGIN
 
     drawn = _drawn_categories(clip)
@@ -137,14 +139,16 @@ def render_sheet(
         PANELS[2],
         PANELS[3] if has_prediction else "no prediction",
         PANELS[4] if comparable else "errors unknown",
-    ]
-    head = [[(None, line)] for line in (header if header is not None else _header(clip))]
+    ][:num_panels]
+    head = [[(None, _plain(line))] for line in (_header(clip) if header is None else header)]
     legend = _flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories")
     keys = _flow(_keys(clip, comparable), inner, 3, "{} more")
     rows = []
     for index in range(len(clip.images)):
         chips = _chips(clip, index, drawn) if comparable else []
-        start = [(None, _frame_label(clip, index))] if header is None else []
+        # a single frame under a header of its own is told by that
+        labelled = header is None or len(clip.images) > 1
+        start = [(None, _frame_label(clip, index))] if labelled else []
         rest = "{} more objects" + _mean_words(clip, index)
         rows.append(_flow(start + chips, inner, _MAX_CHIP_LINES, rest))
     num_lines = len(head) + len(legend) + len(keys) + 1 + sum(len(lines) for lines in rows)
@@ -152,13 +156,14 @@ def render_sheet(
 
     canvas = Canvas(sheet_width, sheet_height)
     y = canvas.lines(MARGIN, head + legend + keys)
-    columns = [MARGIN + panel * (width + _GAP) for panel in range(len(PANELS))]
+    columns = [MARGIN + panel * (width + _GAP) for panel in range(num_panels)]
     for x, name in zip(columns, titles, strict=True):
         canvas.text(x, y, fit(name, width), FAINT)
     y += LINE
     for index, lines in enumerate(rows):
         y = canvas.lines(y, lines)
-        for x, panel in zip(columns, _paint_panels(clip, index, comparable), strict=True):
+        panels = _paint_panels(clip, index, comparable)[:num_panels]
+        for x, panel in zip(columns, panels, strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
         scale = (width / clip.model_size[1], height / clip.model_size[0])
         canvas.prompts(

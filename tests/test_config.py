@@ -53,13 +53,24 @@ def test_every_experiment_builds_with_visualisation_on(name):
 
 def test_the_experiments_are_what_they_say():
     surgical = built("experiment=surgical", *NEEDED["surgical"])
-    assert (surgical.data.source, surgical.data.num_categories) == ("coco_video", 13)
+    assert (surgical.data.source, surgical.data.num_categories) == ("coco_video", None)
+    assert surgical.trainer.precision == "bf16-mixed"
     assert built("experiment=surgical", "model.prompt_type=point", *NEEDED["surgical"])
     vos = built("experiment=vos", *NEEDED["vos"])
     assert vos.model.architecture == "sam2.1_hiera_tiny"
     assert (vos.optimizer.lr, vos.optimizer.image_encoder_lr) == (5e-6, 3e-6)
     overfit = built("experiment=overfit_clip", *NEEDED["overfit_clip"])
     assert (overfit.model.architecture, overfit.model.checkpoint_path) == ("tiny", None)
+
+
+@pytest.mark.parametrize(("num_cores", "num_workers"), [(1, 1), (2, 2), (64, 4)])
+def test_files_are_read_by_a_worker_per_core_and_four_at_most(monkeypatch, num_cores, num_workers):
+    monkeypatch.setattr("core.config._num_cores", lambda: num_cores)
+    for source in ("vos_folder", "png_folders", "sav", "coco_video"):
+        data = built(f"data={source}", *NEEDED[f"data={source}"]).data
+        assert data.num_workers == num_workers
+    assert built().data.num_workers == 0
+    assert built("data=sav", "data.root=d", "data.num_workers=0").data.num_workers == 0
 
 
 def test_the_defaults_of_the_plan():
@@ -163,6 +174,8 @@ def test_a_wrong_type_fails_at_composition(override, kind):
         ("model.image_size=100", "model.image_size must be a multiple of 32, at least 64, got 100"),
         ("model.trainable_modules=3", "model.trainable_modules must be null, a preset"),
         ("data.val_fraction=1.5", "data.val_fraction must be in (0, 1), got 1.5"),
+        ("data.num_frames=1", "data.num_frames must be at least 2: the first frame is prompted"),
+        ("data.val_num_frames=1", "data.val_num_frames must be null or at least 2: the first"),
         ("data.batch_size=0", "data.batch_size must be at least 1, got 0"),
         ("data.augmentation.grayscale=2", "data.augmentation.grayscale must be a probability"),
         ("data.synthetic.texture=2", "data.synthetic.texture must be in [0, 1], got 2"),

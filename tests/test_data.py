@@ -2,12 +2,15 @@
 
 import random
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from core.config import AugmentationConfig, DataConfig, SyntheticConfig
 from core.data import VideoDataModule
@@ -110,6 +113,51 @@ def test_clip_names_follow_the_batch():
     assert module.object_names("val", video) is None
     assert (module.category_names, module.num_categories) == (None, None)
     assert not module.category_layout
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "pinned"), [(CUDAAccelerator, True), (CPUAccelerator, False)]
+)
+def test_batches_are_pinned_for_cuda_alone(accelerator, pinned):
+    module = make_module()
+    assert not module.train_dataloader().pin_memory
+    module.trainer = SimpleNamespace(accelerator=accelerator())
+    assert module.train_dataloader().pin_memory is pinned
+    assert module.val_dataloader().pin_memory is pinned
+
+
+def test_pinning_a_batch_pins_every_tensor_and_keeps_the_rest(monkeypatch):
+    batch, pinned = next(iter(make_module().val_dataloader())), []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone()
+    )
+    # as the DataLoader does it
+    copy = pin_memory(batch)
+    assert {id(tensor) for tensor in pinned} == {
+        id(tensor)
+        for tensor in (
+            batch.img_batch, batch.masks, batch.obj_to_frame_idx,
+            batch.metadata.unique_objects_identifier, batch.metadata.frame_orig_size,
+        )
+    }  # fmt: skip
+    assert type(copy) is type(batch)
+    assert (copy.dict_key, copy.num_frames, copy.num_videos) == ("all", 2, 2)
+    assert torch.equal(copy.masks, batch.masks)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pinned_batches_are_the_same_and_move_no_generator(monkeypatch, num_workers):
+    module = make_module(num_workers=num_workers)
+    expected = read(module.train_dataloader())
+    module.trainer = SimpleNamespace(accelerator=CUDAAccelerator())
+    monkeypatch.setattr(module, "_progress", lambda: None)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    assert read(module.train_dataloader()) == expected
+    assert all(batch.img_batch.is_pinned() for batch in module.val_dataloader())
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
 
 
 class Recorder(LightningModule):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import cv2
 import numpy as np
@@ -226,6 +227,99 @@ def test_png_folders_read_one_folder_per_object(tmp_path):
     assert not clip.frames[2].objects[1].segment.any()
 
 
+def rename_all(folder, name: str) -> None:
+    """Give every file the name that `name` makes of its number."""
+    for path in sorted(folder.iterdir(), reverse=True):
+        path.rename(folder / name.format(int(path.stem)))
+
+
+def save_object_masks(root, name="a", objects=((1,),) * 6) -> None:
+    for t, visible in enumerate(objects):
+        for k in visible:
+            path = root / "Annotations" / name / f"{k - 1:03d}" / f"{t:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((label_map(k) > 0).astype(np.uint8) * 255).save(path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
+def test_vos_folder_orders_frames_by_number_whatever_the_digits(tmp_path, suffix, digits):
+    make_video(tmp_path, objects=((1,),) * 12, suffix=suffix)
+    rename_all(tmp_path / "JPEGImages" / "a", digits + f".{suffix}")
+    rename_all(tmp_path / "Annotations" / "a", digits + ".png")
+    clip = module_for(tmp_path, num_frames=12).datasets["val"][0]
+    assert numbers_and_objects(clip)[0] == list(range(12))
+    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    assert levels == pytest.approx([10 * t for t in range(12)], abs=2)
+    assert all(frame.objects[0].segment[12:20, :8].all() for frame in clip.frames)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
+def test_png_folders_find_masks_whatever_the_digits(tmp_path, digits):
+    make_video(tmp_path, objects=((),) * 12)
+    shutil.rmtree(tmp_path / "Annotations")
+    save_object_masks(tmp_path, objects=((1, 2),) * 12)
+    rename_all(tmp_path / "Annotations" / "a" / "001", digits + ".png")
+    clip = module_for(tmp_path, "png_folders", num_frames=12).datasets["val"][0]
+    assert numbers_and_objects(clip) == (list(range(12)), [1, 2])
+    assert all(frame.objects[0].segment[12:20, :8].all() for frame in clip.frames)
+    assert all(frame.objects[1].segment[12:20, 8:16].all() for frame in clip.frames)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
+def test_sav_finds_and_orders_frames_whatever_the_digits(tmp_path, suffix, digits):
+    write_sav(tmp_path, "v", suffix)
+    rename_all(tmp_path / "JPEGImages" / "v", digits + f".{suffix}")
+    clip = module_for(tmp_path, "sav", annotation_folder=".", num_frames=4).datasets["val"][0]
+    assert numbers_and_objects(clip)[0] == [0, 4, 8, 12]
+    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    assert levels == pytest.approx([0, 48, 96, 144], abs=2)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+def test_two_files_of_one_frame_are_refused(tmp_path, folder):
+    make_video(tmp_path)
+    path = next((tmp_path / folder / "a").glob("00003.*"))
+    shutil.copy(path, path.with_stem("3"))
+    with pytest.raises(DataError, match=r"two files of number 3 \(00003\.\w+ and 3\.\w+\)"):
+        module_for(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hand/00000.png", r"name is not a number \(hand\)"),
+        ("000/first.png", r"name is not a number \(first\.png\)"),
+        ("0/00000.png", r"two files of number 0 \(0 and 000\)"),
+    ],
+    ids=["object", "mask", "twice"],
+)
+def test_bad_names_of_png_folders_are_refused(tmp_path, name, message):
+    make_video(tmp_path, objects=((),) * 6)
+    shutil.rmtree(tmp_path / "Annotations")
+    save_object_masks(tmp_path)
+    path = tmp_path / "Annotations" / "a" / name
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "Annotations" / "a" / "000" / "00000.png", path)
+    with pytest.raises(DataError, match=message):
+        module_for(tmp_path, "png_folders")
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_sav_labels_without_their_frames_are_refused(tmp_path):
+    write_sav(tmp_path, "v", "jpg")
+    for path in (tmp_path / "JPEGImages" / "v").iterdir():
+        path.rename(path.with_stem(f"{int(path.stem) + 100:05d}"))
+    with pytest.raises(DataError, match=r"annotates frames 0 to 12, none of which is among the 16"):
+        module_for(tmp_path, "sav", annotation_folder=".")
+
+
 def write_sav(root, name, frames_as, num_labels=4) -> None:
     objects = [rle(label_map(1) > 0), rle(label_map(2) > 0)]
     masklet = [objects] * num_labels
@@ -256,6 +350,25 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     assert clip.frames[2].objects[1].segment[12:20, 8:16].all()
     again = module.datasets["val"][0]
     assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.parametrize("source", ["vos_folder", "sav"])
+def test_workers_read_the_same_files(tmp_path, source):
+    if source == "sav":
+        write_sav(tmp_path, "v", "mp4")
+    else:
+        make_video(tmp_path)
+    fields = {"annotation_folder": "."} if source == "sav" else {}
+    batches = [
+        list(module_for(tmp_path, source, num_workers=n, clips_per_video=4, **fields)
+             .train_dataloader())
+        for n in (0, 2)
+    ]  # fmt: skip
+    assert len(batches[0]) == len(batches[1]) == 2
+    for alone, by_workers in zip(*batches, strict=True):
+        assert torch.equal(alone.img_batch, by_workers.img_batch)
+        assert torch.equal(alone.masks, by_workers.masks)
 
 
 def coco_content(root, videos=("x", "y"), num_frames=4) -> dict:
@@ -325,7 +438,8 @@ def test_coco_video_slots_can_be_fewer_or_more(tmp_path):
     content = coco_content(tmp_path)
     more = coco_module(tmp_path, content, num_categories=5)
     assert next(iter(more.val_dataloader())).masks.shape[1] == 5
-    fewer = coco_module(tmp_path, content, num_categories=1)
+    with pytest.warns(UserWarning, match=r"num_categories=1 leaves out \(hook\); null keeps all"):
+        fewer = coco_module(tmp_path, content, num_categories=1)
     assert fewer.category_names == ["clip"]
     # the one slot left is empty in frame 0
     assert numbers_and_objects(fewer.datasets["val"][0])[0] == [1, 2, 3]
@@ -355,6 +469,30 @@ def test_coco_video_validation_file_uses_the_training_slots(tmp_path):
     (tmp_path / "val.json").write_text(json.dumps(val))
     module = coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
     assert video_names(module, "train") == video_names(module, "val") == ["x", "y"]
+
+
+def test_coco_video_validation_file_with_other_names_is_refused(tmp_path):
+    content = coco_content(tmp_path)
+    renamed = [{"id": 7, "name": "grasper"}, *content["categories"][1:]]
+    (tmp_path / "val.json").write_text(json.dumps(dict(content, categories=renamed)))
+    message = r"val\.json calls category 7 'grasper', expected the training file's name 'hook'"
+    with pytest.raises(DataError, match=message):
+        coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
+
+
+def test_coco_video_validation_file_may_leave_names_out(tmp_path):
+    content = coco_content(tmp_path)
+    nameless = [{"id": item["id"]} for item in content["categories"]]
+    (tmp_path / "val.json").write_text(json.dumps(dict(content, categories=nameless)))
+    module = coco_module(tmp_path, content, val_annotations=str(tmp_path / "val.json"))
+    assert module.object_names("val", 0) == {0: "clip", 1: "hook", 2: "bag"}
+
+
+@pytest.mark.filterwarnings("error:.*leaves out")
+def test_categories_without_a_mask_are_cut_in_silence(tmp_path):
+    content = coco_content(tmp_path)
+    # the last slot, bag, has annotations without a mask only
+    assert coco_module(tmp_path, content, num_categories=2).category_names == ["clip", "hook"]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png"])
@@ -403,6 +541,51 @@ def test_short_and_empty_videos_are_skipped_with_one_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"1 with fewer than .* \(short\) and 1 .* \(empty\)"):
         module = module_for(tmp_path, train_list="train.txt", val_list="val.txt")
     assert video_names(module, "train") == ["a"]
+
+
+def validation_lengths(root, lengths, **fields) -> tuple[list[str], list[int]]:
+    for name, length in lengths.items():
+        make_video(root, name, objects=((1,),) * length)
+    (root / "train.txt").write_text("train\n")
+    (root / "val.txt").write_text("\n".join(name for name in lengths if name != "train"))
+    module = module_for(root, train_list="train.txt", val_list="val.txt", num_frames=2, **fields)
+    batches = list(module.val_dataloader())
+    assert len(next(iter(module.train_dataloader())).img_batch) == 2
+    return video_names(module, "val"), [len(batch.img_batch) for batch in batches]
+
+
+def test_validation_clips_have_their_own_length(tmp_path):
+    lengths = {"train": 3, "a": 6, "b": 8}
+    assert validation_lengths(tmp_path, lengths, val_num_frames=5) == (["a", "b"], [5])
+
+
+def test_shorter_videos_are_validated_as_they_are_one_by_one(tmp_path):
+    lengths = {"train": 3, "a": 3, "b": 8, "c": 1}
+    with pytest.warns(UserWarning, match=r"validation videos: 1 with fewer than the 2 .* \(c\)$"):
+        found = validation_lengths(tmp_path, lengths, val_num_frames=5, val_batch_size=1)
+    assert found == (["a", "b"], [3, 5])
+
+
+def test_shorter_videos_are_left_out_of_validation_in_batches(tmp_path):
+    message = r"\(a\); data\.val_batch_size=1 takes shorter clips too"
+    with pytest.warns(UserWarning, match=message):
+        found = validation_lengths(tmp_path, {"train": 3, "a": 3, "b": 8}, val_num_frames=5)
+    assert found == (["b"], [5])
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_validation_follows_the_object_that_comes_late(tmp_path):
+    make_video(tmp_path, objects=((),) * 4 + ((1,),) * 3)
+    module = module_for(tmp_path, num_frames=2, val_num_frames=5, val_batch_size=1)
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [4, 5, 6]
+    module = module_for(tmp_path, num_frames=2, frame_stride=2, val_num_frames=5, val_batch_size=1)
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [4, 6]
+
+
+def test_drawn_validation_clips_have_their_own_length():
+    module = VideoDataModule(DataConfig(num_frames=2, val_num_frames=5), 64, seed=0)
+    assert len(next(iter(module.val_dataloader())).img_batch) == 5
+    assert len(next(iter(module.train_dataloader())).img_batch) == 2
 
 
 def test_only_short_videos_are_an_error(tmp_path):
@@ -510,7 +693,10 @@ def test_list_of_all_videos_for_validation_is_refused(tmp_path):
     [
         ("{", "is not an SA-V annotation file .JSONDecodeError"),
         ('{"fps": [6]}', "is not an SA-V annotation file"),
-        ('{"masklet": [[{"size": [8, 8], "counts": "0"}]]}', "is 8 x 8 pixels, expected"),
+        (
+            '{"masklet": [[{"size": [8, 8], "counts": "0"}], [{"size": [8, 8], "counts": "0"}]]}',
+            "is 8 x 8 pixels, expected",
+        ),
         ('{"masklet": [[null]]}', "has no annotated frame"),
     ],
     ids=["json", "masklet", "size", "null"],
@@ -519,7 +705,7 @@ def test_bad_sav_is_refused(tmp_path, content, message):
     write_sav(tmp_path, "v", "jpg")
     (tmp_path / "v_manual.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        module_for(tmp_path, "sav", annotation_folder=".", num_frames=1)
+        module_for(tmp_path, "sav", annotation_folder=".", num_frames=2)
 
 
 def test_sav_without_frames_is_refused(tmp_path):

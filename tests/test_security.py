@@ -104,10 +104,11 @@ def test_images_beyond_the_limit_are_refused_before_decoding(tmp_path, monkeypat
     for name, mode in (("JPEGImages", "RGB"), ("Annotations", "P")):
         (tmp_path / name / "a").mkdir(parents=True)
         size = (400, 400) if name == folder else (8, 8)
-        Image.new(mode, size, 1).save(tmp_path / name / "a" / "00000.png")
+        for t in range(2):
+            Image.new(mode, size, 1).save(tmp_path / name / "a" / f"{t:05d}.png")
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
     config = DataConfig(
-        source="vos_folder", root=str(tmp_path), num_frames=1, max_image_pixels=10_000
+        source="vos_folder", root=str(tmp_path), num_frames=2, max_image_pixels=10_000
     )
     with pytest.raises(DataError, match=r"400 x 400 pixels, .*max_image_pixels=10000"):
         VideoDataModule(config, 64, seed=0).setup()
