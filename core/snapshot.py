@@ -25,6 +25,7 @@ from core.prompts import (
     build_prompts_from_gt_first_frame,
     final_clicks,
     prompts_from_clicks,
+    received_prompt,
 )
 from core.reduction import (
     IMAGENET_MEAN,
@@ -69,8 +70,8 @@ class Clip:
         prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
         prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
         model_size: (H, W) of the model's frames.
-        mean_iou: Mean IoU over objects and measured frames, prompted frames and those where
-            ground truth and prediction are both empty left out; NaN when nothing is left.
+        mean_iou: Mean IoU over objects and measured frames, left out those that received any prompt
+            and those where ground truth and prediction are both empty; NaN when nothing is left.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
     """
@@ -167,6 +168,8 @@ class Snapshot:
         frames: Positions in the clip of the frames drawn.
         measured: Positions in the clip of the frames whose pixels were counted.
         arrays: Named copies, CPU tensors; complete once `event` has passed.
+        prompted: T flags, the frame was prompted from the start.
+        received_prompt: T flags, the frame received any prompt, corrections included.
         event: The CUDA event behind the last copy; None on CPU.
     """
 
@@ -180,6 +183,7 @@ class Snapshot:
     arrays: dict[str, Tensor]
     clicks: dict[int, int]
     prompted: list[bool]
+    received_prompt: list[bool]
     mask_prompted: list[bool]
     mask_prompt_frames: list[int]
     outputs_tell_prompts: bool
@@ -244,7 +248,7 @@ class Snapshot:
             mask_prompted=np.array([self.mask_prompted[t] for t in self.frames], dtype=bool),
             model_size=self.model_size,
             mean_iou=_mean_iou(
-                intersections, unions, np.array([self.prompted[t] for t in self.measured])
+                intersections, unions, np.array([self.received_prompt[t] for t in self.measured])
             ),
             prompts_elsewhere=[
                 frame_numbers[t]
@@ -455,7 +459,8 @@ def take_snapshot(
         options=options,
         arrays=copies,
         clicks=clicks,
-        prompted=[_is_prompted(outputs) for outputs in outs_per_frame],
+        prompted=[_is_prompted_first(outputs) for outputs in outs_per_frame],
+        received_prompt=[received_prompt(outputs) for outputs in outs_per_frame],
         mask_prompted=[_is_mask_prompted(outputs) for outputs in outs_per_frame],
         mask_prompt_frames=mask_prompt_frames,
         outputs_tell_prompts=any(
@@ -479,7 +484,7 @@ def video_rows(batch: Any, video_idx: int) -> Tensor:
     return torch.nonzero(batch.obj_to_frame_idx[0, :, 1] == video_idx).flatten()
 
 
-def _is_prompted(outputs: dict[str, Any]) -> bool:
+def _is_prompted_first(outputs: dict[str, Any]) -> bool:
     points = outputs.get("point_inputs")
     return (points is not None and len(points["point_labels"]) > 0) or _is_mask_prompted(outputs)
 

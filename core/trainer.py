@@ -15,6 +15,7 @@ from core.config import Config, VisualizationsConfig
 from core.metrics import VideoMetrics, mean_iou
 from core.model import build_model, freeze, load_weights
 from core.optim import build_optimizer, build_scheduler
+from core.prompts import received_prompt
 from core.visualizer import Visualizer
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.metrics.update(
             torch.stack([outs["pred_masks_high_res"][:, 0] > 0 for outs in outs_per_frame]),
             batch.masks,
-            torch.tensor([_is_prompted(outs) for outs in outs_per_frame]),
+            torch.tensor([received_prompt(outs) for outs in outs_per_frame]),
             identifiers[:, 0],
             identifiers[:, 1],
             identifiers[:, 1] if category_layout else None,
@@ -279,7 +280,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def _log_train_iou(self, outs_per_frame: list[dict[str, Any]], batch: Any) -> None:
         """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it."""
-        prompted = [_is_prompted(outs) for outs in outs_per_frame]
+        prompted = [received_prompt(outs) for outs in outs_per_frame]
         if all(prompted) or (self.global_step + 1) % self.trainer.log_every_n_steps:
             return
         masks = [outs["pred_masks_high_res"].detach()[:, 0] > 0 for outs in outs_per_frame]
@@ -288,10 +289,6 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def _category_layout(self) -> bool:
         return bool(getattr(self.trainer.datamodule, "category_layout", False))
-
-
-def _is_prompted(outs: dict[str, Any]) -> bool:
-    return outs.get("point_inputs") is not None or outs.get("mask_inputs") is not None
 
 
 def _build_loss(config: Config) -> torch.nn.Module:

@@ -2,12 +2,16 @@
 
 import math
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
 
+from core.config import Config, ModelConfig
 from core.metrics import VideoMetrics, boundary_f, dice, region_similarity
+from core.prompts import received_prompt
+from core.trainer import CORE_LOSS, SAM2LightningModule
 
 
 def mask_pair(seed):
@@ -303,3 +307,107 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
             assert results[rank] == pytest.approx(expected)
         assert results[0] == results[1] == results[2]
     assert expected["iou"] == pytest.approx((0 + 1 + 2 + 3) / 3 / 4)
+
+
+def squares_batch(gts, videos=None):
+    """A batch of [T, O, H, W] ground truth; by default one video."""
+    from sheet_reference import make_batch
+
+    num_frames, num_objects = gts.shape[:2]
+    videos = [0] * num_objects if videos is None else videos
+    return make_batch(torch.zeros(num_frames, max(videos) + 1, 3, 32, 32), gts, videos)
+
+
+def click(num_objects=1, num_clicks=1):
+    return {
+        "point_coords": torch.full((num_objects, num_clicks, 2), 8.0),
+        "point_labels": torch.ones(num_objects, num_clicks, dtype=torch.int32),
+    }
+
+
+def outputs(preds, prompts=None):
+    """SAM 2's outputs: frame 0 has a mask prompt of every object, `prompts` changes frames."""
+    outs = []
+    for t, masks in enumerate(preds):
+        given = masks[:, None] if t == 0 else None
+        outs.append({"pred_masks_high_res": masks[:, None] * 20.0 - 10, "mask_inputs": given})
+        outs[-1] |= {"point_inputs": None, "multistep_point_inputs": [None]}
+        outs[-1] |= (prompts or {}).get(t, {})
+    return outs
+
+
+CORRECTED = {"multistep_point_inputs": [None, click()]}
+
+
+@pytest.mark.parametrize(
+    ("output", "received"),
+    [
+        ({}, False),
+        ({"point_inputs": None, "mask_inputs": None, "multistep_point_inputs": [None]}, False),
+        ({"point_inputs": click(), "multistep_point_inputs": [click()]}, True),
+        ({"point_inputs": click()}, True),
+        ({"mask_inputs": torch.zeros(1, 1, 8, 8)}, True),
+        ({"point_inputs": None, **CORRECTED}, True),
+        ({"point_inputs": click(0), "multistep_point_inputs": [click(0)]}, False),
+        ({"mask_inputs": torch.zeros(0, 1, 8, 8)}, False),
+    ],
+    ids=["unknown", "none", "click", "bare", "mask", "correction", "no click row", "no mask row"],
+)
+def test_a_frame_received_a_prompt_when_any_row_did(output, received):
+    assert received_prompt(output) is received
+
+
+class Scripted(SAM2LightningModule):
+    """The training module with outputs that are given instead of a model's."""
+
+    def __init__(self, outs, **sections):
+        super().__init__(Config(**{"model": ModelConfig(image_size=64), **sections}))
+        self.outs = outs
+        del self.loss
+        self.loss = lambda outs, masks: {CORE_LOSS: 0 * self.model.no_mem_embed.sum()}
+
+    def forward(self, batch):
+        return self.outs
+
+
+class Batches(pl.LightningDataModule):
+    """One batch for training and validation alike; attributes as keywords."""
+
+    def __init__(self, batch, **attributes):
+        super().__init__()
+        self.batch = batch
+        vars(self).update(attributes)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader([self.batch], batch_size=None)
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
+def make_trainer(tmp_path, **options):
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **{"max_steps": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 1, **options},
+    )
+
+
+def test_train_iou_leaves_out_frames_that_were_corrected(tmp_path):
+    gts, preds = clip([A, A, A]), clip([A, A, EMPTY])
+    module = Scripted(outputs(preds, {1: CORRECTED}))
+    trainer = make_trainer(tmp_path, limit_val_batches=0)
+    trainer.fit(module, Batches(squares_batch(gts)))
+    assert trainer.callback_metrics["train/iou"] == 0.0
+
+
+def test_val_iou_leaves_out_frames_that_were_corrected(tmp_path):
+    gts, preds = clip([A, A, A]), clip([A, A, EMPTY])
+    module = Scripted(outputs(preds, {1: CORRECTED}))
+    trainer = make_trainer(tmp_path)
+    (result,) = trainer.validate(module, Batches(squares_batch(gts)), verbose=False)
+    assert result["val/iou"] == 0.0
