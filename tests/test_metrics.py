@@ -9,8 +9,9 @@ import torch
 import torch.multiprocessing
 
 from core.config import Config, ModelConfig
-from core.metrics import VideoMetrics, boundary_f, dice, region_similarity
+from core.metrics import VideoMetrics, boundary_f, dice, mean_iou, region_similarity
 from core.prompts import received_prompt
+from core.snapshot import SnapshotOptions, take_snapshot
 from core.trainer import CORE_LOSS, SAM2LightningModule
 
 
@@ -182,6 +183,45 @@ def test_objects_that_never_appear_are_left_out():
     preds, gts = clip([A, A, A], [A, A, A]), clip([A, A, A], [EMPTY, EMPTY, EMPTY])
     metrics.update(preds, gts, PROMPTED, [0, 0], [1, 2])
     assert metrics.compute()["iou"] == 1.0
+
+
+def test_objects_that_appear_after_the_prompted_frames_are_left_out():
+    metrics = VideoMetrics()
+    gts = clip([A, A, A], [EMPTY, B, B])
+    metrics.update(clip([A, A, A], [EMPTY, EMPTY, EMPTY]), gts, PROMPTED, [0, 0], [1, 2], [0, 1])
+    result = metrics.compute()
+    assert result["iou"] == result["J&F"] == result["dice"] == 1.0
+    assert "iou/category_1" not in result
+
+
+def test_an_object_that_is_there_on_any_prompted_frame_is_scored():
+    metrics = VideoMetrics()
+    prompted = torch.tensor([True, True, False])
+    metrics.update(clip([EMPTY, B, EMPTY]), clip([EMPTY, B, B]), prompted, [0], [1])
+    assert metrics.compute()["iou"] == 0.0
+
+
+def test_objects_count_where_nothing_is_known_of_prompts():
+    metrics = VideoMetrics()
+    metrics.update(clip([EMPTY, A]), clip([EMPTY, A]), torch.tensor([False, False]), [0], [1])
+    assert metrics.compute()["iou"] == 1.0
+
+
+def test_mean_iou_of_a_batch_is_that_of_the_metrics():
+    rng = np.random.default_rng(0)
+    preds, gts = (torch.from_numpy(rng.random((4, 5, 16, 16)) < 0.4) for _ in range(2))
+    gts[0, 1] = gts[:, 2] = gts[2, 3] = preds[2, 3] = False
+    prompted = [True, False, False, True]
+    gts[3, 1] = False  # on no prompted frame
+    metrics = VideoMetrics(boundary=False)
+    metrics.update(preds, gts, torch.tensor(prompted), [0] * 5, range(5))
+    assert sorted(object_id for _, object_id in metrics._rows) == [0, 3, 4]
+    assert mean_iou(preds, gts, prompted).item() == pytest.approx(metrics.compute()["iou"])
+
+
+def test_mean_iou_of_a_batch_without_a_scored_object_is_nan():
+    assert mean_iou(clip([A, A]), clip([A, A]), [True, True]).isnan()
+    assert mean_iou(clip([A, A]), clip([EMPTY, A]), [True, False]).isnan()
 
 
 def test_a_frame_that_the_object_has_left_counts_one_when_nothing_is_predicted():
@@ -411,3 +451,15 @@ def test_val_iou_leaves_out_frames_that_were_corrected(tmp_path):
     trainer = make_trainer(tmp_path)
     (result,) = trainer.validate(module, Batches(squares_batch(gts)), verbose=False)
     assert result["val/iou"] == 0.0
+
+
+def test_val_iou_is_the_mean_iou_of_the_sheet(tmp_path):
+    """One object is there throughout, one leaves, one appears too late to be prompted."""
+    gts = clip([A, A, A, A], [B, B, EMPTY, EMPTY], [EMPTY, A, A, A])
+    preds = clip([A, A, EMPTY, A], [B, EMPTY, EMPTY, EMPTY], [EMPTY, B, B, B])
+    batch, outs = squares_batch(gts), outputs(preds)
+    (result,) = make_trainer(tmp_path).validate(Scripted(outs), Batches(batch), verbose=False)
+    options = SnapshotOptions(measure_all_frames=True)
+    (sheet,) = take_snapshot(batch, outs, stage="val", step=0, options=options).clips()
+    assert result["val/iou"] == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert sheet.mean_iou == pytest.approx(result["val/iou"])
