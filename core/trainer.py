@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import random
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -186,7 +187,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         identifiers = batch.metadata.unique_objects_identifier[0]
         category_layout = self._category_layout()
         self.metrics.update(
-            torch.stack([outs["pred_masks_high_res"][:, 0] > 0 for outs in outs_per_frame]),
+            _predicted_masks(outs_per_frame),
             batch.masks,
             torch.tensor([received_prompt(outs) for outs in outs_per_frame]),
             identifiers[:, 0],
@@ -198,7 +199,6 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
         metrics = self.metrics.compute()
-        self.metrics.reset()
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
 
@@ -231,14 +231,20 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Put back the random states of the checkpoint that was resumed."""
-        self._states_before_validation = None
+        self.on_validation_end()  # of a validation that was interrupted
         if self._states_to_resume is not None:
             states, self._states_to_resume = self._states_to_resume, None
             self._set_random_states(states)
 
     def on_validation_start(self) -> None:
-        """Keep the random states: training does not depend on when it is validated."""
+        """Keep the random states, so that training does not depend on when it is validated.
+
+        Validation starts from states of its own, the same each time and on every rank: SAM 2 draws
+        the noise of box prompts, and the same weights are to give the same numbers.
+        """
+        self.metrics.reset()
         self._states_before_validation = self._random_states()
+        self._set_random_states(self._seeded_states(self.config.seed % 2**32))
 
     def on_validation_end(self) -> None:
         """Put them back; a checkpoint made after validating is resumed without doing it again."""
@@ -255,6 +261,18 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "model": self.model.rng.bit_generator.state,
+        }
+
+    def _seeded_states(self, seed: int) -> dict[str, Any]:
+        """Return what `_random_states` would where each generator was just seeded."""
+        kind, keys, *rest = np.random.RandomState(seed).get_state()
+        on_cuda = self.device.type == "cuda"
+        return {
+            "python": random.Random(seed).getstate(),
+            "numpy": (kind, keys, *rest),
+            "torch": torch.Generator().manual_seed(seed).get_state(),
+            "cuda": torch.Generator(self.device).manual_seed(seed).get_state() if on_cuda else None,
+            "model": np.random.default_rng(seed).bit_generator.state,
         }
 
     def _set_random_states(self, states: dict[str, Any]) -> None:
@@ -283,12 +301,17 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         prompted = [received_prompt(outs) for outs in outs_per_frame]
         if all(prompted) or (self.global_step + 1) % self.trainer.log_every_n_steps:
             return
-        masks = [outs["pred_masks_high_res"].detach()[:, 0] > 0 for outs in outs_per_frame]
-        iou = mean_iou(torch.stack(masks), batch.masks, prompted)
+        iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
         self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
 
     def _category_layout(self) -> bool:
         return bool(getattr(self.trainer.datamodule, "category_layout", False))
+
+
+def _predicted_masks(outs_per_frame: list[dict[str, Any]]) -> Tensor:
+    """Return [T, O, H, W] bool: where the logits are positive and finite."""
+    logits = (outs["pred_masks_high_res"].detach()[:, 0] for outs in outs_per_frame)
+    return torch.stack([(frame > 0) & (frame < math.inf) for frame in logits])
 
 
 def _build_loss(config: Config) -> torch.nn.Module:

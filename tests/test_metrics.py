@@ -1,6 +1,7 @@
 """J, F, IoU and Dice against independent implementations, and their accumulation."""
 
 import math
+import random
 
 import lightning.pytorch as pl
 import numpy as np
@@ -419,7 +420,9 @@ class Batches(pl.LightningDataModule):
         vars(self).update(attributes)
 
     def train_dataloader(self):
-        return torch.utils.data.DataLoader([self.batch], batch_size=None)
+        # A loader without a generator of its own moves the global one.
+        own = torch.Generator()
+        return torch.utils.data.DataLoader([self.batch], batch_size=None, generator=own)
 
     def val_dataloader(self):
         return self.train_dataloader()
@@ -463,3 +466,72 @@ def test_val_iou_is_the_mean_iou_of_the_sheet(tmp_path):
     (sheet,) = take_snapshot(batch, outs, stage="val", step=0, options=options).clips()
     assert result["val/iou"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert sheet.mean_iou == pytest.approx(result["val/iou"])
+
+
+def random_states(module):
+    """Every generator that a validation may draw from."""
+    return [
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+        module.model.rng.bit_generator.state,
+    ]
+
+
+def test_validating_the_same_weights_twice_gives_the_same_numbers(tmp_path):
+    """Box prompts have noise, and other generators have moved in between."""
+    from test_model import make_batch as moving_squares
+
+    model = ModelConfig(image_size=64, prompt_type="bbox", num_correction_points=1)
+    module = SAM2LightningModule(Config(model=model))
+    boxes = []
+    module.model.register_forward_hook(
+        lambda model, inputs, outs: boxes.append(outs[0]["point_inputs"]["point_coords"])
+    )
+    data, results = Batches(moving_squares()), []
+    for seed in (1, 2):
+        pl.seed_everything(seed, verbose=False)
+        module.model.rng.random(seed)
+        results += make_trainer(tmp_path).validate(module, data, verbose=False)
+    assert torch.equal(*boxes)
+    assert results[0] == results[1]
+
+
+def test_validation_draws_from_every_generator_anew_and_puts_them_back(tmp_path):
+    drawn = []
+
+    class Drawing(Scripted):
+        def forward(self, batch):
+            drawn.append(random_states(self))
+            random.random(), np.random.rand(), torch.rand(1), self.model.rng.random()
+            return super().forward(batch)
+
+    masks = clip([A, A])
+    module, data = Drawing(outputs(masks)), Batches(squares_batch(masks))
+    for seed in (1, 2):
+        pl.seed_everything(seed, verbose=False)
+        module.model.rng.random()
+        before = random_states(module)
+        make_trainer(tmp_path).validate(module, data, verbose=False)
+        assert random_states(module) == before
+    assert drawn[0] == drawn[1]
+
+
+def test_training_after_an_interrupted_validation_goes_on_with_its_own_states(tmp_path):
+    masks = clip([A, A])
+    module = Scripted(outputs(masks))
+    before = random_states(module)
+    module.trainer = make_trainer(tmp_path)
+    module.on_validation_start()
+    torch.rand(1)
+    module.on_train_batch_start(None, 0)
+    assert random_states(module) == before
+
+
+def test_infinite_logits_are_no_mask(tmp_path):
+    gts = clip([A, A])
+    outs = outputs(gts)
+    outs[1]["pred_masks_high_res"][gts[1][:, None]] = math.inf
+    trainer = make_trainer(tmp_path)
+    (result,) = trainer.validate(Scripted(outs), Batches(squares_batch(gts)), verbose=False)
+    assert result["val/iou"] == 0.0
