@@ -5,9 +5,10 @@ numbers is kept per object, never a clip.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Union
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -177,7 +178,12 @@ def _disk(radius: int) -> np.ndarray:
 
 
 class VideoMetrics:
-    """Accumulates one row per object and averages the rows, over all ranks when distributed."""
+    """Accumulates one row per object and averages the rows, over all ranks when distributed.
+
+    Attributes:
+        rows: By video and object id the object's ``category``, ``J``, ``dice`` and, unless
+            `boundary` is off, ``F``.
+    """
 
     def __init__(self, boundary: bool = True) -> None:
         """Start without rows.
@@ -186,11 +192,11 @@ class VideoMetrics:
             boundary: Compute F too; it needs the masks on the CPU and most of the time.
         """
         self.boundary = boundary
-        self._rows: dict[tuple[int, int], dict[str, float]] = {}
+        self.rows: dict[tuple[int, int], dict[str, float]] = {}
 
     def reset(self) -> None:
         """Forget every row."""
-        self._rows.clear()
+        self.rows.clear()
 
     def update(
         self,
@@ -276,21 +282,25 @@ class VideoMetrics:
                 frames = (~prompted[:, index]).nonzero().flatten().tolist()
                 values = [boundary_f(pred_masks[t, index], gt_masks[t, index]) for t in frames]
                 row["F"] = sum(values) / len(values)
-            self._rows[key] = row
+            self.rows[key] = row
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, category_names: Optional[Sequence[str]] = None) -> dict[str, float]:
         """Return the means over all objects of all ranks.
 
         With ``torch.distributed`` initialised this is a collective: every rank must call it, also
         one without rows. Objects that several ranks saw (a sampler that pads by repeating) count
-        once.
+        once. Afterwards `rows` holds the objects of all ranks.
+
+        Args:
+            category_names: Names for the keys, see `category_keys`; the same on every rank.
 
         Returns:
             ``iou`` and ``J`` (the same number), ``dice``, ``F`` and ``J&F`` unless `boundary` is
-            off, and ``iou/category_3``, ``dice/category_3`` for every category seen; an empty
-            dictionary when there are no rows.
+            off, and ``iou/NAME``, ``dice/NAME`` for every category seen; an empty dictionary when
+            there are no rows.
         """
-        rows = list(_gather(self._rows).values())
+        self.rows = _gather(self.rows)
+        rows = list(self.rows.values())
         if not rows:
             return {}
         result = {"iou": _mean(rows, "J"), "J": _mean(rows, "J"), "dice": _mean(rows, "dice")}
@@ -300,11 +310,33 @@ class VideoMetrics:
         by_category = defaultdict(list)
         for row in rows:
             by_category[row["category"]].append(row)
+        keys = category_keys(category_names or [], max(by_category) + 1)
         for category in sorted(by_category):
             if category >= 0:
-                result[f"iou/category_{category}"] = _mean(by_category[category], "J")
-                result[f"dice/category_{category}"] = _mean(by_category[category], "dice")
+                result[f"iou/{keys[category]}"] = _mean(by_category[category], "J")
+                result[f"dice/{keys[category]}"] = _mean(by_category[category], "dice")
         return result
+
+
+def category_keys(names: Sequence[str], count: int) -> list[str]:
+    """Return `count` distinct names of categories that may stand in a metric's key.
+
+    Letters and digits of any script, dots, dashes and underscores stay; anything else, slashes and
+    blanks among it, becomes one underscore. A category without a name is ``category_<index>``, and
+    so is one whose name has nothing but dots and underscores; a name that was taken gets its index.
+
+    Args:
+        names: In the order of the categories; may be shorter or longer than `count`.
+        count: Number of categories.
+    """
+    keys: list[str] = []
+    for index in range(count):
+        name = re.sub(r"[^\w.-]+", "_", names[index]) if index < len(names) else ""
+        key = name if name.strip("._") else f"category_{index}"
+        while key in keys:
+            key += f"_{index}"
+        keys.append(key)
+    return keys
 
 
 def _as_ints(values: Union[Tensor, Sequence[int]]) -> list[int]:

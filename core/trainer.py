@@ -198,7 +198,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
-        metrics = self.metrics.compute()
+        names = getattr(self.trainer.datamodule, "category_names", None)
+        metrics = self.metrics.compute(names if self._category_layout() else None)
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
 

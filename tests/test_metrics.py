@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 
 from core.config import Config, ModelConfig
-from core.metrics import VideoMetrics, boundary_f, dice, mean_iou, region_similarity
+from core.metrics import VideoMetrics, boundary_f, category_keys, dice, mean_iou, region_similarity
 from core.prompts import received_prompt
 from core.snapshot import SnapshotOptions, take_snapshot
 from core.trainer import CORE_LOSS, SAM2LightningModule
@@ -216,7 +216,7 @@ def test_mean_iou_of_a_batch_is_that_of_the_metrics():
     gts[3, 1] = False  # on no prompted frame
     metrics = VideoMetrics(boundary=False)
     metrics.update(preds, gts, torch.tensor(prompted), [0] * 5, range(5))
-    assert sorted(object_id for _, object_id in metrics._rows) == [0, 3, 4]
+    assert sorted(object_id for _, object_id in metrics.rows) == [0, 3, 4]
     assert mean_iou(preds, gts, prompted).item() == pytest.approx(metrics.compute()["iou"])
 
 
@@ -248,6 +248,33 @@ def test_categories_have_their_own_means():
     assert result["iou/category_3"] == 0.5
     assert result["dice/category_3"] == 0.5
     assert "iou/category_1" not in result
+
+
+def test_keys_of_categories_are_their_names():
+    metrics = VideoMetrics()
+    masks = clip([A, A, A], [B, B, B])
+    metrics.update(masks, masks, PROMPTED, [0, 0], [1, 2], categories=[0, 2])
+    keys = metrics.compute(["left grasper", "unseen"]).keys()
+    assert {key for key in keys if "/" in key} == {
+        "iou/left_grasper", "dice/left_grasper", "iou/category_2", "dice/category_2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["grasper", "手术器械", "Ω-2.5_b"], ["grasper", "手术器械", "Ω-2.5_b"]),
+        (["a/b", "../etc", "a\\b", "\n\x00 $x$"], ["a_b", ".._etc", "a_b_2", "_x_"]),
+        (["", ".", "..", "/"], ["category_0", "category_1", "category_2", "category_3"]),
+        (["tool", "tool", "tool_1", "tool"], ["tool", "tool_1", "tool_1_2", "tool_3"]),
+        (["category_1"], ["category_1", "category_1_1"]),
+        (["a", "b", "c"], ["a", "b"]),
+    ],
+    ids=["kept", "paths", "nothing left", "twice", "like another's index", "more than seen"],
+)
+def test_keys_of_categories_are_distinct_and_no_paths(names, keys):
+    assert category_keys(names, len(keys)) == keys
+    assert len(set(keys)) == len(keys)
 
 
 def test_repeated_objects_count_once():
@@ -329,7 +356,8 @@ def compute_on_rank(rank, shares, init_file, results):
     metrics = VideoMetrics()
     for video_id in shares[rank]:
         add_clip(metrics, video_id)
-    results[rank] = metrics.compute()
+    results[rank] = metrics.compute(["even", "odd/one"])
+    results[f"rows of {rank}"] = metrics.rows
     torch.distributed.destroy_process_group()
 
 
@@ -337,7 +365,7 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
     alone = VideoMetrics()
     for video_id in range(4):
         add_clip(alone, video_id)
-    expected = alone.compute()
+    expected = alone.compute(["even", "odd/one"])
     # Clip 0 is the sampler's padding, and the last rank has no rows at all.
     shares = [[0, 1, 2], [3, 0], []]
     with torch.multiprocessing.Manager() as manager:
@@ -346,6 +374,7 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
         torch.multiprocessing.spawn(compute_on_rank, arguments, nprocs=len(shares))
         for rank in range(len(shares)):
             assert results[rank] == pytest.approx(expected)
+            assert results[f"rows of {rank}"] == alone.rows
         assert results[0] == results[1] == results[2]
     assert expected["iou"] == pytest.approx((0 + 1 + 2 + 3) / 3 / 4)
 
@@ -535,3 +564,14 @@ def test_infinite_logits_are_no_mask(tmp_path):
     trainer = make_trainer(tmp_path)
     (result,) = trainer.validate(Scripted(outs), Batches(squares_batch(gts)), verbose=False)
     assert result["val/iou"] == 0.0
+
+
+def test_validation_names_the_categories_of_the_datamodule(tmp_path):
+    masks = clip([A, A], [B, B])
+    data = Batches(
+        squares_batch(masks), category_layout=True, category_names=["liver", "left/duct"]
+    )
+    (result,) = make_trainer(tmp_path).validate(Scripted(outputs(masks)), data, verbose=False)
+    assert {key for key in result if key.startswith("val/iou/")} == {
+        "val/iou/liver", "val/iou/left_duct",
+    }  # fmt: skip
