@@ -4,10 +4,12 @@ J and F follow DAVIS 2017 (https://github.com/davisvideochallenge/davis2017-eval
 numbers is kept per object, never a clip.
 """
 
+import csv
+import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional, Union
 
 import cv2
@@ -316,6 +318,30 @@ class VideoMetrics:
                 result[f"iou/{keys[category]}"] = _mean(by_category[category], "J")
                 result[f"dice/{keys[category]}"] = _mean(by_category[category], "dice")
         return result
+
+
+def as_csv(
+    rows: dict[tuple[int, int], dict[str, float]],
+    clip_name: Callable[[int], str],
+    object_names: Callable[[int], Optional[Mapping[int, str]]],
+) -> str:
+    """Return a table of `VideoMetrics.rows`, one line per object, by video and object id.
+
+    Args:
+        rows: See `VideoMetrics`.
+        clip_name: Gives the name of a video by its id.
+        object_names: Gives a video's object names by object id, None where there are none.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["video", "object", "name", "J", "F", "J&F", "dice"])
+    for (video_id, object_id), row in sorted(rows.items()):
+        name = (object_names(video_id) or {}).get(object_id, "")
+        boundary = row.get("F", math.nan)
+        scores = [row["J"], boundary, (row["J"] + boundary) / 2, row["dice"]]
+        texts = ["" if math.isnan(score) else f"{score:.6f}" for score in scores]
+        writer.writerow([clip_name(video_id), object_id, name, *texts])
+    return table.getvalue()
 
 
 def category_keys(names: Sequence[str], count: int) -> list[str]:

@@ -5,6 +5,7 @@ import logging
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Optional
 
 import lightning.pytorch as pl
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core.config import Config, VisualizationsConfig
-from core.metrics import VideoMetrics, mean_iou
+from core.metrics import VideoMetrics, as_csv, mean_iou
 from core.model import build_model, freeze, load_weights
 from core.optim import build_optimizer, build_scheduler
 from core.prompts import received_prompt
@@ -142,7 +143,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     """Fine-tunes SAM 2 with its official training forward and loss.
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
-    its parts, ``val/iou`` and the other metrics of `VideoMetrics`.
+    its parts, ``val/iou`` and the other metrics of `VideoMetrics`. The objects of each validation
+    run are listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters.
@@ -164,6 +166,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()
+        self._table_failed = False
         self._states_to_resume: Optional[dict[str, Any]] = None
         self._states_before_validation: Optional[dict[str, Any]] = None
 
@@ -202,6 +205,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         metrics = self.metrics.compute(names if self._category_layout() else None)
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
+        trainer = self.trainer
+        if trainer.is_global_zero and not (trainer.sanity_checking or trainer.fast_dev_run):
+            self._write_table()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimizer and its schedule per optimizer step."""
@@ -304,6 +310,27 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             return
         iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
         self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
+
+    def _write_table(self) -> None:
+        """Write each object's metrics to ``metrics/`` in the run directory; never raises."""
+        path = Path(
+            self.trainer.default_root_dir, f"metrics/val_step{self.trainer.global_step}.csv"
+        )
+        try:
+            names = _names(self.trainer.datamodule, "val")
+            categories = dict(enumerate(names["category_names"] or []))
+            table = as_csv(
+                self.metrics.rows,
+                names.get("clip_name", lambda video_id: f"video {video_id}"),
+                names.get("object_names", lambda video_id: categories),
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Names of files may hold what is no text.
+            path.write_text(table, encoding="utf-8", errors="backslashreplace")
+        except Exception as error:
+            if not self._table_failed:
+                self._table_failed = True
+                log.warning("%s was not written, training goes on; said once", path, exc_info=error)
 
     def _category_layout(self) -> bool:
         return bool(getattr(self.trainer.datamodule, "category_layout", False))

@@ -1,5 +1,6 @@
 """J, F, IoU and Dice against independent implementations, and their accumulation."""
 
+import csv
 import math
 import random
 
@@ -10,7 +11,15 @@ import torch
 import torch.multiprocessing
 
 from core.config import Config, ModelConfig
-from core.metrics import VideoMetrics, boundary_f, category_keys, dice, mean_iou, region_similarity
+from core.metrics import (
+    VideoMetrics,
+    as_csv,
+    boundary_f,
+    category_keys,
+    dice,
+    mean_iou,
+    region_similarity,
+)
 from core.prompts import received_prompt
 from core.snapshot import SnapshotOptions, take_snapshot
 from core.trainer import CORE_LOSS, SAM2LightningModule
@@ -575,3 +584,88 @@ def test_validation_names_the_categories_of_the_datamodule(tmp_path):
     assert {key for key in result if key.startswith("val/iou/")} == {
         "val/iou/liver", "val/iou/left_duct",
     }  # fmt: skip
+
+
+def validate(tmp_path, gts, preds, videos=None, **datamodule):
+    batch = squares_batch(gts, videos)
+    trainer = make_trainer(tmp_path)
+    trainer.validate(Scripted(outputs(preds)), Batches(batch, **datamodule), verbose=False)
+
+
+def table_of(tmp_path, step=0):
+    text = (tmp_path / "metrics" / f"val_step{step}.csv").read_text(encoding="utf-8")
+    return list(csv.reader(text.splitlines()))
+
+
+def test_validation_lists_its_objects_in_a_table(tmp_path):
+    gts, preds = clip([A, A, A], [B, B, B], [A, A, A]), clip([A, A, A], [B, B, EMPTY], [A, B, B])
+    validate(
+        tmp_path,
+        gts,
+        preds,
+        videos=[0, 0, 1],
+        clip_name=lambda stage, video: f"{stage} clip, {video}",
+        object_names=lambda stage, video: {1: "猫"} if video == 0 else None,
+    )
+    assert table_of(tmp_path) == [
+        ["video", "object", "name", "J", "F", "J&F", "dice"],
+        ["val clip, 0", "0", "", "1.000000", "1.000000", "1.000000", "1.000000"],
+        ["val clip, 0", "1", "猫", "0.500000", "0.500000", "0.500000", "0.500000"],
+        ["val clip, 1", "2", "", "0.000000", "0.000000", "0.000000", "0.000000"],
+    ]
+
+
+def test_table_names_categories_where_objects_have_no_names(tmp_path):
+    masks = clip([A, A], [B, B])
+    validate(tmp_path, masks, masks, category_layout=True, category_names=["liver", "duct"])
+    assert [line[:3] for line in table_of(tmp_path)[1:]] == [
+        ["video 0", "0", "liver"],
+        ["video 0", "1", "duct"],
+    ]
+
+
+def test_table_of_metrics_without_boundaries_leaves_f_empty():
+    table = as_csv({(0, 1): {"J": 0.25, "dice": 0.4}}, str, lambda video: None)
+    assert table.splitlines()[1] == "0,1,,0.250000,,,0.400000"
+
+
+def test_every_validation_has_a_table_of_its_own(tmp_path):
+    masks = clip([A, A])
+    trainer = make_trainer(tmp_path, max_steps=2, max_epochs=2, num_sanity_val_steps=1)
+    trainer.fit(Scripted(outputs(masks)), Batches(squares_batch(masks)))
+    assert sorted(path.name for path in (tmp_path / "metrics").iterdir()) == [
+        "val_step1.csv", "val_step2.csv",
+    ]  # fmt: skip
+
+
+def test_a_table_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path, caplog):
+    masks = clip([A, A])
+    (tmp_path / "metrics").write_text("in the way")
+    trainer = make_trainer(tmp_path, max_steps=2, max_epochs=2)
+    trainer.fit(Scripted(outputs(masks)), Batches(squares_batch(masks)))
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["val/iou"] == 1.0
+    (said,) = [record for record in caplog.records if record.name == "core.trainer"]
+    assert "metrics/val_step1.csv was not written, training goes on" in said.getMessage()
+
+
+def test_a_table_whose_names_fail_is_said_and_stops_nothing(tmp_path, caplog):
+    def clip_name(stage, video):
+        raise KeyError(video)
+
+    masks = clip([A, A])
+    validate(tmp_path, masks, masks, clip_name=clip_name)
+    assert "val_step0.csv was not written" in caplog.text
+
+
+def test_names_that_are_no_text_do_not_cost_the_table(tmp_path):
+    masks = clip([A, A])
+    validate(tmp_path, masks, masks, clip_name=lambda stage, video: "\udcff.mp4")
+    assert table_of(tmp_path)[1][0] == "\\udcff.mp4"
+
+
+def test_ranks_other_than_zero_write_no_table(tmp_path, monkeypatch):
+    masks = clip([A, A])
+    monkeypatch.setattr(pl.Trainer, "is_global_zero", False)
+    validate(tmp_path, masks, masks)
+    assert not (tmp_path / "metrics").exists()
