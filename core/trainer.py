@@ -11,6 +11,7 @@ from typing import Any, Optional
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from core.config import Config, VisualizationsConfig
@@ -203,6 +204,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log the metrics of the whole validation set, the same on every rank."""
         names = getattr(self.trainer.datamodule, "category_names", None)
         metrics = self.metrics.compute(names if self._category_layout() else None)
+        if not metrics:
+            rank_zero_warn(
+                "val/iou is NaN: no validation clip has an object on a prompted frame "
+                "and a frame without prompts to track it on"
+            )
+            metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer

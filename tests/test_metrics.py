@@ -3,12 +3,14 @@
 import csv
 import math
 import random
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from core.config import Config, ModelConfig
 from core.metrics import (
@@ -473,8 +475,13 @@ def make_trainer(tmp_path, **options):
         default_root_dir=tmp_path,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
-        **{"max_steps": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 1, **options},
+        **{
+            "enable_checkpointing": False,
+            "max_steps": 1,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            **options,
+        },
     )
 
 
@@ -669,3 +676,13 @@ def test_ranks_other_than_zero_write_no_table(tmp_path, monkeypatch):
     monkeypatch.setattr(pl.Trainer, "is_global_zero", False)
     validate(tmp_path, masks, masks)
     assert not (tmp_path / "metrics").exists()
+
+
+@pytest.mark.parametrize("gts", [clip([EMPTY, A, A]), clip([A])], ids=["too late", "one frame"])
+def test_validation_without_an_object_to_score_is_said_and_ends_no_training(gts, tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path / "checkpoints", monitor="val/iou", mode="max")
+    trainer = make_trainer(tmp_path, enable_checkpointing=True, callbacks=[checkpoints])
+    with pytest.warns(UserWarning, match="val/iou is NaN: no validation clip has an object"):
+        trainer.fit(Scripted(outputs(gts)), Batches(squares_batch(gts)))
+    assert trainer.callback_metrics["val/iou"].isnan()
+    assert Path(checkpoints.best_model_path).is_file()
