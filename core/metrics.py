@@ -4,10 +4,13 @@ J and F follow DAVIS 2017 (https://github.com/davisvideochallenge/davis2017-eval
 numbers is kept per object, never a clip.
 """
 
+import csv
+import io
 import math
+import re
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -83,6 +86,48 @@ def boundary_f(pred: Mask, gt: Mask, tolerance: float = BOUNDARY_TOLERANCE) -> f
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def object_means(values: Tensor, gt_areas: Tensor, prompted: Tensor) -> Tensor:
+    """Return each object's mean over the frames that tell how it was tracked.
+
+    Frames that received a prompt are left out. An object is not scored at all when no frame is
+    left, when its ground truth is empty on every frame, or when it was prompted but is there on
+    none of the prompted frames: the model was given an empty prompt then, and can only fail.
+    Objects that no frame was prompted for are scored, since nothing is known of their prompts.
+
+    Args:
+        values: [T, O] one finite number per frame and object.
+        gt_areas: [T, O] pixels of the ground truth.
+        prompted: [T, O] bool, the frame received a prompt.
+
+    Returns:
+        [O] on the device of `values`, NaN for objects that are not scored. Nothing waits for it.
+    """
+    there = gt_areas > 0
+    known = (there & prompted).any(0) | ~prompted.any(0)
+    means = (values * ~prompted).sum(0) / (~prompted).sum(0)  # 0 / 0, NaN, when all were prompted
+    return torch.where(there.any(0) & known, means, math.nan)
+
+
+def object_ious(
+    intersections: Tensor, unions: Tensor, gt_areas: Tensor, prompted: Tensor
+) -> Tensor:
+    """Return each object's IoU, as every mean IoU of this program averages it.
+
+    A frame where neither mask has a pixel counts 1. See `object_means` for the rest.
+
+    Args:
+        intersections: [T, O] pixels of prediction and ground truth.
+        unions: [T, O] pixels.
+        gt_areas: [T, O] pixels.
+        prompted: [T, O] bool, the frame received a prompt.
+
+    Returns:
+        [O] on the device of the counts, NaN for objects that are not scored.
+    """
+    ious = torch.where(unions > 0, intersections / unions.clamp(min=1), 1.0)
+    return object_means(ious, gt_areas, prompted)
+
+
 def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> Tensor:
     """Return the mean IoU of a batch as `VideoMetrics` counts it, without leaving the device.
 
@@ -94,14 +139,13 @@ def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> 
     Returns:
         A scalar on the masks' device; NaN when no object is left to measure.
     """
-    measured = [t for t, flag in enumerate(prompted) if not flag]
-    if not measured:
-        return torch.tensor(math.nan, device=gt_masks.device)
-    intersections = torch.stack([(pred_masks[t] & gt_masks[t]).sum((1, 2)) for t in measured])
-    unions = torch.stack([(pred_masks[t] | gt_masks[t]).sum((1, 2)) for t in measured])
-    ious = torch.where(unions > 0, intersections / unions.clamp(min=1), 1.0)
-    present = gt_masks.flatten(2).any(2).any(0)
-    return (ious.mean(0) * present).sum() / present.sum()
+    pairs = list(zip(pred_masks, gt_masks, strict=True))
+    intersections = torch.stack([(pred & gt).sum((1, 2)) for pred, gt in pairs])
+    unions = torch.stack([(pred | gt).sum((1, 2)) for pred, gt in pairs])
+    gt_areas = gt_masks.sum((2, 3))
+    # Not torch.tensor: a list would be copied to the device, which waits for it.
+    flags = torch.stack([gt_masks.new_full(gt_masks.shape[1:2], flag) for flag in prompted])
+    return object_ious(intersections, unions, gt_areas, flags).nanmean()
 
 
 def _as_mask_pair(pred: Mask, gt: Mask) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +180,12 @@ def _disk(radius: int) -> np.ndarray:
 
 
 class VideoMetrics:
-    """Accumulates one row per object and averages the rows, over all ranks when distributed."""
+    """Accumulates one row per object and averages the rows, over all ranks when distributed.
+
+    Attributes:
+        rows: By video and object id the object's ``category``, ``J``, ``dice`` and, unless
+            `boundary` is off, ``F``.
+    """
 
     def __init__(self, boundary: bool = True) -> None:
         """Start without rows.
@@ -145,11 +194,11 @@ class VideoMetrics:
             boundary: Compute F too; it needs the masks on the CPU and most of the time.
         """
         self.boundary = boundary
-        self._rows: dict[tuple[int, int], dict[str, float]] = {}
+        self.rows: dict[tuple[int, int], dict[str, float]] = {}
 
     def reset(self) -> None:
         """Forget every row."""
-        self._rows.clear()
+        self.rows.clear()
 
     def update(
         self,
@@ -164,8 +213,11 @@ class VideoMetrics:
 
         Every number is the object's mean over the frames on which it was not prompted. A frame
         where neither mask has a pixel counts 1. Objects without a pixel in the ground truth of the
-        clip are left out, and so are those that were prompted on every frame. An object seen before
-        (the same video and object id) replaces its row.
+        clip are left out, and so are those that were prompted on every frame, or only where they
+        have no pixel: an object that appears later was never shown to the model. YouTube-VOS
+        prompts such an object where it first appears and scores it from there on; ``SAM2Train``
+        prompts all objects on the first frames of a clip. An object seen before (the same video and
+        object id) replaces its row.
 
         Args:
             pred_masks: [T, O, H, W] bool, any device; not changed.
@@ -209,43 +261,48 @@ class VideoMetrics:
         if num_objects == 0:
             return
 
-        scored = ~(prompted[:, None].expand(-1, num_objects) if prompted.ndim == 1 else prompted)
+        if prompted.ndim == 1:
+            prompted = prompted[:, None].expand(-1, num_objects)
         intersection = (pred_masks & gt_masks).flatten(2).sum(2).cpu().double()
         num_pred = pred_masks.flatten(2).sum(2).cpu().double()
         num_gt = gt_masks.flatten(2).sum(2).cpu().double()
         total = num_pred + num_gt
-        both_empty = total == 0
-        iou = torch.where(both_empty, 1.0, intersection / (total - intersection).clamp(min=1))
-        dices = torch.where(both_empty, 1.0, 2 * intersection / total.clamp(min=1))
+        ious = object_ious(intersection, total - intersection, num_gt, prompted)
+        dices = torch.where(total == 0, 1.0, 2 * intersection / total.clamp(min=1))
+        dices = object_means(dices, num_gt, prompted)
         if self.boundary:
             pred_masks, gt_masks = pred_masks.cpu(), gt_masks.cpu()
         for index, key in enumerate(zip(ids["video_ids"], ids["object_ids"], strict=True)):
-            frames = scored[:, index].nonzero().flatten().tolist()
-            if not frames or num_gt[:, index].sum() == 0:
+            if ious[index].isnan():
                 continue
             row = {
                 "category": ids["categories"][index],
-                "J": iou[frames, index].mean().item(),
-                "dice": dices[frames, index].mean().item(),
+                "J": ious[index].item(),
+                "dice": dices[index].item(),
             }
             if self.boundary:
+                frames = (~prompted[:, index]).nonzero().flatten().tolist()
                 values = [boundary_f(pred_masks[t, index], gt_masks[t, index]) for t in frames]
                 row["F"] = sum(values) / len(values)
-            self._rows[key] = row
+            self.rows[key] = row
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, category_names: Optional[Sequence[str]] = None) -> dict[str, float]:
         """Return the means over all objects of all ranks.
 
         With ``torch.distributed`` initialised this is a collective: every rank must call it, also
         one without rows. Objects that several ranks saw (a sampler that pads by repeating) count
-        once.
+        once. Afterwards `rows` holds the objects of all ranks.
+
+        Args:
+            category_names: Names for the keys, see `category_keys`; the same on every rank.
 
         Returns:
             ``iou`` and ``J`` (the same number), ``dice``, ``F`` and ``J&F`` unless `boundary` is
-            off, and ``iou/category_3``, ``dice/category_3`` for every category seen; an empty
-            dictionary when there are no rows.
+            off, and ``iou/NAME``, ``dice/NAME`` for every category seen; an empty dictionary when
+            there are no rows.
         """
-        rows = list(_gather(self._rows).values())
+        self.rows = _gather(self.rows)
+        rows = list(self.rows.values())
         if not rows:
             return {}
         result = {"iou": _mean(rows, "J"), "J": _mean(rows, "J"), "dice": _mean(rows, "dice")}
@@ -255,11 +312,57 @@ class VideoMetrics:
         by_category = defaultdict(list)
         for row in rows:
             by_category[row["category"]].append(row)
+        keys = category_keys(category_names or [], max(by_category) + 1)
         for category in sorted(by_category):
             if category >= 0:
-                result[f"iou/category_{category}"] = _mean(by_category[category], "J")
-                result[f"dice/category_{category}"] = _mean(by_category[category], "dice")
+                result[f"iou/{keys[category]}"] = _mean(by_category[category], "J")
+                result[f"dice/{keys[category]}"] = _mean(by_category[category], "dice")
         return result
+
+
+def as_csv(
+    rows: dict[tuple[int, int], dict[str, float]],
+    clip_name: Callable[[int], str],
+    object_names: Callable[[int], Optional[Mapping[int, str]]],
+) -> str:
+    """Return a table of `VideoMetrics.rows`, one line per object, by video and object id.
+
+    Args:
+        rows: See `VideoMetrics`.
+        clip_name: Gives the name of a video by its id.
+        object_names: Gives a video's object names by object id, None where there are none.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["video", "object", "name", "J", "F", "J&F", "dice"])
+    for (video_id, object_id), row in sorted(rows.items()):
+        name = (object_names(video_id) or {}).get(object_id, "")
+        boundary = row.get("F", math.nan)
+        scores = [row["J"], boundary, (row["J"] + boundary) / 2, row["dice"]]
+        texts = ["" if math.isnan(score) else f"{score:.6f}" for score in scores]
+        writer.writerow([clip_name(video_id), object_id, name, *texts])
+    return table.getvalue()
+
+
+def category_keys(names: Sequence[str], count: int) -> list[str]:
+    """Return `count` distinct names of categories that may stand in a metric's key.
+
+    Letters and digits of any script, dots, dashes and underscores stay; anything else, slashes and
+    blanks among it, becomes one underscore. A category without a name is ``category_<index>``, and
+    so is one whose name has nothing but dots and underscores; a name that was taken gets its index.
+
+    Args:
+        names: In the order of the categories; may be shorter or longer than `count`.
+        count: Number of categories.
+    """
+    keys: list[str] = []
+    for index in range(count):
+        name = re.sub(r"[^\w.-]+", "_", names[index]) if index < len(names) else ""
+        key = name if name.strip("._") else f"category_{index}"
+        while key in keys:
+            key += f"_{index}"
+        keys.append(key)
+    return keys
 
 
 def _as_ints(values: Union[Tensor, Sequence[int]]) -> list[int]:

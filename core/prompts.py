@@ -185,3 +185,19 @@ def final_clicks(frame_output: dict[str, Any]) -> tuple[Optional[dict[str, Tenso
     final = steps[-1] if len(steps) else frame_output.get("point_inputs")
     num_initial = 0 if initial is None else initial["point_labels"].shape[1]
     return final, num_initial
+
+
+def received_prompt(frame_output: dict[str, Any]) -> bool:
+    """Return whether a frame received any prompt: clicks or a box, corrections, or a mask.
+
+    Metrics leave such frames out: there the model was told where the objects are. Only shapes are
+    looked at, so that nothing waits for a device.
+
+    Args:
+        frame_output: One entry of SAM 2's ``outs_per_frame``.
+    """
+    clicks = (frame_output.get("point_inputs"), final_clicks(frame_output)[0])
+    masks = frame_output.get("mask_inputs")
+    return any(given is not None and given["point_labels"].numel() > 0 for given in clicks) or (
+        masks is not None and len(masks) > 0
+    )

@@ -216,11 +216,9 @@ def _drawn_categories(clip: Clip) -> list[int]:
 
 
 def _header(clip: Clip) -> list[str]:
-    score = "no frame to score" if math.isnan(clip.mean_iou) else f"mean IoU {clip.mean_iou:.3f}"
     name = fit(_plain(clip.name), _MAX_NAME_WIDTH)
     lines = [
-        f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {name} · {score} "
-        "(prompted frames left out)"
+        f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {name} · {mean_iou_words(clip)}"
     ]
     notes = []
     if clip.prompts_implied:
@@ -238,6 +236,15 @@ def _header(clip: Clip) -> list[str]:
     if clip.num_left_out:
         notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
     return lines + (["note: " + "; ".join(notes)] if notes else [])
+
+
+def mean_iou_words(clip: Clip) -> str:
+    """Say a clip's mean IoU and the frames that it was measured on."""
+    if math.isnan(clip.mean_iou):
+        return "no object to score" if clip.num_scored_frames else "no frame to score"
+    kind = "frames" if clip.prompts_implied else "unprompted frames"
+    frames = f"{clip.num_scored_frames} of {clip.num_unprompted_frames} {kind}"
+    return f"mean IoU {clip.mean_iou:.3f} over {frames}"
 
 
 def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:

@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from core.contract import check_batch_and_outputs
+from core.metrics import object_ious
 from core.prompts import (
     UNASSIGNED,
     PromptData,
     build_prompts_from_gt_first_frame,
     final_clicks,
     prompts_from_clicks,
+    received_prompt,
 )
 from core.reduction import (
     IMAGENET_MEAN,
@@ -68,8 +70,10 @@ class Clip:
         prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
         prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
         model_size: (H, W) of the model's frames.
-        mean_iou: Mean IoU over objects and measured frames, prompted frames and those where
-            ground truth and prediction are both empty left out; NaN when nothing is left.
+        mean_iou: The metrics' mean IoU (`core.metrics.object_ious`) of the C categories, over the
+            frames that were measured and received no prompt; NaN when nothing is left.
+        num_scored_frames: Frames that `mean_iou` covers.
+        num_unprompted_frames: Frames of the whole clip that received no prompt.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
     """
@@ -95,6 +99,8 @@ class Clip:
     mask_prompted: np.ndarray
     model_size: tuple[int, int]
     mean_iou: float
+    num_scored_frames: int = 0
+    num_unprompted_frames: int = 0
     prompts_elsewhere: list[int] = field(default_factory=list)
     prompts_implied: bool = False
     prompts_unassigned: int = 0
@@ -166,6 +172,8 @@ class Snapshot:
         frames: Positions in the clip of the frames drawn.
         measured: Positions in the clip of the frames whose pixels were counted.
         arrays: Named copies, CPU tensors; complete once `event` has passed.
+        prompted: T flags, the frame was prompted from the start.
+        received_prompt: T flags, the frame received any prompt, corrections included.
         event: The CUDA event behind the last copy; None on CPU.
     """
 
@@ -179,6 +187,7 @@ class Snapshot:
     arrays: dict[str, Tensor]
     clicks: dict[int, int]
     prompted: list[bool]
+    received_prompt: list[bool]
     mask_prompted: list[bool]
     mask_prompt_frames: list[int]
     outputs_tell_prompts: bool
@@ -214,6 +223,7 @@ class Snapshot:
             return out
 
         intersections, unions = of_categories("intersections", 0), of_categories("unions", 0)
+        gt_areas = of_categories("gt_areas", 0)
         drawn = [self.measured.index(t) for t in self.frames]
         identifiers = arrays["identifiers"]
         has_rows = len(all_rows) > 0 and identifiers.size > 0
@@ -233,7 +243,7 @@ class Snapshot:
             pred_masks=of_categories("pred_masks", False),
             intersections=intersections[drawn],
             unions=unions[drawn],
-            gt_areas=of_categories("gt_areas", 0)[drawn],
+            gt_areas=gt_areas[drawn],
             pred_areas=of_categories("pred_areas", 0)[drawn],
             predicted_ious=of_categories("predicted_ious", math.nan, rows),
             object_scores=of_categories("object_scores", math.nan, rows),
@@ -242,9 +252,9 @@ class Snapshot:
             prompted=np.array([self.prompted[t] for t in self.frames], dtype=bool),
             mask_prompted=np.array([self.mask_prompted[t] for t in self.frames], dtype=bool),
             model_size=self.model_size,
-            mean_iou=_mean_iou(
-                intersections, unions, np.array([self.prompted[t] for t in self.measured])
-            ),
+            mean_iou=self._mean_iou(intersections, unions, gt_areas),
+            num_scored_frames=sum(not self.received_prompt[t] for t in self.measured),
+            num_unprompted_frames=self.received_prompt.count(False),
             prompts_elsewhere=[
                 frame_numbers[t]
                 for t in range(len(self.prompted))
@@ -255,6 +265,12 @@ class Snapshot:
         )
         self._add_prompts(clip, video, rows, arrays)
         return clip
+
+    def _mean_iou(self, *counts: np.ndarray) -> float:
+        """Return what `VideoMetrics` would, of the measured frames; `counts` are [T', C]."""
+        flags = torch.tensor([self.received_prompt[t] for t in self.measured])
+        counts = [torch.from_numpy(count).double() for count in counts]
+        return float(object_ious(*counts, flags[:, None].expand_as(counts[0])).nanmean())
 
     def _names(
         self, dataset_video: int, identifiers: np.ndarray, rows: np.ndarray, num_categories: int
@@ -325,11 +341,6 @@ class Snapshot:
             for index, row in enumerate(prompt_rows)
             if row in category_of_row and row_video[row] == video
         ]
-
-
-def _mean_iou(intersections: np.ndarray, unions: np.ndarray, prompted: np.ndarray) -> float:
-    counted = (unions > 0) & ~prompted[:, None]
-    return float((intersections[counted] / unions[counted]).mean()) if counted.any() else math.nan
 
 
 def _implied_prompts(clip: Clip, prompt_type: str) -> list[PromptData]:
@@ -455,7 +466,8 @@ def take_snapshot(
         options=options,
         arrays=copies,
         clicks=clicks,
-        prompted=[_is_prompted(outputs) for outputs in outs_per_frame],
+        prompted=[_is_prompted_first(outputs) for outputs in outs_per_frame],
+        received_prompt=[received_prompt(outputs) for outputs in outs_per_frame],
         mask_prompted=[_is_mask_prompted(outputs) for outputs in outs_per_frame],
         mask_prompt_frames=mask_prompt_frames,
         outputs_tell_prompts=any(
@@ -479,7 +491,7 @@ def video_rows(batch: Any, video_idx: int) -> Tensor:
     return torch.nonzero(batch.obj_to_frame_idx[0, :, 1] == video_idx).flatten()
 
 
-def _is_prompted(outputs: dict[str, Any]) -> bool:
+def _is_prompted_first(outputs: dict[str, Any]) -> bool:
     points = outputs.get("point_inputs")
     return (points is not None and len(points["point_labels"]) > 0) or _is_mask_prompted(outputs)
 

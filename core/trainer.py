@@ -2,19 +2,23 @@
 
 import dataclasses
 import logging
+import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Optional
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from core.config import Config, VisualizationsConfig
-from core.metrics import VideoMetrics, mean_iou
+from core.metrics import VideoMetrics, as_csv, mean_iou
 from core.model import build_model, freeze, load_weights
 from core.optim import build_optimizer, build_scheduler
+from core.prompts import received_prompt
 from core.visualizer import Visualizer
 
 log = logging.getLogger(__name__)
@@ -140,7 +144,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     """Fine-tunes SAM 2 with its official training forward and loss.
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
-    its parts, ``val/iou`` and the other metrics of `VideoMetrics`.
+    its parts, ``val/iou`` and the other metrics of `VideoMetrics`. The objects of each validation
+    run are listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters.
@@ -162,6 +167,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()
+        self._table_failed = False
         self._states_to_resume: Optional[dict[str, Any]] = None
         self._states_before_validation: Optional[dict[str, Any]] = None
 
@@ -185,9 +191,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         identifiers = batch.metadata.unique_objects_identifier[0]
         category_layout = self._category_layout()
         self.metrics.update(
-            torch.stack([outs["pred_masks_high_res"][:, 0] > 0 for outs in outs_per_frame]),
+            _predicted_masks(outs_per_frame),
             batch.masks,
-            torch.tensor([_is_prompted(outs) for outs in outs_per_frame]),
+            torch.tensor([received_prompt(outs) for outs in outs_per_frame]),
             identifiers[:, 0],
             identifiers[:, 1],
             identifiers[:, 1] if category_layout else None,
@@ -196,10 +202,19 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
-        metrics = self.metrics.compute()
-        self.metrics.reset()
+        names = getattr(self.trainer.datamodule, "category_names", None)
+        metrics = self.metrics.compute(names if self._category_layout() else None)
+        if not metrics:
+            rank_zero_warn(
+                "val/iou is NaN: no validation clip has an object on a prompted frame "
+                "and a frame without prompts to track it on"
+            )
+            metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
+        trainer = self.trainer
+        if trainer.is_global_zero and not (trainer.sanity_checking or trainer.fast_dev_run):
+            self._write_table()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimizer and its schedule per optimizer step."""
@@ -230,14 +245,20 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Put back the random states of the checkpoint that was resumed."""
-        self._states_before_validation = None
+        self.on_validation_end()  # of a validation that was interrupted
         if self._states_to_resume is not None:
             states, self._states_to_resume = self._states_to_resume, None
             self._set_random_states(states)
 
     def on_validation_start(self) -> None:
-        """Keep the random states: training does not depend on when it is validated."""
+        """Keep the random states, so that training does not depend on when it is validated.
+
+        Validation starts from states of its own, the same each time and on every rank: SAM 2 draws
+        the noise of box prompts, and the same weights are to give the same numbers.
+        """
+        self.metrics.reset()
         self._states_before_validation = self._random_states()
+        self._set_random_states(self._seeded_states(self.config.seed % 2**32))
 
     def on_validation_end(self) -> None:
         """Put them back; a checkpoint made after validating is resumed without doing it again."""
@@ -254,6 +275,18 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "model": self.model.rng.bit_generator.state,
+        }
+
+    def _seeded_states(self, seed: int) -> dict[str, Any]:
+        """Return what `_random_states` would where each generator was just seeded."""
+        kind, keys, *rest = np.random.RandomState(seed).get_state()
+        on_cuda = self.device.type == "cuda"
+        return {
+            "python": random.Random(seed).getstate(),
+            "numpy": (kind, keys, *rest),
+            "torch": torch.Generator().manual_seed(seed).get_state(),
+            "cuda": torch.Generator(self.device).manual_seed(seed).get_state() if on_cuda else None,
+            "model": np.random.default_rng(seed).bit_generator.state,
         }
 
     def _set_random_states(self, states: dict[str, Any]) -> None:
@@ -279,19 +312,41 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def _log_train_iou(self, outs_per_frame: list[dict[str, Any]], batch: Any) -> None:
         """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it."""
-        prompted = [_is_prompted(outs) for outs in outs_per_frame]
+        prompted = [received_prompt(outs) for outs in outs_per_frame]
         if all(prompted) or (self.global_step + 1) % self.trainer.log_every_n_steps:
             return
-        masks = [outs["pred_masks_high_res"].detach()[:, 0] > 0 for outs in outs_per_frame]
-        iou = mean_iou(torch.stack(masks), batch.masks, prompted)
+        iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
         self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
+
+    def _write_table(self) -> None:
+        """Write each object's metrics to ``metrics/`` in the run directory; never raises."""
+        path = Path(
+            self.trainer.default_root_dir, f"metrics/val_step{self.trainer.global_step}.csv"
+        )
+        try:
+            names = _names(self.trainer.datamodule, "val")
+            categories = dict(enumerate(names["category_names"] or []))
+            table = as_csv(
+                self.metrics.rows,
+                names.get("clip_name", lambda video_id: f"video {video_id}"),
+                names.get("object_names", lambda video_id: categories),
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Names of files may hold what is no text.
+            path.write_text(table, encoding="utf-8", errors="backslashreplace")
+        except Exception as error:
+            if not self._table_failed:
+                self._table_failed = True
+                log.warning("%s was not written, training goes on; said once", path, exc_info=error)
 
     def _category_layout(self) -> bool:
         return bool(getattr(self.trainer.datamodule, "category_layout", False))
 
 
-def _is_prompted(outs: dict[str, Any]) -> bool:
-    return outs.get("point_inputs") is not None or outs.get("mask_inputs") is not None
+def _predicted_masks(outs_per_frame: list[dict[str, Any]]) -> Tensor:
+    """Return [T, O, H, W] bool: where the logits are positive and finite."""
+    logits = (outs["pred_masks_high_res"].detach()[:, 0] for outs in outs_per_frame)
+    return torch.stack([(frame > 0) & (frame < math.inf) for frame in logits])
 
 
 def _build_loss(config: Config) -> torch.nn.Module:

@@ -8,7 +8,6 @@ Lightning, the logger is an argument, and nothing given is ever changed.
 import inspect
 import io
 import logging
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, List, Optional  # noqa: UP035 (the plan's signatures)
@@ -22,7 +21,7 @@ from torch import Tensor
 from core.config import VisualizationsConfig
 from core.prompts import PromptData, build_prompts_from_gt_first_frame
 from core.reduction import denormalize
-from core.render import create_composite_visualization, render_sheet
+from core.render import create_composite_visualization, mean_iou_words, render_sheet
 from core.snapshot import (
     Clip,
     SnapshotOptions,
@@ -425,8 +424,7 @@ def _as_image(image: Any) -> np.ndarray:
 
 
 def _caption(clip: Clip) -> str:
-    score = "" if math.isnan(clip.mean_iou) else f" · mean IoU {clip.mean_iou:.3f}"
-    return f"{clip.stage} · step {clip.step} · {clip.name}{score}"
+    return f"{clip.stage} · step {clip.step} · {clip.name} · {mean_iou_words(clip)}"
 
 
 def _field(batch: Any, name: str, shape: str) -> Tensor:

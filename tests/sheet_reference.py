@@ -169,8 +169,34 @@ def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
                 elif label in (0, 1):
                     number = max(0, column - initial + 1)
                     prompts.append(Prompt("point", owner, (x, y), label, number))
-    given = (masks is not None and len(masks)) or (clicks and len(clicks["point_labels"]))
-    return prompts, bool(given)
+    return prompts, got_prompt(out)
+
+
+def expected_mean_iou(batch, outs, video, frames, num_categories):
+    """Mean over objects of their mean IoU on the frames that got no prompt, of one video."""
+    rows = [o for o in range(batch.masks.shape[1]) if int(batch.obj_to_frame_idx[0, o, 1]) == video]
+    prompted = [t for t in frames if got_prompt(outs[t])]
+    tracked = [t for t in frames if t not in prompted]
+    means = []
+    for row in rows[:num_categories]:
+        present = [t for t in frames if batch.masks[t, row].any()]
+        if not present or not tracked or (prompted and not set(prompted) & set(present)):
+            continue
+        ious = []
+        for t in tracked:
+            gt = batch.masks[t, row].numpy()
+            logits = outs[t]["pred_masks_high_res"][row, 0].double().numpy()
+            pred = np.isfinite(logits) & (logits > 0)
+            union = (gt | pred).sum()
+            ious.append((gt & pred).sum() / union if union else 1.0)
+        means.append(sum(ious) / len(ious))
+    return sum(means) / len(means) if means else math.nan
+
+
+def got_prompt(out):
+    clicks = (out.get("multistep_point_inputs") or [out.get("point_inputs")])[-1]
+    masks = out.get("mask_inputs")
+    return bool((masks is not None and len(masks)) or (clicks and len(clicks["point_labels"])))
 
 
 def as_bytes(values):

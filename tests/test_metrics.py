@@ -1,13 +1,30 @@
 """J, F, IoU and Dice against independent implementations, and their accumulation."""
 
+import csv
 import math
+import random
+from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from core.metrics import VideoMetrics, boundary_f, dice, region_similarity
+from core.config import Config, ModelConfig
+from core.metrics import (
+    VideoMetrics,
+    as_csv,
+    boundary_f,
+    category_keys,
+    dice,
+    mean_iou,
+    region_similarity,
+)
+from core.prompts import received_prompt
+from core.snapshot import SnapshotOptions, take_snapshot
+from core.trainer import CORE_LOSS, SAM2LightningModule
 
 
 def mask_pair(seed):
@@ -180,6 +197,45 @@ def test_objects_that_never_appear_are_left_out():
     assert metrics.compute()["iou"] == 1.0
 
 
+def test_objects_that_appear_after_the_prompted_frames_are_left_out():
+    metrics = VideoMetrics()
+    gts = clip([A, A, A], [EMPTY, B, B])
+    metrics.update(clip([A, A, A], [EMPTY, EMPTY, EMPTY]), gts, PROMPTED, [0, 0], [1, 2], [0, 1])
+    result = metrics.compute()
+    assert result["iou"] == result["J&F"] == result["dice"] == 1.0
+    assert "iou/category_1" not in result
+
+
+def test_an_object_that_is_there_on_any_prompted_frame_is_scored():
+    metrics = VideoMetrics()
+    prompted = torch.tensor([True, True, False])
+    metrics.update(clip([EMPTY, B, EMPTY]), clip([EMPTY, B, B]), prompted, [0], [1])
+    assert metrics.compute()["iou"] == 0.0
+
+
+def test_objects_count_where_nothing_is_known_of_prompts():
+    metrics = VideoMetrics()
+    metrics.update(clip([EMPTY, A]), clip([EMPTY, A]), torch.tensor([False, False]), [0], [1])
+    assert metrics.compute()["iou"] == 1.0
+
+
+def test_mean_iou_of_a_batch_is_that_of_the_metrics():
+    rng = np.random.default_rng(0)
+    preds, gts = (torch.from_numpy(rng.random((4, 5, 16, 16)) < 0.4) for _ in range(2))
+    gts[0, 1] = gts[:, 2] = gts[2, 3] = preds[2, 3] = False
+    prompted = [True, False, False, True]
+    gts[3, 1] = False  # on no prompted frame
+    metrics = VideoMetrics(boundary=False)
+    metrics.update(preds, gts, torch.tensor(prompted), [0] * 5, range(5))
+    assert sorted(object_id for _, object_id in metrics.rows) == [0, 3, 4]
+    assert mean_iou(preds, gts, prompted).item() == pytest.approx(metrics.compute()["iou"])
+
+
+def test_mean_iou_of_a_batch_without_a_scored_object_is_nan():
+    assert mean_iou(clip([A, A]), clip([A, A]), [True, True]).isnan()
+    assert mean_iou(clip([A, A]), clip([EMPTY, A]), [True, False]).isnan()
+
+
 def test_a_frame_that_the_object_has_left_counts_one_when_nothing_is_predicted():
     metrics = VideoMetrics()
     metrics.update(clip([A, A, EMPTY]), clip([A, A, EMPTY]), PROMPTED, [0], [1])
@@ -203,6 +259,33 @@ def test_categories_have_their_own_means():
     assert result["iou/category_3"] == 0.5
     assert result["dice/category_3"] == 0.5
     assert "iou/category_1" not in result
+
+
+def test_keys_of_categories_are_their_names():
+    metrics = VideoMetrics()
+    masks = clip([A, A, A], [B, B, B])
+    metrics.update(masks, masks, PROMPTED, [0, 0], [1, 2], categories=[0, 2])
+    keys = metrics.compute(["left grasper", "unseen"]).keys()
+    assert {key for key in keys if "/" in key} == {
+        "iou/left_grasper", "dice/left_grasper", "iou/category_2", "dice/category_2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["grasper", "手术器械", "Ω-2.5_b"], ["grasper", "手术器械", "Ω-2.5_b"]),
+        (["a/b", "../etc", "a\\b", "\n\x00 $x$"], ["a_b", ".._etc", "a_b_2", "_x_"]),
+        (["", ".", "..", "/"], ["category_0", "category_1", "category_2", "category_3"]),
+        (["tool", "tool", "tool_1", "tool"], ["tool", "tool_1", "tool_1_2", "tool_3"]),
+        (["category_1"], ["category_1", "category_1_1"]),
+        (["a", "b", "c"], ["a", "b"]),
+    ],
+    ids=["kept", "paths", "nothing left", "twice", "like another's index", "more than seen"],
+)
+def test_keys_of_categories_are_distinct_and_no_paths(names, keys):
+    assert category_keys(names, len(keys)) == keys
+    assert len(set(keys)) == len(keys)
 
 
 def test_repeated_objects_count_once():
@@ -284,7 +367,8 @@ def compute_on_rank(rank, shares, init_file, results):
     metrics = VideoMetrics()
     for video_id in shares[rank]:
         add_clip(metrics, video_id)
-    results[rank] = metrics.compute()
+    results[rank] = metrics.compute(["even", "odd/one"])
+    results[f"rows of {rank}"] = metrics.rows
     torch.distributed.destroy_process_group()
 
 
@@ -292,7 +376,7 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
     alone = VideoMetrics()
     for video_id in range(4):
         add_clip(alone, video_id)
-    expected = alone.compute()
+    expected = alone.compute(["even", "odd/one"])
     # Clip 0 is the sampler's padding, and the last rank has no rows at all.
     shares = [[0, 1, 2], [3, 0], []]
     with torch.multiprocessing.Manager() as manager:
@@ -301,5 +385,304 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
         torch.multiprocessing.spawn(compute_on_rank, arguments, nprocs=len(shares))
         for rank in range(len(shares)):
             assert results[rank] == pytest.approx(expected)
+            assert results[f"rows of {rank}"] == alone.rows
         assert results[0] == results[1] == results[2]
     assert expected["iou"] == pytest.approx((0 + 1 + 2 + 3) / 3 / 4)
+
+
+def squares_batch(gts, videos=None):
+    """A batch of [T, O, H, W] ground truth; by default one video."""
+    from sheet_reference import make_batch
+
+    num_frames, num_objects = gts.shape[:2]
+    videos = [0] * num_objects if videos is None else videos
+    return make_batch(torch.zeros(num_frames, max(videos) + 1, 3, 32, 32), gts, videos)
+
+
+def click(num_objects=1, num_clicks=1):
+    return {
+        "point_coords": torch.full((num_objects, num_clicks, 2), 8.0),
+        "point_labels": torch.ones(num_objects, num_clicks, dtype=torch.int32),
+    }
+
+
+def outputs(preds, prompts=None):
+    """SAM 2's outputs: frame 0 has a mask prompt of every object, `prompts` changes frames."""
+    outs = []
+    for t, masks in enumerate(preds):
+        given = masks[:, None] if t == 0 else None
+        outs.append({"pred_masks_high_res": masks[:, None] * 20.0 - 10, "mask_inputs": given})
+        outs[-1] |= {"point_inputs": None, "multistep_point_inputs": [None]}
+        outs[-1] |= (prompts or {}).get(t, {})
+    return outs
+
+
+CORRECTED = {"multistep_point_inputs": [None, click()]}
+
+
+@pytest.mark.parametrize(
+    ("output", "received"),
+    [
+        ({}, False),
+        ({"point_inputs": None, "mask_inputs": None, "multistep_point_inputs": [None]}, False),
+        ({"point_inputs": click(), "multistep_point_inputs": [click()]}, True),
+        ({"point_inputs": click()}, True),
+        ({"mask_inputs": torch.zeros(1, 1, 8, 8)}, True),
+        ({"point_inputs": None, **CORRECTED}, True),
+        ({"point_inputs": click(0), "multistep_point_inputs": [click(0)]}, False),
+        ({"mask_inputs": torch.zeros(0, 1, 8, 8)}, False),
+    ],
+    ids=["unknown", "none", "click", "bare", "mask", "correction", "no click row", "no mask row"],
+)
+def test_a_frame_received_a_prompt_when_any_row_did(output, received):
+    assert received_prompt(output) is received
+
+
+class Scripted(SAM2LightningModule):
+    """The training module with outputs that are given instead of a model's."""
+
+    def __init__(self, outs, **sections):
+        super().__init__(Config(**{"model": ModelConfig(image_size=64), **sections}))
+        self.outs = outs
+        del self.loss
+        self.loss = lambda outs, masks: {CORE_LOSS: 0 * self.model.no_mem_embed.sum()}
+
+    def forward(self, batch):
+        return self.outs
+
+
+class Batches(pl.LightningDataModule):
+    """One batch for training and validation alike; attributes as keywords."""
+
+    def __init__(self, batch, **attributes):
+        super().__init__()
+        self.batch = batch
+        vars(self).update(attributes)
+
+    def train_dataloader(self):
+        # A loader without a generator of its own moves the global one.
+        own = torch.Generator()
+        return torch.utils.data.DataLoader([self.batch], batch_size=None, generator=own)
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
+def make_trainer(tmp_path, **options):
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{
+            "enable_checkpointing": False,
+            "max_steps": 1,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            **options,
+        },
+    )
+
+
+def test_train_iou_leaves_out_frames_that_were_corrected(tmp_path):
+    gts, preds = clip([A, A, A]), clip([A, A, EMPTY])
+    module = Scripted(outputs(preds, {1: CORRECTED}))
+    trainer = make_trainer(tmp_path, limit_val_batches=0)
+    trainer.fit(module, Batches(squares_batch(gts)))
+    assert trainer.callback_metrics["train/iou"] == 0.0
+
+
+def test_val_iou_leaves_out_frames_that_were_corrected(tmp_path):
+    gts, preds = clip([A, A, A]), clip([A, A, EMPTY])
+    module = Scripted(outputs(preds, {1: CORRECTED}))
+    trainer = make_trainer(tmp_path)
+    (result,) = trainer.validate(module, Batches(squares_batch(gts)), verbose=False)
+    assert result["val/iou"] == 0.0
+
+
+def test_val_iou_is_the_mean_iou_of_the_sheet(tmp_path):
+    """One object is there throughout, one leaves, one appears too late to be prompted."""
+    gts = clip([A, A, A, A], [B, B, EMPTY, EMPTY], [EMPTY, A, A, A])
+    preds = clip([A, A, EMPTY, A], [B, EMPTY, EMPTY, EMPTY], [EMPTY, B, B, B])
+    batch, outs = squares_batch(gts), outputs(preds)
+    (result,) = make_trainer(tmp_path).validate(Scripted(outs), Batches(batch), verbose=False)
+    options = SnapshotOptions(measure_all_frames=True)
+    (sheet,) = take_snapshot(batch, outs, stage="val", step=0, options=options).clips()
+    assert result["val/iou"] == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert sheet.mean_iou == pytest.approx(result["val/iou"])
+
+
+def random_states(module):
+    """Every generator that a validation may draw from."""
+    return [
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+        module.model.rng.bit_generator.state,
+    ]
+
+
+def test_validating_the_same_weights_twice_gives_the_same_numbers(tmp_path):
+    """Box prompts have noise, and other generators have moved in between."""
+    from test_model import make_batch as moving_squares
+
+    model = ModelConfig(image_size=64, prompt_type="bbox", num_correction_points=1)
+    module = SAM2LightningModule(Config(model=model))
+    boxes = []
+    module.model.register_forward_hook(
+        lambda model, inputs, outs: boxes.append(outs[0]["point_inputs"]["point_coords"])
+    )
+    data, results = Batches(moving_squares()), []
+    for seed in (1, 2):
+        pl.seed_everything(seed, verbose=False)
+        module.model.rng.random(seed)
+        results += make_trainer(tmp_path).validate(module, data, verbose=False)
+    assert torch.equal(*boxes)
+    assert results[0] == results[1]
+
+
+def test_validation_draws_from_every_generator_anew_and_puts_them_back(tmp_path):
+    drawn = []
+
+    class Drawing(Scripted):
+        def forward(self, batch):
+            drawn.append(random_states(self))
+            random.random(), np.random.rand(), torch.rand(1), self.model.rng.random()
+            return super().forward(batch)
+
+    masks = clip([A, A])
+    module, data = Drawing(outputs(masks)), Batches(squares_batch(masks))
+    for seed in (1, 2):
+        pl.seed_everything(seed, verbose=False)
+        module.model.rng.random()
+        before = random_states(module)
+        make_trainer(tmp_path).validate(module, data, verbose=False)
+        assert random_states(module) == before
+    assert drawn[0] == drawn[1]
+
+
+def test_training_after_an_interrupted_validation_goes_on_with_its_own_states(tmp_path):
+    masks = clip([A, A])
+    module = Scripted(outputs(masks))
+    before = random_states(module)
+    module.trainer = make_trainer(tmp_path)
+    module.on_validation_start()
+    torch.rand(1)
+    module.on_train_batch_start(None, 0)
+    assert random_states(module) == before
+
+
+def test_infinite_logits_are_no_mask(tmp_path):
+    gts = clip([A, A])
+    outs = outputs(gts)
+    outs[1]["pred_masks_high_res"][gts[1][:, None]] = math.inf
+    trainer = make_trainer(tmp_path)
+    (result,) = trainer.validate(Scripted(outs), Batches(squares_batch(gts)), verbose=False)
+    assert result["val/iou"] == 0.0
+
+
+def test_validation_names_the_categories_of_the_datamodule(tmp_path):
+    masks = clip([A, A], [B, B])
+    data = Batches(
+        squares_batch(masks), category_layout=True, category_names=["liver", "left/duct"]
+    )
+    (result,) = make_trainer(tmp_path).validate(Scripted(outputs(masks)), data, verbose=False)
+    assert {key for key in result if key.startswith("val/iou/")} == {
+        "val/iou/liver", "val/iou/left_duct",
+    }  # fmt: skip
+
+
+def validate(tmp_path, gts, preds, videos=None, **datamodule):
+    batch = squares_batch(gts, videos)
+    trainer = make_trainer(tmp_path)
+    trainer.validate(Scripted(outputs(preds)), Batches(batch, **datamodule), verbose=False)
+
+
+def table_of(tmp_path, step=0):
+    text = (tmp_path / "metrics" / f"val_step{step}.csv").read_text(encoding="utf-8")
+    return list(csv.reader(text.splitlines()))
+
+
+def test_validation_lists_its_objects_in_a_table(tmp_path):
+    gts, preds = clip([A, A, A], [B, B, B], [A, A, A]), clip([A, A, A], [B, B, EMPTY], [A, B, B])
+    validate(
+        tmp_path,
+        gts,
+        preds,
+        videos=[0, 0, 1],
+        clip_name=lambda stage, video: f"{stage} clip, {video}",
+        object_names=lambda stage, video: {1: "猫"} if video == 0 else None,
+    )
+    assert table_of(tmp_path) == [
+        ["video", "object", "name", "J", "F", "J&F", "dice"],
+        ["val clip, 0", "0", "", "1.000000", "1.000000", "1.000000", "1.000000"],
+        ["val clip, 0", "1", "猫", "0.500000", "0.500000", "0.500000", "0.500000"],
+        ["val clip, 1", "2", "", "0.000000", "0.000000", "0.000000", "0.000000"],
+    ]
+
+
+def test_table_names_categories_where_objects_have_no_names(tmp_path):
+    masks = clip([A, A], [B, B])
+    validate(tmp_path, masks, masks, category_layout=True, category_names=["liver", "duct"])
+    assert [line[:3] for line in table_of(tmp_path)[1:]] == [
+        ["video 0", "0", "liver"],
+        ["video 0", "1", "duct"],
+    ]
+
+
+def test_table_of_metrics_without_boundaries_leaves_f_empty():
+    table = as_csv({(0, 1): {"J": 0.25, "dice": 0.4}}, str, lambda video: None)
+    assert table.splitlines()[1] == "0,1,,0.250000,,,0.400000"
+
+
+def test_every_validation_has_a_table_of_its_own(tmp_path):
+    masks = clip([A, A])
+    trainer = make_trainer(tmp_path, max_steps=2, max_epochs=2, num_sanity_val_steps=1)
+    trainer.fit(Scripted(outputs(masks)), Batches(squares_batch(masks)))
+    assert sorted(path.name for path in (tmp_path / "metrics").iterdir()) == [
+        "val_step1.csv", "val_step2.csv",
+    ]  # fmt: skip
+
+
+def test_a_table_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path, caplog):
+    masks = clip([A, A])
+    (tmp_path / "metrics").write_text("in the way")
+    trainer = make_trainer(tmp_path, max_steps=2, max_epochs=2)
+    trainer.fit(Scripted(outputs(masks)), Batches(squares_batch(masks)))
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["val/iou"] == 1.0
+    (said,) = [record for record in caplog.records if record.name == "core.trainer"]
+    assert "metrics/val_step1.csv was not written, training goes on" in said.getMessage()
+
+
+def test_a_table_whose_names_fail_is_said_and_stops_nothing(tmp_path, caplog):
+    def clip_name(stage, video):
+        raise KeyError(video)
+
+    masks = clip([A, A])
+    validate(tmp_path, masks, masks, clip_name=clip_name)
+    assert "val_step0.csv was not written" in caplog.text
+
+
+def test_names_that_are_no_text_do_not_cost_the_table(tmp_path):
+    masks = clip([A, A])
+    validate(tmp_path, masks, masks, clip_name=lambda stage, video: "\udcff.mp4")
+    assert table_of(tmp_path)[1][0] == "\\udcff.mp4"
+
+
+def test_ranks_other_than_zero_write_no_table(tmp_path, monkeypatch):
+    masks = clip([A, A])
+    monkeypatch.setattr(pl.Trainer, "is_global_zero", False)
+    validate(tmp_path, masks, masks)
+    assert not (tmp_path / "metrics").exists()
+
+
+@pytest.mark.parametrize("gts", [clip([EMPTY, A, A]), clip([A])], ids=["too late", "one frame"])
+def test_validation_without_an_object_to_score_is_said_and_ends_no_training(gts, tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path / "checkpoints", monitor="val/iou", mode="max")
+    trainer = make_trainer(tmp_path, enable_checkpointing=True, callbacks=[checkpoints])
+    with pytest.warns(UserWarning, match="val/iou is NaN: no validation clip has an object"):
+        trainer.fit(Scripted(outputs(gts)), Batches(squares_batch(gts)))
+    assert trainer.callback_metrics["val/iou"].isnan()
+    assert Path(checkpoints.best_model_path).is_file()

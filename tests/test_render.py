@@ -193,6 +193,12 @@ def test_prompted_frame_is_called_prompted(written):
     assert "frame 0 · prompted" in written
 
 
+def test_frame_that_was_only_corrected_is_called_corrected_and_not_prompted(written):
+    prompts = {"multistep_point_inputs": [None, clicks([[8.0, 8.0]])]}
+    render_sheet(make_clip([square(0, 0)], [square(0, 0)], prompts=prompts))
+    assert "frame 0 · corrected" in written
+
+
 def test_mask_prompted_frame_says_that_its_prediction_is_the_prompt(written):
     mask = square(0, 0)
     prompts = {"mask_inputs": mask[None, None]}

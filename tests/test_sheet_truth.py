@@ -407,6 +407,22 @@ def check_box(prompt, expected, change):
     return offset
 
 
+def check_score(case, texts):
+    """The header's mean IoU is the reference's, and says which frames it is about."""
+    num_frames = len(case.outs)
+    drawn = list(range(0, num_frames, case.stride))[: case.max_frames]
+    mean = reference.expected_mean_iou(
+        case.batch, case.outs, case.video, drawn, case.num_categories
+    )
+    assert case.clip().mean_iou == pytest.approx(mean, nan_ok=True)
+    unprompted = [t for t in range(num_frames) if not reference.got_prompt(case.outs[t])]
+    scored = sum(t in unprompted for t in drawn)
+    said = f"mean IoU {mean:.3f} over {scored} of {len(unprompted)} unprompted frames"
+    if math.isnan(mean):
+        said = "no object to score" if scored else "no frame to score"
+    assert texts[0][0].endswith(f" · {said}")
+
+
 def check_case(seed, spy):
     case = make_case(seed)
     expected = case.expected()
@@ -415,6 +431,7 @@ def check_case(seed, spy):
     texts = spy.read()
     found = reference.check_sheet(sheet, expected)
     check_words(case, expected, found, texts)
+    check_score(case, texts)
     check_one_marker(case, expected, found, random.Random(seed), spy)
 
 
@@ -518,6 +535,18 @@ def test_prompts_of_frames_drawn_in_the_animation_alone_are_noted_on_the_sheet(s
     snapshot = take_snapshot(case.batch, case.outs, stage="val", step=0, options=options)
     render_sheet(snapshot.clips()[0].select([0, 1]))
     assert any("prompts on frames that are not drawn: 3" in text for text, *_ in spy.read())
+
+
+def test_header_of_an_animated_clip_says_that_all_frames_were_measured(spy):
+    case = square_case(num_frames=4)
+    case.outs[0] = {**case.outs[0], "point_inputs": click([32.0, 32.0])}
+    case.outs[3]["pred_masks_high_res"].fill_(-5.0)
+    for all_frames, said in ((False, "1.000 over 1 of 3"), (True, "0.667 over 3 of 3")):
+        options = SnapshotOptions(max_frames=2, panel_size=64, draw_all_frames=all_frames)
+        snapshot = take_snapshot(case.batch, case.outs, stage="val", step=0, options=options)
+        render_sheet(snapshot.clips()[0].select([0, 1]))
+        header = spy.read()[0][0]
+        assert header.endswith(f"mean IoU {said} unprompted frames")
 
 
 def test_prompt_rows_of_unknown_category_are_neutral_with_one_video():

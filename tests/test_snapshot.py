@@ -149,6 +149,14 @@ def test_iou_is_that_of_the_full_size_masks(panel_size):
     assert clip.mean_iou == pytest.approx(np.mean(expected[1:]))
 
 
+def test_mean_iou_leaves_out_frames_that_were_only_corrected():
+    batch, outs = make_inputs()
+    outs[1]["multistep_point_inputs"] = [None, outs[0]["point_inputs"]]
+    clip = take(batch, outs, videos=[1]).clips()[0]
+    assert clip.mean_iou == pytest.approx(clip.ious[2, 0])
+    assert clip.prompted.tolist() == [True, False, False]
+
+
 def test_iou_is_nan_where_truth_and_prediction_are_empty():
     batch, outs = make_inputs()
     batch.masks[1] = False

@@ -175,7 +175,7 @@ def test_worst_clips_are_those_of_lowest_iou(tmp_path, monkeypatch):
 
     def misses_wide_squares(self, batch, batch_idx, stage):
         batch = batch.clone()
-        batch.masks[0] = False  # the prompted frame; its prediction does not count
+        batch.masks[0] = True  # the prompted frame; its prediction does not count
         if int(batch.masks[1].sum()) >= 4 * 4:
             self.scale.data.neg_()
         step(self, batch, batch_idx, stage)

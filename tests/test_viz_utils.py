@@ -59,7 +59,7 @@ def test_viz_utils_log_one_sheet_per_video_with_a_caption():
     ((key, images, step, captions),) = logger.calls
     assert (key, step) == ("train/composites", 12)
     assert len(images) == len(captions) == 2
-    assert captions[0] == "train · step 12 · video 0 · mean IoU 1.000"
+    assert captions[0] == "train · step 12 · video 0 · mean IoU 1.000 over 3 of 3 frames"
 
 
 def test_viz_utils_log_what_is_asked_for():
