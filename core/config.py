@@ -487,11 +487,15 @@ class VisualizationsConfig:
         num_categories: Categories drawn; None: ``data.num_categories``; that None too: this video's
             objects.
         panel_size: Longest side of a panel in pixels; larger frames are reduced.
-        pinned_clips: The first clips of the unshuffled validation set, drawn at every validation.
-        worst_clips: Clips of the lowest mean IoU, drawn at the end of every validation.
-        animation: Log the drawn validation clips as GIFs as well.
+        pinned_clips: The first clips of the unshuffled validation set, drawn at every validation;
+            with several devices of rank zero's share.
+        worst_clips: Clips of the lowest mean IoU, drawn at the end of every validation; with
+            several devices of rank zero's share. Clips are looked at while less than half of
+            ``max_overhead`` is spent.
+        animation: Log the drawn validation clips as GIFs as well, where a logger takes them.
         max_pending: Snapshots that may wait to be drawn; further ones are dropped and counted.
-        max_overhead: Largest share of wall time that taking pictures may block training.
+        max_overhead: Largest share of wall time that taking pictures may block training, judged
+            before each event once 0.25 s have been blocked in all.
         flush_timeout_s: Seconds that the end of training waits for pictures still to be drawn.
     """
 

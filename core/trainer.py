@@ -54,8 +54,11 @@ class VisualizationsMixin:
     ) -> None:
         """Have the batch's first clips drawn and logged in the background, when that is due.
 
-        Returns at once when disabled, not on rank zero, during the sanity check, or not due. Reads
-        the tensors, keeps none of them, and never raises an Exception, whatever it is given.
+        Returns at once when disabled, not on rank zero, during the sanity check, or not due
+        (`Cadence.due`: in training every `every_n_steps` optimizer steps, in validation the first
+        batch, every `every_n_steps` batches after it, and pinned clips). Reads the tensors, keeps
+        none of them, and never raises an Exception, whatever it is given. With several devices the
+        pictures are of rank zero's share of the data.
 
         Args:
             batch: ``BatchedVideoDatapoint`` in either layout.
@@ -72,22 +75,19 @@ class VisualizationsMixin:
             if not trainer.is_global_zero or trainer.sanity_checking:
                 return
             visualizer = _visualizer(self)
-            num_videos = batch.img_batch.shape[1]
-            videos = visualizer.due_videos(stage, trainer.global_step, batch_idx, num_videos)
-            if videos or visualizer.scores_every_clip(stage):
-                visualizer.attach(trainer)
-                visualizer.take(
-                    trainer.loggers,
-                    batch,
-                    outs_per_frame,
-                    stage=stage,
-                    step=trainer.global_step,
-                    epoch=trainer.current_epoch,
-                    batch_idx=batch_idx,
-                    videos=videos,
-                    obj_to_cat=obj_to_cat,
-                    **_names(getattr(trainer, "datamodule", None), stage),
-                )
+            event = visualizer.cadence.due(stage, trainer.global_step, batch_idx)
+            if event is None:
+                return
+            visualizer.attach(trainer)  # has pictures flushed when the trainer ends
+            visualizer.take(
+                event,
+                trainer.loggers,
+                batch,
+                outs_per_frame,
+                epoch=trainer.current_epoch,
+                obj_to_cat=obj_to_cat,
+                **_names(getattr(trainer, "datamodule", None), stage),
+            )
         except Exception as error:
             _failed(self, error)
 
@@ -98,7 +98,7 @@ def _enabled(module: Any) -> bool:
 
 
 def _visualizer(module: Any) -> Visualizer:
-    """Return the module's visualizer, made by its first picture."""
+    """Return the module's visualizer, made by its first step on rank zero."""
     if "_visualizer" not in module.__dict__:
         data = getattr(module.config, "data", None)
         # Around nn.Module.__setattr__: this is no part of the module's state.

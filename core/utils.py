@@ -42,7 +42,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# SwanLab drops images beyond this size without a word.
+# SwanLab drops images and videos beyond this size without a word to the caller.
 _MAX_SWANLAB_BYTES = 10 * 2**20
 
 
@@ -315,13 +315,13 @@ def _log_to_each(
 def log_gif(
     pl_logger: Any, key: str, frames: Sequence[np.ndarray], step: int, caption: str = ""
 ) -> bool:
-    """Log frames [h, w, 3] uint8 as a GIF to every SwanLab logger, the only one that takes bytes.
+    """Log frames [h, w, 3] uint8 as a GIF to every logger that `takes_gifs`.
 
     Returns:
-        True when a logger took it.
+        True when a logger took it; False when there is none, or the GIF is larger than it takes.
     """
     loggers = pl_logger if isinstance(pl_logger, (list, tuple)) else [pl_logger]
-    loggers = [logger for logger in loggers if _is_swanlab(logger)]
+    loggers = [logger for logger in loggers if takes_gifs(logger)]
     if not loggers:
         return False
     import swanlab
@@ -329,10 +329,17 @@ def log_gif(
     buffer = io.BytesIO()
     first, *rest = [Image.fromarray(frame).quantize(128) for frame in frames]
     first.save(buffer, "gif", save_all=True, append_images=rest, duration=250, loop=0)
+    if len(buffer.getvalue()) > _MAX_SWANLAB_BYTES:
+        return False
     for logger in loggers:
         video = swanlab.Video(buffer.getvalue(), caption=caption)
         logger.experiment.log({key: video}, step=int(step))
     return True
+
+
+def takes_gifs(logger: Any) -> bool:
+    """Return whether `log_gif` has a way to this logger: SwanLab's alone takes encoded bytes."""
+    return _is_swanlab(logger)
 
 
 def _log_to(

@@ -1,38 +1,51 @@
-"""From the hook to the dashboard: when to draw, at what cost, and what happens when it fails.
+"""From a batch that is due to the dashboard: at what cost, and what happens when it fails.
 
 The training thread takes a snapshot and goes on; everything after it runs on one background worker.
 Nothing here raises into training.
 """
 
 import functools
-import heapq
-import itertools
 import logging
-import math
-import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from lightning.pytorch import Callback
-
+from core.cadence import Cadence, Event
 from core.config import VisualizationsConfig
+from core.flush import FlushCallback, let_python_handle_interrupts
 from core.render import render_animation
 from core.snapshot import Clip, Snapshot, SnapshotOptions, take_snapshot
-from core.utils import draw_sheets, log_gif, log_images
+from core.utils import draw_sheets, log_gif, log_images, takes_gifs
 from core.worker import BackgroundWorker
+from core.worst import WorstClips
 
 log = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 5
-# The share of blocked time is judged once this much has been spent in all: the first events of a
-# short run would otherwise be measured against no time at all.
-GRACE_S = 1.0
+# Blocked time is judged as a share of wall time only beyond this much in all: time counts from the
+# run's first event, which is the slowest, and the next ones would be measured against almost none.
+GRACE_S = 0.25
+# Looking for the worst clips ends at this part of the budget: the rest is for pictures.
+SCORING_PART = 0.5
+
+
+@dataclass
+class _Cost:
+    """What was spent since the last values on the dashboard, and the steps that have one."""
+
+    blocked_ms: float = 0.0
+    render_ms: float = 0.0
+    steps: set[int] = field(default_factory=set)
 
 
 class Visualizer:
     """Draws the events of one module in the background.
+
+    The hook asks `cadence` what is due and hands it to `take`; the trainer, through the callback
+    that `attach` adds, calls `log_worst` after a validation and `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -41,6 +54,7 @@ class Visualizer:
 
     def __init__(self, config: VisualizationsConfig, num_categories: Optional[int] = None) -> None:
         self.config = config
+        self.cadence = Cadence(config)
         self.num_categories = config.num_categories or num_categories
         self.dropped = 0
         self.disabled = False
@@ -52,12 +66,9 @@ class Visualizer:
         self._trainer: Any = None
         self._loggers: list[Any] = []
         self._without_images: Optional[list[Any]] = None
-        self._used: dict[str, tuple[int, int]] = {}
-        self._last_train_step = -1
-        self._val_batch_size = 1
-        self._worst: list[tuple[float, int, Clip]] = []
-        self._unscored: list[Snapshot] = []
-        self._order = itertools.count()
+        self._num_used: Counter[tuple[str, int]] = Counter()
+        self._cost = _Cost()  # the worker's alone
+        self._worst = WorstClips(config.worst_clips)
         self._lock = threading.Lock()  # of what the training thread and the worker both write
 
     def __deepcopy__(self, memo: dict) -> "Visualizer":
@@ -77,145 +88,150 @@ class Visualizer:
         if self._trainer is trainer:
             return
         self._trainer = trainer
-        if self._loggers != trainer.loggers:
-            self._loggers = list(trainer.loggers)
-            self._used = {}
+        if not any(logger in self._loggers for logger in trainer.loggers):
+            # Keys and steps are used up only where they were logged.
+            self._num_used, self._cost = Counter(), _Cost()
+        self._loggers = list(trainer.loggers)
         self.disabled, self.dropped = False, 0
         self._said, self._failures_in_a_row = set(), 0
         self._started, self._blocked_s = time.perf_counter(), 0.0
         self.forget_clips()
         if isinstance(getattr(trainer, "callbacks", None), list):
             trainer.callbacks.append(FlushCallback(self))
-        _let_python_handle_interrupts()
-
-    def due_videos(self, stage: str, step: int, batch_idx: int, num_videos: int) -> list[int]:
-        """Return which videos of a batch are to be drawn now; most of the time none.
-
-        Training: the first `max_videos` once per optimizer step that `every_n_steps` divides.
-        Validation: the same on the first batch and every `every_n_steps` batches after it, and the
-        pinned clips, which are the first of the validation set.
-        """
-        config = self.config
-        if stage == "train":
-            due = step % config.every_n_steps == 0 and step != self._last_train_step
-            self._last_train_step = step if due else self._last_train_step
-            return list(range(min(config.max_videos, num_videos))) if due else []
-        if batch_idx == 0:
-            self._val_batch_size = num_videos
-        count = config.max_videos if batch_idx % config.every_n_steps == 0 else 0
-        pinned = config.pinned_clips - batch_idx * self._val_batch_size
-        return list(range(min(max(count, pinned), num_videos)))
-
-    def scores_every_clip(self, stage: str) -> bool:
-        """Return whether the worst clips are looked for."""
-        return stage == "val" and self.config.worst_clips > 0
+        let_python_handle_interrupts()
 
     def take(
         self,
+        event: Event,
         loggers: Sequence[Any],
         batch: Any,
         outs_per_frame: Sequence[dict[str, Any]],
-        *,
-        stage: str,
-        step: int,
-        epoch: int,
-        batch_idx: int,
-        videos: list[int],
-        **names: Any,
+        **moment: Any,
     ) -> None:
-        """Take a snapshot of the videos and have it drawn; never raises an Exception.
+        """Take snapshots of a batch and have them drawn; never raises an Exception.
 
         Args:
+            event: What `Cadence.due` returned.
             loggers: Where the pictures go.
             batch: See `take_snapshot`.
             outs_per_frame: See `take_snapshot`.
-            stage: ``train`` or ``val``.
-            step: Optimizer steps taken.
-            epoch: Epoch shown in the header.
-            batch_idx: Position of the batch in its epoch or validation run.
-            videos: What `due_videos` returned.
-            **names: ``obj_to_cat``, ``clip_name``, ``object_names``, ``category_names``.
+            **moment: ``epoch``, ``obj_to_cat``, ``clip_name``, ``object_names``,
+                ``category_names``.
         """
-        if self.disabled or list(loggers) == self._without_images:
+        loggers = list(loggers)
+        if self.disabled or loggers == self._without_images:
             return
         started = time.perf_counter()
         try:
-            if not self._within_budget(started):
-                self.dropped += 1
-                return
-            moment = dict(stage=stage, step=step, epoch=epoch, **names)
-            if self.scores_every_clip(stage):
-                everything = range(batch.img_batch.shape[1])
-                candidates = self._snapshot(
-                    batch, outs_per_frame, everything, moment, measure_all_frames=True
-                )
-                self._offer(candidates)
-            if videos and not self._worker.has_room():
-                self.dropped += 1
-                self._say_once(
-                    "full",
-                    f"visualizations: {self.config.max_pending} pictures wait to be drawn or "
-                    "logged already; further ones are dropped until there is room",
-                )
-            elif videos:
-                animate = self.config.animation and stage == "val"
-                snapshot = self._snapshot(
-                    batch, outs_per_frame, videos, moment, draw_all_frames=animate
-                )
-                key = self._key(f"{stage}/composites", step, batch_idx if stage == "val" else 0)
-                blocked_ms = (time.perf_counter() - started) * 1e3
-                targets = list(loggers)
-                draw = functools.partial(self._draw, targets, key, snapshot, blocked_ms)
-                self._worker.submit(lambda: self._on_worker("drawing or logging", draw))
+            snapshot = functools.partial(
+                self._snapshot, batch, outs_per_frame, stage=event.stage, step=event.step, **moment
+            )
+            if event.stage != "train":
+                self.cadence.note_batch_size(event, batch.img_batch.shape[1])
+            if event.num_videos > 0:
+                self._take_pictures(event, loggers, snapshot)
+            if event.is_scored:
+                self._take_candidates(batch.img_batch.shape[1], snapshot)
         except Exception as error:
             self.failed("taking a snapshot", error)
         finally:
             self._blocked_s += time.perf_counter() - started
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
-        """Draw the clips of the lowest mean IoU since the last call, under ``val/worst``."""
-        unscored, worst = self._unscored, self._worst
-        self.forget_clips()
-        if self.disabled or not (unscored or worst):
-            return
-        targets, key = list(loggers), self._key("val/worst", step, 0)
+        """Draw the clips of the lowest mean IoU since the last call, under ``val/worst``.
 
-        def draw() -> None:
-            for snapshot in unscored:
-                self._rank(snapshot, worst)
-            clips = [clip for _, _, clip in sorted(worst, reverse=True)]
-            self._log_sheets(targets, key, clips, step)
-
+        Never raises an Exception.
+        """
         try:
-            self._worker.submit(
-                lambda: self._on_worker("drawing the worst clips", draw), even_if_full=True
+            worst = self._worst
+            self.forget_clips()
+            if self.disabled or not worst.num_seen:
+                return
+            key = self._key("val/worst", step)
+            draw = functools.partial(self._draw_worst, list(loggers), key, worst, step)
+            taken = self._worker.submit(
+                lambda: self._on_worker("drawing the worst clips", draw),
+                num_pictures=min(self.config.worst_clips, worst.num_seen),
+                even_if_full=True,
             )
+            if not taken:
+                self._drop_for_lack_of_room()
         except Exception as error:
             self.failed("drawing the worst clips", error)
 
     def forget_clips(self) -> None:
         """Start looking for the worst clips anew."""
-        self._unscored, self._worst = [], []
+        self._worst = WorstClips(self.config.worst_clips)
 
     def flush(self) -> None:
-        """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds."""
-        self._last_train_step = -1  # the next run may draw the same step anew
-        given_up = self._worker.drain(self.config.flush_timeout_s)
-        if given_up:
-            log.warning(
-                "visualizations: %d pictures were given up, the logger did not take them within "
-                "visualizations.flush_timeout_s=%g",
-                given_up,
-                self.config.flush_timeout_s,
+        """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds.
+
+        Never raises an Exception: it runs while training ends, or fails for a reason of its own.
+        """
+        try:
+            self.cadence.begin_anew()
+            given_up = self._worker.drain(self.config.flush_timeout_s)
+            if given_up:
+                log.warning(
+                    "visualizations: %d pictures were given up, they were not drawn and logged "
+                    "within visualizations.flush_timeout_s=%g",
+                    given_up,
+                    self.config.flush_timeout_s,
+                )
+        except Exception as error:
+            self.failed("waiting for the pictures", error)
+
+    def _take_pictures(self, event: Event, loggers: list, take: Callable[..., Snapshot]) -> None:
+        started = time.perf_counter()
+        if not self._within_budget():
+            self.dropped += 1
+            share = self._blocked_s / max(started - self._started, 1e-9)
+            self._say_once(
+                "budget",
+                f"visualizations: taking pictures blocked {share:.1%} of the time, more than "
+                f"visualizations.max_overhead={self.config.max_overhead:g}; events are skipped "
+                "until it is less",
             )
+            return
+        if not self._worker.has_room():
+            self._drop_for_lack_of_room()
+            return
+        snapshot = take(event.num_videos, draw_all_frames=self._is_animated(event, loggers))
+        key = self._key(f"{event.stage}/composites", event.step, event.batch_idx)
+        blocked_ms = (time.perf_counter() - started) * 1e3
+        draw = functools.partial(self._draw, loggers, key, snapshot, blocked_ms)
+        self._worker.submit(
+            lambda: self._on_worker("drawing or logging", draw), num_pictures=len(snapshot.videos)
+        )
+
+    def _take_candidates(self, num_clips: int, take: Callable[..., Snapshot]) -> None:
+        """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
+        worst = self._worst
+        worst.num_seen += num_clips
+        if not (self._within_budget(SCORING_PART) and worst.has_room()):
+            return
+        started = time.perf_counter()
+        worst.add(take(num_clips, measure_all_frames=True))
+        blocked_ms = (time.perf_counter() - started) * 1e3
+
+        def rank() -> None:
+            self._cost.blocked_ms += blocked_ms
+            worst.rank()
+
+        self._worker.submit(
+            lambda: self._on_worker("looking for the worst clips", rank, is_picture=False),
+            num_pictures=0,
+        )
 
     def _snapshot(
         self,
         batch: Any,
         outs_per_frame: Sequence[dict[str, Any]],
-        videos: Sequence[int],
-        moment: dict[str, Any],
-        **which_frames: bool,
+        num_videos: int,
+        *,
+        draw_all_frames: bool = False,
+        measure_all_frames: bool = False,
+        **moment: Any,
     ) -> Snapshot:
         config = self.config
         options = SnapshotOptions(
@@ -223,60 +239,87 @@ class Visualizer:
             frame_stride=config.frame_stride,
             num_categories=self.num_categories,
             panel_size=config.panel_size,
-            **which_frames,
+            draw_all_frames=draw_all_frames,
+            measure_all_frames=measure_all_frames,
         )
-        return take_snapshot(batch, outs_per_frame, videos=videos, options=options, **moment)
+        return take_snapshot(
+            batch, outs_per_frame, videos=range(num_videos), options=options, **moment
+        )
 
-    def _within_budget(self, now: float) -> bool:
-        if self._blocked_s < GRACE_S:
+    def _within_budget(self, part: float = 1.0) -> bool:
+        """Return whether what blocked training so far is within a part of what it may."""
+        allowed_s = self.config.max_overhead * (time.perf_counter() - self._started)
+        return self._blocked_s < part * GRACE_S or self._blocked_s <= part * allowed_s
+
+    def _drop_for_lack_of_room(self) -> None:
+        self.dropped += 1
+        if self._worker.is_stuck():
+            self._say_once(
+                "stuck",
+                "visualizations: a picture that was given up is still being drawn or logged; "
+                "further ones are dropped until that ends",
+            )
+        else:
+            self._say_once(
+                "full",
+                f"visualizations: {self._worker.num_waiting_pictures()} pictures wait to be drawn "
+                f"or logged already, visualizations.max_pending={self.config.max_pending} events "
+                "may; further ones are dropped until there is room",
+            )
+
+    def _is_animated(self, event: Event, loggers: list) -> bool:
+        if not (self.config.animation and event.stage == "val"):
+            return False
+        if any(takes_gifs(logger) for logger in loggers):
             return True
-        share = self._blocked_s / max(now - self._started, 1e-9)
-        if share <= self.config.max_overhead:
-            return True
-        self._say_once(
-            "budget",
-            f"visualizations: taking pictures blocked {share:.1%} of the time, more than "
-            f"visualizations.max_overhead={self.config.max_overhead:g}; events are skipped until "
-            "it is less",
-        )
+        self._say_once("gif", "visualizations: no logger takes GIFs; animations are skipped")
         return False
 
-    def _key(self, key: str, step: int, batch_idx: int) -> str:
+    def _key(self, key: str, step: int, batch_idx: int = 0) -> str:
         """Give every picture of one step a key of its own: dashboards drop a second one."""
         if batch_idx:
             key = f"{key}_batch{batch_idx}"
-        last, count = self._used.get(key, (-1, 0))
-        count = count + 1 if last == step else 1
-        self._used[key] = (step, count)
+        self._num_used[key, step] += 1
+        count = self._num_used[key, step]
         return key if count == 1 else f"{key}_{count}"
+
+    def _on_worker(self, doing: str, task: Callable[[], None], is_picture: bool = True) -> None:
+        """Run a task of the worker's; nothing that it raises ends the thread."""
+        if self.disabled:
+            return
+        try:
+            task()
+            if is_picture:
+                with self._lock:
+                    self._failures_in_a_row = 0
+        except BaseException as error:
+            self.failed(doing, error)
 
     def _draw(self, loggers: list, key: str, snapshot: Snapshot, blocked_ms: float) -> None:
         """Render and log one event, on the worker."""
         started = time.perf_counter()
         clips = snapshot.clips()
         takers = self._log_sheets(loggers, key, clips, snapshot.step)
-        scalars = {
-            "visualizations/blocked_ms": blocked_ms,
-            "visualizations/render_ms": (time.perf_counter() - started) * 1e3,
-            "visualizations/dropped": float(self.dropped),
-        }
-        # Not to loggers without images: CSV's is not made to be called from two threads.
-        for logger in takers:
-            if hasattr(logger, "log_metrics"):
-                logger.log_metrics(scalars, step=snapshot.step)
-        if takers and self.config.animation and snapshot.stage == "val":
+        self._log_cost(takers, snapshot.step, blocked_ms, started)
+        if snapshot.options.draw_all_frames:
             self._log_animations(takers, key, clips, snapshot.step)
 
-    def _on_worker(self, doing: str, draw: Callable[[], None]) -> None:
-        """Run a task of the worker's; nothing that it raises ends the thread."""
-        if self.disabled:
-            return
-        try:
-            draw()
-            with self._lock:
-                self._failures_in_a_row = 0
-        except BaseException as error:
-            self.failed(doing, error)
+    def _draw_worst(self, loggers: list, key: str, worst: WorstClips, step: int) -> None:
+        """Render and log the worst clips of a validation run, on the worker."""
+        started = time.perf_counter()
+        worst.rank()
+        if worst.num_ranked < worst.num_seen:
+            self._say_once(
+                "worst",
+                f"visualizations: val/worst is the worst of {worst.num_ranked} of the "
+                f"{worst.num_seen} clips validated; the others were not looked at, to stay within "
+                f"visualizations.max_overhead={self.config.max_overhead:g} or because drawing "
+                "fell behind",
+            )
+        clips = worst.clips()
+        if clips:
+            takers = self._log_sheets(loggers, key, clips, step)
+            self._log_cost(takers, step, 0.0, started)
 
     def _log_sheets(self, loggers: list, key: str, clips: list[Clip], step: int) -> list[Any]:
         """Draw one sheet per clip and return the loggers that took them."""
@@ -309,33 +352,38 @@ class Visualizer:
         wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
         return [i for i, t in enumerate(clip.frame_positions) if t in wanted]
 
+    def _log_cost(self, loggers: list, step: int, blocked_ms: float, started: float) -> None:
+        """Log what was spent since the last values; a second value of one step would be lost."""
+        cost = self._cost
+        cost.blocked_ms += blocked_ms
+        cost.render_ms += (time.perf_counter() - started) * 1e3
+        if step in cost.steps or not loggers:
+            return
+        scalars = {
+            "visualizations/blocked_ms": cost.blocked_ms,
+            "visualizations/render_ms": cost.render_ms,
+            "visualizations/dropped": float(self.dropped),
+        }
+        cost.steps.add(step)
+        cost.blocked_ms = cost.render_ms = 0.0
+        # Not to loggers without images: CSV's is not made to be called from two threads.
+        for logger in loggers:
+            if hasattr(logger, "log_metrics"):
+                logger.log_metrics(scalars, step=step)
+
     def _log_animations(self, loggers: list, key: str, clips: list[Clip], step: int) -> None:
+        loggers = [logger for logger in loggers if takes_gifs(logger)]
+        if not loggers:
+            return
         for index, clip in enumerate(clips):
-            name = key.replace("composites", "animation") + (f"_{index}" if index else "")
+            name = key.replace("composites", "animation") + (f"_clip{index}" if index else "")
             frames = render_animation(clip, self.config.panel_size)
             if not log_gif(loggers, name, frames, step, caption=clip.name):
                 self._say_once(
-                    "gif", "visualizations: no logger takes GIFs; animations are skipped"
+                    "large gif",
+                    f"visualizations: {name} is left out, SwanLab takes no file over 10 MiB; "
+                    f"smaller than visualizations.panel_size={self.config.panel_size} may fit",
                 )
-
-    def _offer(self, snapshot: Snapshot) -> None:
-        """Keep a validation batch as candidates for the worst clips.
-
-        Scores are on the CPU already, or will be once the device has copied them: a few snapshots
-        wait for that, the older ones are ranked and all but the worst let go.
-        """
-        self._unscored.append(snapshot)
-        ready, self._unscored = self._unscored[:-2], self._unscored[-2:]
-        for older in ready:
-            self._rank(older, self._worst)
-
-    def _rank(self, snapshot: Snapshot, worst: list[tuple[float, int, Clip]]) -> None:
-        for clip in snapshot.clips():
-            if math.isnan(clip.mean_iou):
-                continue
-            heapq.heappush(worst, (-clip.mean_iou, next(self._order), clip))
-            if len(worst) > self.config.worst_clips:
-                heapq.heappop(worst)
 
     def failed(self, doing: str, error: BaseException) -> None:
         """Count a failure, say each kind once, and stop drawing after five in a row."""
@@ -360,46 +408,3 @@ class Visualizer:
                 return
             self._said.add(kind)
         log.warning(message, exc_info=error)
-
-
-class FlushCallback(Callback):
-    """Has the pictures of a visualizer logged before a run ends, however it ends.
-
-    It is added to the trainer by the first batch, so that no module needs to call a hook of ours.
-    """
-
-    def __init__(self, visualizer: Visualizer) -> None:
-        self._visualizer = visualizer
-
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the clips of a validation run that was interrupted."""
-        self._visualizer.forget_clips()
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Draw the worst clips of the validation run."""
-        if trainer.is_global_zero and not trainer.sanity_checking:
-            self._visualizer.log_worst(trainer.loggers, trainer.global_step)
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Flush before the loggers are closed."""
-        self._visualizer.flush()
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Flush what was taken before the failure or interrupt."""
-        self._visualizer.flush()
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Flush after runs that have no `on_fit_end`, such as ``trainer.validate``."""
-        self._visualizer.flush()
-
-
-def _let_python_handle_interrupts() -> None:
-    # SwanLab's handler closes its run before Lightning hears of the interrupt, and with it the
-    # pictures still waiting. SwanLab closes the run all the same, when Lightning finalizes it.
-    handler: Optional[Callable] = signal.getsignal(signal.SIGINT)
-    if (
-        threading.current_thread() is threading.main_thread()
-        and callable(handler)
-        and (getattr(handler, "__module__", "") or "").startswith("swanlab")
-    ):
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,9 +1,18 @@
 """One background thread that runs tasks in order, with room for a bounded number of them."""
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+
+class _Task(NamedTuple):
+    run: Callable[[], None]
+    num_pictures: int
 
 
 class BackgroundWorker:
@@ -14,57 +23,90 @@ class BackgroundWorker:
     or by `drain`. It is a daemon, so a task that never returns cannot keep the process alive.
 
     Args:
-        max_pending: Tasks that may wait, the running one not counted.
+        max_pending: Tasks with pictures that may wait, the running one not counted.
     """
 
     def __init__(self, max_pending: int) -> None:
         self._max_pending = max_pending
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._running_pictures = 0
         self._given_up = False  # the running task: nothing is queued behind it
 
     def has_room(self) -> bool:
-        """Return whether `submit` would take a task now."""
+        """Return whether `submit` would take a task with pictures now."""
         with self._changed:
-            return not self._is_stuck() and len(self._tasks) < self._max_pending
+            return not self._is_stuck() and not self._is_full()
 
-    def submit(self, task: Callable[[], None], *, even_if_full: bool = False) -> bool:
+    def is_stuck(self) -> bool:
+        """Return whether a task that `drain` gave up still runs."""
+        with self._changed:
+            return self._is_stuck()
+
+    def num_waiting_pictures(self) -> int:
+        """Return how many pictures wait, those of the running task not counted."""
+        with self._changed:
+            return sum(task.num_pictures for task in self._tasks)
+
+    def submit(
+        self, run: Callable[[], None], *, num_pictures: int = 1, even_if_full: bool = False
+    ) -> bool:
         """Queue a task and return True, or return False at once when there is no room.
 
         Args:
-            task: Called without arguments on the worker's thread. One that raises ends the thread,
+            run: Called without arguments on the worker's thread. One that raises ends the thread,
                 and the next task starts another.
+            num_pictures: What `drain` counts if it gives the task up; 0 takes no room and needs
+                none.
             even_if_full: Queue it all the same, for the few tasks that end something.
+
+        Raises:
+            RuntimeError: No thread can be started; the task is not kept.
         """
         with self._changed:
-            full = len(self._tasks) >= self._max_pending
-            if self._is_stuck() or (full and not even_if_full):
+            needs_room = num_pictures > 0 and not even_if_full
+            if self._is_stuck() or (needs_room and self._is_full()):
                 return False
-            self._tasks.append(task)
-            self._start_if_needed()
+            self._tasks.append(_Task(run, num_pictures))
+            try:
+                self._start_if_needed()
+            except BaseException:
+                self._tasks.pop()
+                raise
             return True
 
     def drain(self, timeout_s: float) -> int:
         """Wait until every task is done, at most `timeout_s` seconds.
 
         Returns:
-            How many tasks were given up, the one that never returned among them. The worker takes
-            new tasks again only once that one has returned.
+            How many pictures were given up, those of a task that never returned among them. The
+            worker takes new tasks again only once that one has returned.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while (self._tasks or self._is_running()) and not self._is_stuck():
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
-                    self._given_up = self._is_running()
-                    count = len(self._tasks) + self._given_up
-                    self._tasks.clear()
-                    return count
-                self._start_if_needed()
+                    return self._give_up()
+                try:
+                    self._start_if_needed()
+                except Exception as error:
+                    log.warning("visualizations: no thread to draw with", exc_info=error)
+                    return self._give_up()
                 # Short waits notice a thread that died without saying so.
                 self._changed.wait(min(remaining, 0.1))
             return 0
+
+    def _give_up(self) -> int:
+        self._given_up = self._is_running()
+        running = self._running_pictures if self._given_up else 0
+        count = running + sum(task.num_pictures for task in self._tasks)
+        self._tasks.clear()
+        return count
+
+    def _is_full(self) -> bool:
+        return sum(task.num_pictures > 0 for task in self._tasks) >= self._max_pending
 
     def _is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -88,5 +130,6 @@ class BackgroundWorker:
                     self._changed.notify_all()
                     return
                 task = self._tasks.popleft()
-            task()
+                self._running_pictures = task.num_pictures
+            task.run()
             del task  # what it holds would live until the next one

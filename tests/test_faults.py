@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from core import visualizer
 from core.config import VisualizationsConfig
+from core.worker import BackgroundWorker
 
 FAULTY = (1, 2)  # the steps that go wrong
 FINE = [0, 3, 4, 5]
@@ -103,6 +104,74 @@ def test_snapshot_that_fails_is_said_once_and_taken_again(
     assert "taking a snapshot failed" in warnings[0]
 
 
+def test_system_without_room_for_a_thread_costs_the_pictures_alone(
+    untouched, tmp_path, caplog, monkeypatch
+):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "visualizations":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    section = visualizations(worst_clips=1)
+    warnings = check_training_steps(untouched, tmp_path, caplog, section)
+    assert "can't start new thread" in caplog.text
+    assert "5 failures in a row, no more pictures in this run" in warnings[-1]
+
+
+def test_worst_clips_without_a_thread_cost_the_pictures_alone(
+    untouched, tmp_path, caplog, monkeypatch
+):
+    submit = BackgroundWorker.submit
+
+    def refuse(self, run, **how):
+        if how.get("even_if_full"):
+            raise RuntimeError("can't start new thread")
+        return submit(self, run, **how)
+
+    monkeypatch.setattr(BackgroundWorker, "submit", refuse)
+    logger = RememberingLogger()
+    section = visualizations(worst_clips=1)
+    warnings = check_training_steps(untouched, tmp_path, caplog, section, logger)
+    assert logger.steps() == [0, 1, 2, 3, 4, 5]
+    assert len(warnings) == 1
+    assert "drawing the worst clips failed, training goes on" in warnings[0]
+
+
+def test_flush_that_fails_costs_nothing(untouched, tmp_path, caplog, monkeypatch):
+    def fail(self, timeout_s):
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(BackgroundWorker, "drain", fail)
+    warnings = check_training_steps(untouched, tmp_path, caplog)
+    assert len(warnings) == 1
+    assert "waiting for the pictures failed, training goes on" in warnings[0]
+
+
+def test_flush_that_fails_does_not_hide_why_training_failed(tmp_path, monkeypatch):
+    class Break(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            raise ZeroDivisionError("of the training")
+
+    def fail(self, timeout_s):
+        raise RuntimeError("of the pictures")
+
+    monkeypatch.setattr(BackgroundWorker, "drain", fail)
+    with pytest.raises(ZeroDivisionError, match="of the training"):
+        fit(tmp_path, visualizations(), RememberingLogger(), callbacks=[Break()])
+
+
+def test_interrupt_while_flushing_passes(monkeypatch):
+    def interrupt(self, timeout_s):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BackgroundWorker, "drain", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        visualizer.Visualizer(visualizations()).flush()
+
+
 def test_interrupt_in_a_snapshot_reaches_the_trainer(tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -147,6 +216,15 @@ def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, cap
     assert max(taken) <= 4
     assert len(warnings) == 2
     assert "5 failures in a row, no more pictures in this run" in warnings[1]
+
+
+def test_ranking_of_clips_that_works_does_not_hide_that_drawing_fails(untouched, tmp_path, caplog):
+    def fault(key, step):
+        raise ConnectionError
+
+    section = visualizations(worst_clips=1, every_n_steps=2)  # 3 + 2 + 2 pictures
+    warnings = check_training_steps(untouched, tmp_path, caplog, section, RememberingLogger(fault))
+    assert "5 failures in a row, no more pictures in this run" in warnings[-1]
 
 
 def test_next_trainer_draws_again(tmp_path):
@@ -229,7 +307,7 @@ def test_logger_that_hangs_costs_a_bounded_time_at_the_end(untouched, tmp_path, 
     assert 0.5 < elapsed < 15
     # 6 training steps, twice 2 validation clips (the first is pinned as well)
     assert warnings == [
-        "visualizations: 10 pictures were given up, the logger did not take them within "
+        "visualizations: 10 pictures were given up, they were not drawn and logged within "
         "visualizations.flush_timeout_s=0.5"
     ]
 
@@ -244,6 +322,22 @@ def test_pictures_are_drawn_again_after_a_logger_hung(tmp_path):
     working = RememberingLogger()
     make_trainer(tmp_path, working).fit(module, clips(4))
     assert working.steps() == [0, 1]
+
+
+def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(tmp_path, caplog):
+    release = threading.Event()
+    module = SketchModule(visualizations(flush_timeout_s=0.2))
+    hanging = RememberingLogger(lambda key, step: release.wait(60))
+    make_trainer(tmp_path, hanging).fit(module, clips(4))
+    caplog.clear()
+    make_trainer(tmp_path, RememberingLogger()).fit(module, clips(4))
+    assert [record.getMessage() for record in our_warnings(caplog)] == [
+        "visualizations: a picture that was given up is still being drawn or logged; further "
+        "ones are dropped until that ends"
+    ]
+    assert module._visualizer.dropped == 2
+    release.set()
+    wait_until(module._visualizer._worker.has_room)
 
 
 def test_full_queue_drops_new_pictures_and_says_so_once(untouched, tmp_path, caplog):

@@ -11,6 +11,7 @@ import core.visualizer
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 from core.visualizer import GRACE_S, Visualizer
+from core.worst import MAX_UNRANKED
 
 SIZE = 16
 
@@ -57,9 +58,9 @@ class Module(VisualizationsMixin):
     def visualizer(self) -> Visualizer:
         return self.__dict__["_visualizer"]
 
-    def event(self, step, scene):
+    def event(self, step, scene, stage="train", batch_idx=0):
         self.trainer.global_step = step
-        self.maybe_log_visualizations(*scene, 0, "train")
+        self.maybe_log_visualizations(*scene, batch_idx, stage)
 
 
 class Clock:
@@ -128,11 +129,11 @@ def test_events_are_skipped_with_one_notice_while_the_share_is_too_large(
     module.event(1, scene)
     module.visualizer.flush()
     slow_snapshots.seconds = GRACE_S
-    module.event(2, scene)  # 1 s blocked of 1 s
+    module.event(2, scene)  # all the time was blocked
     module.visualizer.flush()
     with caplog.at_level(logging.WARNING):
         for step in (3, 4, 5):
-            clock.now += 1.0
+            clock.now += GRACE_S
             module.event(step, scene)
     module.visualizer.flush()
     assert steps(logger) == [1, 2]
@@ -152,9 +153,9 @@ def test_events_are_taken_again_once_the_share_is_small_enough(
     module.visualizer.flush()
     slow_snapshots.seconds = 0.0
     clock.now += 8 * GRACE_S
-    module.event(2, scene)  # 1 of 9 s
+    module.event(2, scene)  # one of 9 parts
     clock.now += 2 * GRACE_S
-    module.event(3, scene)  # 1 of 11 s
+    module.event(3, scene)  # one of 11 parts
     module.visualizer.flush()
     assert steps(logger) == [1, 3]
     assert module.visualizer.dropped == 1
@@ -170,6 +171,99 @@ def test_the_first_events_of_a_run_are_not_judged(clock, slow_snapshots, scene, 
     assert module.visualizer.dropped == 0
 
 
+def test_a_quarter_of_a_second_is_already_judged(clock, slow_snapshots, scene, logger):
+    module = Module(logger, max_overhead=0.1)
+    slow_snapshots.seconds = 0.25
+    module.event(1, scene)
+    clock.now += 1.0
+    module.event(2, scene)  # 0.25 of 1.25 s
+    module.visualizer.flush()
+    assert steps(logger) == [1]
+    assert module.visualizer.dropped == 1
+
+
+def test_worst_clips_never_cost_a_picture(clock, slow_snapshots, scene, logger, caplog):
+    module = Module(logger, max_overhead=0.1, worst_clips=1, every_n_steps=1000)
+    slow_snapshots.seconds = 0.1
+    for step in (1, 2, 3):
+        module.event(step, scene, "val")  # the pinned clip, and the first candidates
+        for batch_idx in range(1, 20):
+            clock.now += 0.01
+            module.event(step, scene, "val", batch_idx)
+        clock.now += 5.0
+        module.visualizer.log_worst([logger], step)
+        module.visualizer.flush()
+    # 0.2 s at first, then 0.1 s for the picture, and candidates up to a twentieth of the time.
+    assert steps(logger) == [1, 1, 2, 2, 3, 3]
+    assert {key for key, _ in logger.images} == {"val/composites", "val/worst"}
+    assert module.visualizer.dropped == 0
+    assert slow_snapshots.taken * 0.1 <= 0.1 * (clock.now - 100.0)
+    notices = [record.getMessage() for record in caplog.records]
+    assert len(notices) == 1
+    assert "val/worst is the worst of 1 of the 20 clips validated" in notices[0]
+
+
+def test_candidates_for_the_worst_clips_that_wait_are_bounded(slow_snapshots, scene, logger):
+    module = Module(logger, worst_clips=1, every_n_steps=1000, max_overhead=1.0)
+    logger.open.clear()
+    module.event(1, scene, "val")
+    assert logger.entered.wait(10)
+    for batch_idx in range(1, 3 * MAX_UNRANKED):
+        module.event(1, scene, "val", batch_idx)
+    assert slow_snapshots.taken <= 1 + MAX_UNRANKED + 1
+    assert module.visualizer.dropped == 0
+    logger.open.set()
+    module.visualizer.log_worst([logger], 1)
+    module.visualizer.flush()
+    assert [key for key, _ in logger.images] == ["val/composites", "val/worst"]
+
+
+def test_candidates_take_no_room_from_pictures(scene, logger):
+    module = Module(logger, worst_clips=1, max_pending=2, every_n_steps=4, max_overhead=1.0)
+    logger.open.clear()
+    module.event(1, scene, "val")
+    assert logger.entered.wait(10)
+    for batch_idx in range(1, 9):
+        module.event(1, scene, "val", batch_idx)
+    logger.open.set()
+    module.visualizer.flush()
+    assert [key for key, _ in logger.images] == [
+        "val/composites", "val/composites_batch4", "val/composites_batch8"
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def never_ready(monkeypatch):
+    """Snapshots whose copies the device has not made; only the worker may wait for it."""
+    take, waits = core.visualizer.take_snapshot, []
+
+    class DeviceEvent:
+        def synchronize(self):
+            waits.append(threading.current_thread())
+
+        def query(self):
+            return False
+
+    def take_on_device(*args, **kwargs):
+        snapshot = take(*args, **kwargs)
+        snapshot.event = DeviceEvent()
+        return snapshot
+
+    monkeypatch.setattr(core.visualizer, "take_snapshot", take_on_device)
+    return waits
+
+
+def test_worst_clips_never_make_training_wait_for_the_device(never_ready, scene, logger):
+    module = Module(logger, worst_clips=1, max_overhead=1.0)
+    for batch_idx in range(6):
+        module.event(1, scene, "val", batch_idx)
+    module.visualizer.log_worst([logger], 1)
+    module.visualizer.flush()
+    assert ("val/worst", 1) in logger.images
+    assert len(never_ready) >= 6
+    assert threading.main_thread() not in never_ready
+
+
 def test_cost_is_logged_with_each_event(clock, slow_snapshots, scene, logger):
     module = Module(logger)
     slow_snapshots.seconds = 0.25
@@ -182,6 +276,34 @@ def test_cost_is_logged_with_each_event(clock, slow_snapshots, scene, logger):
     assert metrics["visualizations/blocked_ms"] == pytest.approx(250.0)
     assert metrics["visualizations/render_ms"] == 0.0  # this clock stands still meanwhile
     assert metrics["visualizations/dropped"] == 0.0
+
+
+def test_cost_of_further_events_of_a_step_is_in_the_next_value(
+    clock, slow_snapshots, scene, logger
+):
+    module = Module(logger, max_overhead=1.0, max_pending=100, every_n_steps=2)
+    slow_snapshots.seconds = 0.125
+    module.event(2, scene)
+    for batch_idx in (0, 2, 4):
+        module.event(2, scene, "val", batch_idx)
+    module.event(4, scene)
+    module.visualizer.flush()
+    assert [step for step, _ in logger.metrics] == [2, 4]
+    blocked = [metrics["visualizations/blocked_ms"] for _, metrics in logger.metrics]
+    assert blocked == pytest.approx([125.0, 4 * 125.0])
+
+
+def test_cost_of_looking_for_the_worst_clips_is_logged(clock, slow_snapshots, scene, logger):
+    module = Module(logger, max_overhead=1.0, pinned_clips=0, worst_clips=1, every_n_steps=1000)
+    module.event(3, scene, "val")
+    module.visualizer.flush()
+    slow_snapshots.seconds = 0.0625
+    for batch_idx in (1, 2):
+        module.event(4, scene, "val", batch_idx)
+    module.visualizer.log_worst([logger], 4)
+    module.visualizer.flush()
+    assert [step for step, _ in logger.metrics] == [3, 4]
+    assert logger.metrics[1][1]["visualizations/blocked_ms"] == pytest.approx(125.0)
 
 
 def test_drops_are_counted_and_nothing_is_read_when_there_is_no_room(slow_snapshots, scene, logger):
@@ -236,12 +358,13 @@ def test_disabled_hook_does_not_even_ask_the_trainer():
     module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, "train")
 
 
+@pytest.mark.parametrize("make_batch", [lambda: None, Untouchable], ids=["none", "untouchable"])
 @pytest.mark.parametrize(("stage", "batch_idx"), [("train", 3), ("val", 3)])
-def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, scene, logger):
+def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, make_batch, logger, caplog):
     module = Module(logger, every_n_steps=5)
     module.trainer.global_step = 3
-    shape_only = SimpleNamespace(img_batch=SimpleNamespace(shape=(1, 1, 3, SIZE, SIZE)))
-    module.maybe_log_visualizations(shape_only, Untouchable(), batch_idx, stage)
+    module.maybe_log_visualizations(make_batch(), Untouchable(), batch_idx, stage)
+    assert caplog.records == []  # a failure would be said
     assert module.visualizer.dropped == 0
     assert module.trainer.callbacks == []
 
@@ -255,19 +378,38 @@ def test_no_thread_is_started_by_a_hook_that_is_not_due(scene, logger):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("size", [64, 512, 600])
-def test_hook_does_not_synchronise_on_cuda(size, logger):
+def test_hook_does_not_synchronise_on_cuda(size, logger, monkeypatch):
     from benchmarks.scenes import make_scene
 
-    module = Module(logger)
+    synchronize = torch.cuda.Event.synchronize
+
+    def wait_on_the_worker_alone(event):
+        assert threading.current_thread() is not threading.main_thread()
+        synchronize(event)
+
+    # What the debug mode does not see.
+    monkeypatch.setattr(torch.cuda.Event, "synchronize", wait_on_the_worker_alone)
+    module = Module(logger, worst_clips=2, max_pending=100, max_overhead=1.0)
     scene = make_scene(size=size, device="cuda")
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         module.event(1, scene)
+        for batch_idx in range(4):
+            module.event(1, scene, "val", batch_idx)
+        module.visualizer.log_worst([logger], 1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     module.visualizer.flush()
-    assert steps(logger) == [1]
+    assert sorted(key for key, _ in logger.images) == [
+        "train/composites",
+        "val/composites",
+        "val/composites_batch1",
+        "val/composites_batch2",
+        "val/composites_batch3",
+        "val/worst",
+    ]
+    assert not module.visualizer.disabled
 
 
 @pytest.mark.cuda

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 from training.utils.data_utils import Frame, Object, VideoDatapoint, collate_fn
 
+from core import visualizer
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 
@@ -113,8 +114,8 @@ def fit(tmp_path, visualizations, *, num_train=4, num_val=0, batch_size=1, **tra
 
 def visualizations(**fields):
     # Room and time for every event: the toy's steps are faster than any drawing.
-    everything = {"enabled": True, "max_pending": 100, "max_overhead": 1.0}
-    return VisualizationsConfig(**{**everything, **fields})
+    defaults = {"enabled": True, "max_pending": 100, "max_overhead": 1.0}
+    return VisualizationsConfig(**{**defaults, **fields})
 
 
 def test_nothing_is_drawn_by_default(tmp_path):
@@ -208,6 +209,95 @@ def test_validate_after_fit_at_the_same_step_gets_another_key(tmp_path):
     trainer.fit(module, loader(1), loader(1))
     trainer.validate(module, loader(1), verbose=False)
     assert logger.moments("val") == [("val/composites", 1), ("val/composites_2", 1)]
+
+
+def test_clips_that_cannot_be_measured_are_no_worst_clips(tmp_path, monkeypatch, caplog):
+    step = SomeonesModule._step
+
+    def nothing_is_there(self, batch, batch_idx):
+        batch = batch.clone()
+        batch.masks[:] = False
+        step(self, batch, batch_idx, "val")
+
+    monkeypatch.setattr(SomeonesModule, "validation_step", nothing_is_there)
+    logger, _ = fit(tmp_path, visualizations(worst_clips=2), num_train=1, num_val=2)
+    assert logger.moments("val/composites")
+    assert logger.moments("val/worst") == []
+    assert not [record for record in caplog.records if record.name.startswith("core.")]
+
+
+def test_two_fits_from_step_zero_with_one_logger_share_no_key(tmp_path):
+    logger = RememberingLogger()
+    module = SomeonesModule(visualizations(every_n_steps=1))
+    for _ in range(2):
+        pl.Trainer(
+            accelerator="cpu",
+            logger=logger,
+            default_root_dir=tmp_path,
+            max_epochs=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        ).fit(module, loader(3))
+    assert logger.moments("train") == [
+        *(("train/composites", step) for step in range(3)),
+        *(("train/composites_2", step) for step in range(3)),
+    ]
+
+
+def test_every_animation_of_a_step_has_a_key_of_its_own(tmp_path, monkeypatch):
+    names = []
+
+    def remember(loggers, key, frames, step, caption):
+        names.append((key, step))
+        return True
+
+    monkeypatch.setattr(visualizer, "takes_gifs", lambda logger: True, raising=False)
+    monkeypatch.setattr(visualizer, "log_gif", remember)
+    logger = RememberingLogger()
+    module = SomeonesModule(visualizations(animation=True, max_videos=3))
+    for _ in range(2):
+        pl.Trainer(
+            accelerator="cpu", logger=logger, default_root_dir=tmp_path, enable_progress_bar=False
+        ).validate(module, loader(3, batch_size=3), verbose=False)
+    assert names == [
+        ("val/animation", 0),
+        ("val/animation_clip1", 0),
+        ("val/animation_clip2", 0),
+        ("val/animation_2", 0),
+        ("val/animation_2_clip1", 0),
+        ("val/animation_2_clip2", 0),
+    ]
+
+
+def test_animations_that_no_logger_takes_are_neither_kept_nor_drawn(tmp_path, monkeypatch, caplog):
+    frames = []
+    take = visualizer.take_snapshot
+
+    def remember(*args, **kwargs):
+        snapshot = take(*args, **kwargs)
+        frames.append(snapshot.frames)
+        return snapshot
+
+    monkeypatch.setattr(visualizer, "take_snapshot", remember)
+    monkeypatch.setattr(visualizer, "render_animation", None)  # to call it would be a failure
+    section = visualizations(animation=True, max_frames=1)
+    logger, _ = fit(tmp_path, section, num_train=1, num_val=2)
+    assert logger.moments("val")
+    assert {len(kept) for kept in frames} == {1}
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("core.")]
+    assert said == ["visualizations: no logger takes GIFs; animations are skipped"]
+
+
+def test_animation_too_large_for_the_logger_is_said_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(visualizer, "takes_gifs", lambda logger: True, raising=False)
+    monkeypatch.setattr(visualizer, "log_gif", lambda *args, **kwargs: False)
+    fit(tmp_path, visualizations(animation=True, every_n_steps=1), num_train=1, num_val=3)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("core.")]
+    assert said == [
+        "visualizations: val/animation is left out, SwanLab takes no file over 10 MiB; smaller "
+        "than visualizations.panel_size=256 may fit"
+    ]
 
 
 def test_max_videos_gives_one_sheet_per_video(tmp_path):

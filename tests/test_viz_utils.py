@@ -1,6 +1,7 @@
 """The public functions together: from a batch to a logged sheet."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +78,18 @@ def test_viz_utils_raise_what_does_not_fit():
     batch, outs = make_inputs()
     with pytest.raises(ValueError, match="one entry per frame"):
         utils.log_training_visualizations(Logger(), batch, outs[:1], stage="train", step=0)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_gif_larger_than_swanlab_takes_is_not_handed_over(fits, monkeypatch):
+    logged = []
+    logger = type("SwanLabLogger", (), {"__module__": "swanlab.integration"})()
+    logger.experiment = SimpleNamespace(log=lambda media, step: logged.append((list(media), step)))
+    frames = [np.full((8, 8, 3), grey, np.uint8) for grey in (0, 200)]
+    if not fits:
+        monkeypatch.setattr(utils, "_MAX_SWANLAB_BYTES", 20)
+    assert utils.log_gif(logger, "val/animation", frames, 3) == fits
+    assert logged == ([(["val/animation"], 3)] if fits else [])
 
 
 @pytest.mark.parametrize(

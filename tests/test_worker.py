@@ -78,6 +78,74 @@ def test_a_task_that_must_not_be_dropped_is_taken_by_a_full_queue(gate):
     assert seen == [1, 2]
 
 
+def test_tasks_without_pictures_take_no_room_and_need_none(gate):
+    worker, seen = BackgroundWorker(1), []
+    worker.submit(gate)
+    assert gate.entered.wait(WAIT_S)
+    assert worker.submit(lambda: seen.append(1), num_pictures=0)
+    assert worker.has_room()
+    assert worker.submit(lambda: seen.append(2))
+    assert not worker.has_room()
+    assert worker.submit(lambda: seen.append(3), num_pictures=0)
+    gate.open.set()
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1, 2, 3]
+
+
+def test_drain_counts_pictures_not_tasks(gate):
+    worker = BackgroundWorker(2)
+    worker.submit(gate, num_pictures=2)
+    assert gate.entered.wait(WAIT_S)
+    worker.submit(lambda: None, num_pictures=3)
+    worker.submit(lambda: None, num_pictures=0)
+    assert worker.num_waiting_pictures() == 3
+    assert worker.drain(0.05) == 5
+
+
+@pytest.fixture
+def no_new_threads(monkeypatch):
+    """Call it, and the system has no room for another thread."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    return lambda: monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_task_that_no_thread_can_be_started_for_is_not_kept(no_new_threads, monkeypatch):
+    worker, seen = BackgroundWorker(1), []
+    no_new_threads()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        worker.submit(lambda: seen.append(1))
+    assert worker.has_room()
+    assert worker.drain(WAIT_S) == 0
+    monkeypatch.undo()
+    assert worker.submit(lambda: seen.append(2))
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_drain_gives_up_at_once_what_no_thread_can_be_started_for(gate, no_new_threads, caplog):
+    worker, seen = BackgroundWorker(3), []
+
+    def die():
+        gate()
+        raise SystemExit
+
+    worker.submit(die)
+    assert gate.entered.wait(WAIT_S)
+    worker.submit(lambda: seen.append(1), num_pictures=2)
+    gate.open.set()
+    wait_until(lambda: not worker_threads())
+    no_new_threads()
+    started = time.monotonic()
+    assert worker.drain(WAIT_S) == 2
+    assert time.monotonic() - started < WAIT_S / 2
+    assert "no thread to draw with" in caplog.text
+    assert seen == []
+
+
 def test_drain_counts_what_it_gives_up_within_its_limit(gate):
     worker, seen = BackgroundWorker(2), []
     worker.submit(gate)
@@ -96,9 +164,12 @@ def test_a_stuck_task_blocks_the_worker_until_it_returns(gate):
     worker, seen = BackgroundWorker(2), []
     worker.submit(gate)
     assert gate.entered.wait(WAIT_S)
+    assert not worker.is_stuck()
     assert worker.drain(0.01) == 1
+    assert worker.is_stuck()
     assert not worker.has_room()
     assert not worker.submit(lambda: seen.append(1))
+    assert not worker.submit(lambda: seen.append(1), num_pictures=0, even_if_full=True)
     assert worker.drain(WAIT_S) == 0  # nothing is waited for a second time
     gate.open.set()
     wait_until(worker.has_room)

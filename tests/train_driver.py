@@ -49,7 +49,7 @@ def patch(options):
 
     def tell(self, task, **kwargs):
         taken = submit(self, task, **kwargs)
-        if taken:
+        if taken and kwargs.get("num_pictures", 1):
             print("picture taken", flush=True)
         return taken
 

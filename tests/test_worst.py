@@ -1,0 +1,82 @@
+"""Which clips of a validation run are kept, and that the others are let go."""
+
+import gc
+import math
+import weakref
+from types import SimpleNamespace
+
+import pytest
+
+from core.worst import MAX_UNRANKED, WorstClips
+
+
+class Snapshot:
+    """Stands for one whose clips have the given scores."""
+
+    def __init__(self, *scores):
+        self._scores = scores
+
+    def clips(self):
+        return [SimpleNamespace(mean_iou=score) for score in self._scores]
+
+
+def scores(worst):
+    return [clip.mean_iou for clip in worst.clips()]
+
+
+@pytest.mark.parametrize(("num_kept", "kept"), [(1, [0.1]), (3, [0.1, 0.2, 0.5]), (9, None)])
+def test_worst_clips_come_first(num_kept, kept):
+    worst = WorstClips(num_kept)
+    for snapshot in (Snapshot(0.7, 0.2), Snapshot(0.5), Snapshot(0.9, 0.1)):
+        worst.add(snapshot)
+    worst.rank()
+    assert scores(worst) == (kept or [0.1, 0.2, 0.5, 0.7, 0.9])
+    assert worst.num_ranked == 5
+
+
+def test_first_ones_of_equal_clips_are_kept_in_order():
+    worst = WorstClips(2)
+    for name in "abc":
+        clip = SimpleNamespace(mean_iou=0.5, name=name)
+        worst.add(SimpleNamespace(clips=lambda clip=clip: [clip]))
+        worst.rank()
+    assert [clip.name for clip in worst.clips()] == ["a", "b"]
+
+
+def test_clips_that_cannot_be_measured_are_looked_at_and_not_kept():
+    worst = WorstClips(2)
+    worst.add(Snapshot(math.nan, 0.4))
+    worst.rank()
+    assert scores(worst) == [0.4]
+    assert worst.num_ranked == 2
+
+
+def test_snapshots_are_let_go_once_they_are_ranked():
+    worst, snapshot = WorstClips(1), Snapshot(0.3)
+    alive = weakref.ref(snapshot)
+    worst.add(snapshot)
+    del snapshot
+    assert alive() is not None
+    worst.rank()
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_snapshot_that_fails_does_not_keep_the_next_one_from_being_ranked():
+    worst = WorstClips(1)
+    worst.add(SimpleNamespace(clips=lambda: 1 / 0))
+    worst.add(Snapshot(0.3))
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        worst.rank()
+    worst.rank()
+    assert scores(worst) == [0.3]
+
+
+def test_room_ends_and_comes_back_with_ranking():
+    worst = WorstClips(1)
+    for _ in range(MAX_UNRANKED):
+        assert worst.has_room()
+        worst.add(Snapshot(0.5))
+    assert not worst.has_room()
+    worst.rank()
+    assert worst.has_room()
