@@ -48,6 +48,7 @@ def train(config: Config, run_dir: Path) -> None:
     import_sam2()
     import lightning.pytorch as pl
 
+    from core.callbacks import build_callbacks
     from core.data import VideoDataModule
     from core.loggers import build_loggers, finish_swanlab, finish_wandb
     from core.trainer import SAM2LightningModule
@@ -118,38 +119,6 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
     for name in OWN_TRAINER_FIELDS:
         del arguments[name]
     return arguments
-
-
-def build_callbacks(config: TrainerConfig, checkpoint_dir: Path, has_logger: bool) -> list[Any]:
-    """Return checkpoints (best by ``val/iou``, and last), the LR monitor and early stopping."""
-    from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
-
-    callbacks: list[Any] = [
-        ModelCheckpoint(
-            checkpoint_dir,
-            filename="best-step{step}",
-            monitor="val/iou",
-            mode="max",
-            save_last=True,
-            auto_insert_metric_name=False,
-        )
-    ]
-    if config.checkpoint_every_n_steps is not None:
-        callbacks.append(
-            ModelCheckpoint(
-                checkpoint_dir,
-                filename="last",
-                every_n_train_steps=config.checkpoint_every_n_steps,
-                enable_version_counter=False,
-            )
-        )
-    if has_logger:
-        callbacks.append(LearningRateMonitor("step"))
-    if config.early_stopping_patience is not None:
-        callbacks.append(
-            EarlyStopping("val/iou", mode="max", patience=config.early_stopping_patience)
-        )
-    return callbacks
 
 
 def report(config: Config, run_dir: Path, trainer: Any) -> None:
