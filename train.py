@@ -94,14 +94,13 @@ def train(config: Config, run_dir: Path) -> None:
             sys.exit(128 + signal.SIGINT)
         raise
     finally:
-        if "wandb" in config.logger:
-            finish_wandb()
+        finish_wandb(config.swanlab.finish_timeout_s)
         if not finish_swanlab(config.swanlab.finish_timeout_s):
             leave()
 
 
 def leave() -> None:
-    """End the process at once: threads that SwanLab left behind would keep it waiting."""
+    """End the process at once: threads that a logger left behind would keep it waiting."""
     error = sys.exc_info()[1]
     status = 0 if error is None else 1
     if isinstance(error, SystemExit):
