@@ -1,6 +1,8 @@
 """train.py as a user calls it: command lines, sweeps, stored files and clear refusals."""
 
+import csv
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
+
+from core.config import Config, ModelConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -18,6 +23,17 @@ TINY = [
     "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "finetune", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
+}  # fmt: skip
+
+
+def train_py(name):
+    """Return a function of train.py."""
+    return runpy.run_path(str(ROOT / "train.py"))[name]
 
 
 def run_here(monkeypatch, folder, *arguments) -> str:
@@ -181,6 +197,21 @@ def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
     assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
 
 
+def test_an_error_in_training_comes_with_its_traceback(tmp_path):
+    break_it = (
+        "from core.model import import_sam2; import_sam2()\n"
+        "from core.trainer import SAM2LightningModule\n"
+        "def fail(*args): raise ValueError('injected')\n"
+        "SAM2LightningModule.training_step = fail"
+    )
+    result = run_apart(*TINY, "logger=null", f"hydra.run.dir={tmp_path}", before=break_it)
+    assert result.returncode == 1
+    assert "error: injected" not in result.stderr
+    for text in (result.stderr, (tmp_path / "train.log").read_text()):
+        assert text.count("in fail") == 1
+        assert text.count("ValueError: injected") == 1
+
+
 def test_a_typo_ends_the_process_with_the_nearest_name():
     result = run_apart("visualizations.enable=true")
     assert result.returncode == 1
@@ -207,3 +238,57 @@ def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["images"]) == {"train/composites", "val/composites"}
+
+
+def steps_in(path, column="step") -> list[int]:
+    """Return the steps of the rows that have a value in `column`."""
+    with open(path) as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row[column]]
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_several_processes_find_unused_parameters(tmp_path, strategy):
+    config = Config(model=ModelConfig(image_size=64), logger=None)
+    config.trainer.accelerator, config.trainer.devices = "cpu", 2
+    config.trainer.strategy = strategy
+    _, _, trainer = train_py("build")(config, tmp_path)
+    assert (type(trainer.strategy), trainer.world_size) == (DDPStrategy, 2)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+
+
+def test_one_process_is_no_ddp(tmp_path):
+    config = Config(model=ModelConfig(image_size=64), logger=None)
+    config.trainer.accelerator = "cpu"
+    _, _, trainer = train_py("build")(config, tmp_path)
+    assert type(trainer.strategy) is SingleDeviceStrategy
+
+
+def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
+    options = ["logger=csv", "trainer.log_every_n_steps=1"]
+    assert run_here(monkeypatch, tmp_path, *TINY, *options, "trainer.max_steps=2") == ""
+    run = tmp_path / "run"
+    shutil.move(run / "checkpoints" / "last.ckpt", run / "hpc_ckpt_1.ckpt")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    again = [
+        *options, "trainer.max_steps=4", "trainer.val_check_interval=9",
+        "trainer.validate_first=true",
+    ]  # fmt: skip
+    # What the job was started with is older than what it left when it was requeued.
+    older = shutil.copy(next((run / "checkpoints").glob("best-step*")), tmp_path / "older.ckpt")
+    assert run_here(monkeypatch, tmp_path, *TINY, *again, f"ckpt_path={older}") == ""
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    assert last["global_step"] == 4
+    assert min(steps_in(run / "csv" / "metrics.csv")) == 0  # of the first start
+    # Neither trained nor measured again from the start.
+    assert min(steps_in(run / "csv" / "1" / "metrics.csv")) == 2
+
+
+def test_an_epoch_is_validated_at_its_end(monkeypatch, tmp_path):
+    options = [
+        "trainer=epochs", "trainer.max_epochs=2", "data.synthetic.num_train_clips=3", "logger=csv",
+        "trainer.max_steps=-1", "trainer.val_check_interval=null",
+    ]  # fmt: skip
+    assert run_here(monkeypatch, tmp_path, *TINY, *options) == ""
+    # The third and the sixth step.
+    assert steps_in(tmp_path / "run" / "csv" / "metrics.csv", "val/iou") == [2, 5]
