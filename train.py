@@ -97,15 +97,12 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         trainer: The same; gets its loggers.
     """
     from core.loggers import build_loggers, finish_swanlab, finish_wandb
-    from core.model import parameter_table
 
     ckpt_path = checkpoint_to_resume(config, run_dir)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
-        if module.load_report:
-            log.info(module.load_report)
-        log.info("parameters:\n%s", parameter_table(module.model))
+        describe(config, module, ckpt_path)
     try:
         # After the Trainer, which knows every process's rank: only rank zero starts a run.
         if not trainer.fast_dev_run:
@@ -139,6 +136,25 @@ def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
     if SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")):
         return "hpc"
     return config.ckpt_path
+
+
+def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
+    """Log which weights training starts from, and what of the model is trained."""
+    from core.model import parameter_table
+
+    if ckpt_path is not None:
+        log.info("weights: those of the checkpoint that is resumed")
+    elif module.load_report:
+        log.info("weights: %s", module.load_report)
+    elif config.model.architecture == "tiny":
+        log.info("weights: random")
+    else:
+        log.warning(
+            "weights: random, and %s is made to be fine-tuned: set model.checkpoint_path to its "
+            "released weights",
+            config.model.architecture,
+        )
+    log.info("parameters:\n%s", parameter_table(module.model))
 
 
 def write_to_log_file(message: str, exc_info: Any) -> None:
@@ -184,7 +200,7 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
 
 def report(config: Config, run_dir: Path, trainer: Any) -> None:
     """Export the weights and say where everything is."""
-    from core.export import export_checkpoint
+    from core.export import export_checkpoint, loading_code
 
     checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
     if trainer.checkpoint_callback.best_model_path:
@@ -193,6 +209,10 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     for name, checkpoint in checkpoints.items():
         weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
         lines.append(f"{name:<11} {checkpoint}, for Meta's predictor: {weights}")
+    # The best ones, where anything was validated.
+    code = run_dir / "weights" / "load.py"
+    code.write_text(f"{loading_code(weights, config.model)}\n")
+    lines.append(f"load them   {code}")
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")

@@ -1,11 +1,13 @@
 """train.py as a user calls it: command lines, sweeps, stored files and clear refusals."""
 
 import csv
+import logging
 import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 
 from core.config import Config, ModelConfig
+from core.export import loading_code
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -86,6 +89,10 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
     said = capsys.readouterr().out
     assert f"run         {tmp_path / 'run'}" in said
     assert "look at them with: make dashboard" in said
+    code = tmp_path / "run" / "weights" / "load.py"
+    assert f"load them   {code}" in said
+    size = ModelConfig(image_size=64)
+    assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["visualizations"]["enabled"] is True
     assert stored["model"]["image_size"] == 64
@@ -261,6 +268,26 @@ def test_one_process_is_no_ddp(tmp_path):
     config.trainer.accelerator = "cpu"
     _, _, trainer = train_py("build")(config, tmp_path)
     assert type(trainer.strategy) is SingleDeviceStrategy
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ckpt_path", "level", "words"),
+    [
+        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path to its released"),
+        ("sam2.1_hiera_small", "hpc", "INFO", "those of the checkpoint that is resumed"),
+        ("tiny", None, "INFO", "weights: random"),
+    ],
+)
+def test_the_log_says_which_weights_training_starts_from(
+    architecture, ckpt_path, level, words, caplog
+):
+    caplog.set_level(logging.INFO)
+    module = SimpleNamespace(load_report=None, model=torch.nn.Linear(1, 1))
+    config = Config(model=ModelConfig(architecture=architecture))
+    train_py("describe")(config, module, ckpt_path)
+    said = [record for record in caplog.records if "weights: " in record.getMessage()]
+    assert [record.levelname for record in said] == [level]
+    assert words in said[0].getMessage()
 
 
 def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
