@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
+    RichProgressBar,
 )
 
 from core.config import TrainerConfig
@@ -28,10 +29,19 @@ class ValidateLastStep(Callback):
                 trainer.check_val_every_n_epoch = None  # it may end between two of those epochs
 
 
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, which without a limit of epochs would say "Epoch 0/-2"."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs == -1:
+            return f"Epoch {current_epoch}".ljust(len(self.validation_description))
+        return super()._get_train_description(current_epoch)
+
+
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
-    """Return checkpoints (best by ``val/iou``, and last), the LR monitor and early stopping.
+    """Return checkpoints (best by ``val/iou``, and last), LR monitor, early stopping, progress bar.
 
     Args:
         config: The trainer section.
@@ -62,6 +72,8 @@ def build_callbacks(
                 enable_version_counter=False,
             )
         )
+    if config.enable_progress_bar:
+        callbacks.append(ProgressBar())
     if has_logger:
         callbacks.append(LearningRateMonitor("step"))
     if config.early_stopping_patience is not None:

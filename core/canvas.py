@@ -79,10 +79,24 @@ def _words(text: str) -> list[str]:
     return re.findall(" |[^ ]+", text)
 
 
+@lru_cache(maxsize=256)
+def _swatch(mark: "str | tuple[int, int, int]") -> np.ndarray:
+    """Return a legend's sample of a colour, or of a mask prompt: [12, 12] packed."""
+    color = NEUTRAL if mark == "mask" else mark
+    swatch = np.full((12, 12, 3), color, np.uint8)
+    if mark == "mask":
+        swatch[~stripes((12, 12))] = _PAPER
+    swatch[[0, -1]] = swatch[:, [0, -1]] = [channel * 2 // 3 for channel in color]
+    return pack(swatch)
+
+
 @lru_cache(maxsize=512)
-def _word(word: str) -> np.ndarray:
-    """Return a word's coverage [LINE, width + 2 * size] uint8, pen at column size."""
-    coverage = np.zeros((LINE, text_width(word) + 3 * _FONT_SIZE), np.uint8)
+def _word(word: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a word covers, and how much: ys, xs [N] from its pen on, coverage [N, 1].
+
+    Lines hold numbers and are seldom the same twice; their words are.
+    """
+    coverage = np.zeros((LINE, math.ceil(_advance(word)) + 4 * _FONT_SIZE), np.uint8)
     pen = float(_FONT_SIZE)
     for char in word:
         glyph, advance = _glyph(char)
@@ -90,25 +104,8 @@ def _word(word: str) -> np.ndarray:
         area = coverage[:, start : start + glyph.shape[1]]
         np.maximum(area, glyph[:, : area.shape[1]], out=area)
         pen += advance
-    return coverage
-
-
-def _line(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where a line of text covers anything, and how much: ys, xs [N], coverage [N, 1].
-
-    Lines hold numbers and are seldom the same twice; their words are.
-    """
-    coverage = np.zeros((LINE, text_width(text) + 4 * _FONT_SIZE), np.uint8)
-    pen = float(_FONT_SIZE)
-    for word in _words(text):
-        pixels = _word(word)
-        start = round(pen) - _FONT_SIZE
-        area = coverage[:, start : start + pixels.shape[1]]
-        np.maximum(area, pixels[:, : area.shape[1]], out=area)
-        pen += _advance(word)
-    coverage = coverage[:, _FONT_SIZE:]
     ys, xs = np.nonzero(coverage)
-    return ys, xs, coverage[ys, xs, None].astype(np.uint16)
+    return ys, xs - _FONT_SIZE, coverage[ys, xs, None].astype(np.uint16)
 
 
 def fit(text: str, width: int) -> str:
@@ -151,29 +148,41 @@ class Canvas:
 
     def lines(self, y: int, lines: Sequence[Sequence[Entry]]) -> int:
         """Write lines of entries from y downwards and return the y below them."""
+        pieces = []
         for line in lines:
             x = MARGIN
             for mark, text in line:
                 if mark is not None:
                     self._mark(x, y, mark)
                     x += 18
-                limit = self._buffer.shape[1] - MARGIN - x
-                x += self.text(x, y, fit(text, limit)) + 16
+                text = fit(text, self._buffer.shape[1] - MARGIN - x)
+                pieces.append((x, y, text))
+                x += text_width(text) + 16
             y += LINE
+        self.write(pieces)
         return y
 
-    def text(
+    def write(
         self,
-        x: int,
-        y: int,
-        text: str,
+        pieces: Sequence[tuple[int, int, str]],
         color: Sequence[int] = _INK,
         columns: Optional[slice] = None,
-    ) -> int:
-        """Write one line with its top at y, inside `columns` alone, and return its width."""
-        ys, xs, ink = _line(text)
+    ) -> None:
+        """Write texts, each (x, y, text) on one line from there on, inside `columns` alone.
+
+        All at once: blending costs per call more than per pixel.
+        """
+        parts = []
+        for x, y, text in pieces:
+            pen = float(x)
+            for word in _words(text):
+                ys, xs, ink = _word(word)
+                parts.append((ys + y, xs + round(pen), ink))
+                pen += _advance(word)
+        if not parts:
+            return
+        ys, xs, ink = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         height, width = self._packed.shape
-        ys, xs = ys + y, xs + x
         first, end, _ = (columns or slice(None)).indices(width)
         inside = (ys >= 0) & (ys < height) & (xs >= first) & (xs < end)
         pixels, ink = (ys * width + xs)[inside], ink[inside]
@@ -181,7 +190,6 @@ class Canvas:
         paper = sheet[pixels].view(np.uint8).reshape(-1, 4)
         mixed = (paper * (255 - ink) + ink * np.array([*color, 255], np.uint16) + 127) // 255
         sheet[pixels] = mixed.astype(np.uint8).view(np.uint32)[:, 0]
-        return text_width(text)
 
     def _mark(self, x: int, y: int, mark: "str | Sequence[int]") -> None:
         """Draw a legend sample in the 12 x 12 pixels before its text."""
@@ -190,12 +198,7 @@ class Canvas:
         elif mark == "bbox":
             self._box(x + 0.5, y + 3.5, x + 11.5, y + 14.5, NEUTRAL, None)
         else:
-            color = NEUTRAL if mark == "mask" else mark
-            swatch = np.full((12, 12, 3), color, np.uint8)
-            if mark == "mask":
-                swatch[~stripes((12, 12))] = _PAPER
-            swatch[[0, -1]] = swatch[:, [0, -1]] = [channel * 2 // 3 for channel in color]
-            self.paste(x, y + 3, pack(swatch))
+            self.paste(x, y + 3, _swatch(mark))
 
     def prompts(
         self,
@@ -244,8 +247,8 @@ class Canvas:
         top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
         panel = slice(x, x + size[0])
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            self.text(left + dx, top + dy, text, _INK, panel)
-        self.text(left, top, text, _PAPER, panel)
+            self.write([(left + dx, top + dy, text)], _INK, panel)
+        self.write([(left, top, text)], _PAPER, panel)
 
     def _click(
         self, x: float, y: float, label: int, color: Sequence[int], panel: Optional[Bbox]

@@ -160,8 +160,7 @@ def render_sheet(
     canvas = Canvas(sheet_width, sheet_height)
     y = canvas.lines(MARGIN, head + legend + keys)
     columns = [MARGIN + panel * (width + _GAP) for panel in range(num_panels)]
-    for x, name in zip(columns, titles, strict=True):
-        canvas.text(x, y, fit(name, width), FAINT)
+    canvas.write([(x, y, fit(name, width)) for x, name in zip(columns, titles, strict=True)], FAINT)
     y += LINE
     for index, lines in enumerate(rows):
         y = canvas.lines(y, lines)
@@ -189,7 +188,7 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         row = _enlarge(np.concatenate([image, truth, prediction], axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
         title = f"frame {clip.frame_numbers[index]} · {clip.name}"
-        canvas.text(4, 0, fit(title, row.shape[1] - 8))
+        canvas.write([(4, 0, fit(title, row.shape[1] - 8))])
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
     return frames

@@ -60,13 +60,13 @@ def make_clip(gt, pred, *, names=None, scores=None, ious=None, name=None, prompt
 def written(monkeypatch):
     """Every text that is drawn."""
     texts = []
-    write = Canvas.text
+    write = Canvas.write
 
-    def text(canvas, x, y, text, *args):
-        texts.append(text)
-        return write(canvas, x, y, text, *args)
+    def remember(canvas, pieces, *args):
+        texts.extend(text for _, _, text in pieces)
+        return write(canvas, pieces, *args)
 
-    monkeypatch.setattr(Canvas, "text", text)
+    monkeypatch.setattr(Canvas, "write", remember)
     return texts
 
 
@@ -319,7 +319,7 @@ def test_sheet_of_the_default_panel_size_is_as_wide_as_a_dashboard_shows(size):
 
 def test_text_is_at_least_thirteen_pixels_high():
     canvas = Canvas(60, 30)
-    canvas.text(5, 5, "Ag")
+    canvas.write([(5, 5, "Ag")])
     inked = np.flatnonzero((canvas.pixels() < 128).any((1, 2)))
     assert inked[-1] - inked[0] + 1 >= 13
 

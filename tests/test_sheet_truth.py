@@ -265,13 +265,15 @@ class TextSpy:
 
     def __init__(self, monkeypatch):
         self.texts = []
-        write = Canvas.text
+        write = Canvas.write
 
-        def text(canvas, x, y, text, *color):
-            self.texts.append((text, x, y, tuple(color[0]) if color else None))
-            return write(canvas, x, y, text, *color)
+        def remember(canvas, pieces, *color):
+            self.texts += [
+                (text, x, y, tuple(color[0]) if color else None) for x, y, text in pieces
+            ]
+            return write(canvas, pieces, *color)
 
-        monkeypatch.setattr(Canvas, "text", text)
+        monkeypatch.setattr(Canvas, "write", remember)
 
     def read(self):
         texts, self.texts = self.texts, []
