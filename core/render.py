@@ -187,7 +187,7 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         image, truth, _, prediction, _ = _paint_panels(clip, index)
         row = _enlarge(np.concatenate([image, truth, prediction], axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
-        title = f"frame {clip.frame_numbers[index]} · {clip.name}"
+        title = f"frame {clip.frame_numbers[index]} · image, ground truth, prediction · {clip.name}"
         canvas.write([(4, 0, fit(title, row.shape[1] - 8))])
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
