@@ -3,8 +3,10 @@
 pyplot is never imported: its figures are global, they leak and belong to the main thread.
 """
 
+import itertools
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Optional, Union
@@ -218,7 +220,7 @@ class Canvas:
                     x + (x1 + 0.5) * scale[0], y + (y1 + 0.5) * scale[1],
                 )  # fmt: skip
                 self._box(*corners, category_color(prompt.obj_id), panel)
-        numbers = []
+        numbers = defaultdict(list)
         for prompt in prompts:
             if prompt.prompt_type != "point":
                 continue
@@ -231,14 +233,13 @@ class Canvas:
                 at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
                 if number and x <= at_x <= x + size[0] and y <= at_y <= y + size[1]:
-                    numbers.append((number, at_x, at_y))
-        for number, at_x, at_y in numbers:
-            self._number(number, at_x, at_y, x, y, size)
+                    numbers[at_x, at_y].append(number)
+        for (at_x, at_y), clicked in numbers.items():
+            self._number(_ranges(clicked), at_x, at_y, x, y, size)
 
     def _number(
-        self, number: int, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
+        self, text: str, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
     ) -> None:
-        text = str(number)
         width = text_width(text)
         left = round(at_x + 8)
         if left + width + 1 > x + size[0]:
@@ -308,6 +309,17 @@ class Canvas:
 _DIAMOND = Path([(0, -1), (1, 0), (0, 1), (-1, 0), (0, -1)], closed=True)
 _MINUS = Path([(-1, 0), (1, 0)])
 _PLUS = Path([(-1, 0), (1, 0), (0, -1), (0, 1)], [Path.MOVETO, Path.LINETO] * 2)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write numbers in order, neighbours as a range: 1–3,7."""
+    texts = []
+    ordered = sorted(set(numbers))
+    # neighbours have the same distance to their position
+    for _, run in itertools.groupby(enumerate(ordered), lambda item: item[1] - item[0]):
+        first, *rest = [number for _, number in run]
+        texts.append(f"{first}–{rest[-1]}" if rest else str(first))
+    return ",".join(texts)
 
 
 def _unit(color: Sequence[int]) -> tuple[float, ...]:
