@@ -122,16 +122,16 @@ def draw_sheet(
     """
     # the renderer brings matplotlib, which reading data does not need
     from core.prompts import build_prompts_from_gt_first_frame
-    from core.reduction import IMAGENET_MEAN, IMAGENET_STD, Grid, display_images
+    from core.reduction import Grid, display_images
     from core.render import render_sheet
-    from core.snapshot import Clip
+    from core.sheet import Clip, plain_text
     from core.utils import to_category_gt_masks
 
     masks = to_category_gt_masks(batch, len(names), 0)
     num_frames, num_slots, *size = masks.shape
     positions = list(range(num_frames))
     grid = Grid.fit(*size, _PANEL_SIZE)
-    images = display_images(batch.img_batch, positions, [0], grid, IMAGENET_MEAN, IMAGENET_STD)
+    images = display_images(batch.img_batch, positions, [0], grid)
     drawn = grid.sample(masks)
     prompts = build_prompts_from_gt_first_frame(drawn, prompt_type)
     prompted = np.arange(num_frames) == 0
@@ -159,7 +159,7 @@ def draw_sheet(
         mask_prompted=np.zeros(num_frames, bool),
         model_size=(grid.height, grid.width),
         mean_iou=math.nan,
-        category_names=list(names),
+        category_names=[plain_text(name) for name in names],
     )
     return render_sheet(
         clip, panel_size=_PANEL_SIZE, header=[header], has_prediction=False, num_panels=3

@@ -20,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
 DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
+# SAM 2's batches hold float32 frames, which a model in pure half or double precision does not take.
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 LOGGERS = ("swanlab", "wandb", "tensorboard", "csv")
 ARCHITECTURES = (
     "tiny",
@@ -394,7 +396,13 @@ class SchedulerConfig:
 class TrainerConfig:
     """Arguments of ``lightning.pytorch.Trainer`` under their own names, and a few of ours.
 
+    The weights of the last step are validated whatever the interval.
+
     Attributes:
+        strategy: Lightning's name; ``ddp``, which ``auto`` chooses for several processes, finds
+            unused parameters, because which ones get a gradient depends on the prompts.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; on a CPU the last one is
+            ``bf16-mixed`` too.
         validate_first: Validate the starting weights before training, as a base line.
         early_stopping_patience: Stop after so many validations without a better ``val/iou``; None:
             never.
@@ -437,6 +445,7 @@ class TrainerConfig:
             (self.max_steps, self.max_epochs),
             "set, one of them at least",
         )
+        _require_choice("trainer.precision", self.precision, PRECISIONS)
         for name in ("accumulate_grad_batches", "num_nodes", "log_every_n_steps"):
             _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
         for name in ("early_stopping_patience", "checkpoint_every_n_steps"):

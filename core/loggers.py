@@ -18,21 +18,26 @@ from core.config import Config, SwanLabConfig
 
 log = logging.getLogger(__name__)
 
-_abandoned: list[threading.Thread] = []  # calls into SwanLab that did not return in time
+_abandoned: list[threading.Thread] = []  # calls into SwanLab or W&B that did not return in time
 
 
 def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
     """Build the loggers that ``logger`` names; one that cannot start never stops the training.
 
     SwanLab that cannot be reached online keeps its run locally; a logger that cannot start at all
-    is replaced by CSV files in the run directory. Either is said in one warning.
+    is replaced by CSV files in the run directory. Either is said in one warning. On other ranks
+    than zero nothing is started.
 
     Args:
         config: The whole configuration.
         run_dir: Where file-based loggers write.
     """
     loggers: list[Logger] = []
+    needs_csv = False
     for name in config.logger:
+        if name == "csv":
+            needs_csv = True
+            continue
         # SwanLab draws its run's name and colour: the training is the same whatever the logger.
         random_state = random.getstate()
         try:
@@ -44,10 +49,11 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
                 _in_one_line(error),
                 run_dir / "csv",
             )
-            if not any(isinstance(logger, CSVLogger) for logger in loggers):
-                loggers.append(CSVLogger(run_dir, name="csv", version=""))
+            needs_csv = True
         finally:
             random.setstate(random_state)
+    if needs_csv:
+        loggers.append(_build_csv(run_dir))
     return loggers
 
 
@@ -55,10 +61,22 @@ def _build(name: str, config: Config, run_dir: Path) -> Logger:
     if name == "swanlab":
         return _build_swanlab(config.swanlab, run_dir)
     if name == "wandb":
-        return WandbLogger(project=config.swanlab.project, save_dir=run_dir)
-    if name == "tensorboard":
-        return TensorBoardLogger(run_dir, name="tensorboard", version="")
-    return CSVLogger(run_dir, name="csv", version="")
+        return _build_wandb(config.swanlab, run_dir)
+    return TensorBoardLogger(run_dir, name="tensorboard", version="")
+
+
+def _build_csv(run_dir: Path) -> Logger:
+    """Return a logger with a file of its own: `CSVLogger` deletes the one of an earlier start."""
+    starts = len(list((run_dir / "csv").rglob("metrics.csv")))
+    return CSVLogger(run_dir, name="csv", version=str(starts) if starts else "")
+
+
+def _build_wandb(config: SwanLabConfig, run_dir: Path) -> Logger:
+    logger = WandbLogger(project=config.project, save_dir=run_dir)
+    # Otherwise Lightning starts the run, in `fit`, where an error ends the training.
+    if _call(lambda: logger.experiment, "wandb-start", config.start_timeout_s) is None:
+        raise TimeoutError(f"no answer within swanlab.start_timeout_s={config.start_timeout_s:g}")
+    return logger
 
 
 def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
@@ -172,12 +190,15 @@ def _remote_holds_secret() -> bool:
     return re.search(r"https?://[^/\s]+@", remote) is not None
 
 
-def finish_wandb() -> None:
-    """Close W&B's run, so that the next job of a sweep starts one of its own."""
-    import wandb
+def finish_wandb(timeout_s: float) -> None:
+    """Close W&B's run, if there is one, so that the next job of a sweep starts one of its own.
 
-    if wandb.run is not None:
-        wandb.finish()
+    Args:
+        timeout_s: Seconds to wait for it at most.
+    """
+    wandb = sys.modules.get("wandb")
+    if getattr(wandb, "run", None) is not None:
+        _finish("W&B", wandb.finish, timeout_s)
 
 
 def finish_swanlab(timeout_s: float, **how: Any) -> bool:
@@ -190,8 +211,8 @@ def finish_swanlab(timeout_s: float, **how: Any) -> bool:
         **how: Arguments of ``swanlab.finish``.
 
     Returns:
-        False when this call, or one before it, was given up and still runs; what SwanLab had not
-        sent by then stays in its own files.
+        False when this call, or one before it (W&B's too), was given up and still runs; what had
+        not been sent by then stays in the logger's own files.
     """
     swanlab = sys.modules.get("swanlab")
     if swanlab is not None and swanlab.has_run():
@@ -199,18 +220,23 @@ def finish_swanlab(timeout_s: float, **how: Any) -> bool:
         if hasattr(run, "_is_main_thread"):
             # finish() would put the interrupt handler back, which only the main thread may do.
             run._is_main_thread = False
-        try:
-            finished = _call(lambda: swanlab.finish(**how) or True, "swanlab-finish", timeout_s)
-        except Exception as error:
-            log.warning("SwanLab could not close its run cleanly (%s)", _in_one_line(error))
-        else:
-            if finished is None:
-                log.warning(
-                    "SwanLab did not close its run within swanlab.finish_timeout_s=%g; what it had "
-                    "not sent stays in its log_dir",
-                    timeout_s,
-                )
+        _finish("SwanLab", lambda: swanlab.finish(**how), timeout_s)
     return not _is_stuck()
+
+
+def _finish(name: str, finish: Callable[[], Any], timeout_s: float) -> None:
+    try:
+        finished = _call(lambda: finish() or True, f"{name}-finish", timeout_s)
+    except Exception as error:
+        log.warning("%s could not close its run cleanly (%s)", name, _in_one_line(error))
+    else:
+        if finished is None:
+            log.warning(
+                "%s did not close its run within swanlab.finish_timeout_s=%g; what it had not "
+                "sent stays in its own files",
+                name,
+                timeout_s,
+            )
 
 
 def _is_stuck() -> bool:

@@ -106,8 +106,8 @@ def display_images(
     frames: list[int],
     videos: list[int],
     grid: Grid,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> Tensor:
     """Return the sampled frames denormalised: [T', V, 3, h, w] uint8."""
     if not videos:
@@ -122,8 +122,8 @@ def display_images_on_cpu(
     frames: list[int],
     videos: list[int],
     grid: Grid,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> Tensor:
     """Do what `display_images` does, plane by plane with NumPy.
 

@@ -24,7 +24,7 @@ from core.paint import (
     paint_masks,
 )
 from core.prompts import PromptData
-from core.snapshot import Clip
+from core.sheet import Clip, plain_text
 
 PANELS = ("image", "ground truth", "prompts", "prediction", "errors")
 
@@ -140,7 +140,10 @@ def render_sheet(
         PANELS[3] if has_prediction else "no prediction",
         PANELS[4] if comparable else "errors unknown",
     ][:num_panels]
-    head = [[(None, _plain(line))] for line in (_header(clip) if header is None else header)]
+    if header is None:
+        head = [[(None, _header(clip))], *_flow(_notes(clip), inner, 3, "{} more notes")]
+    else:
+        head = [[(None, plain_text(line))] for line in header]
     legend = _flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories")
     keys = _flow(_keys(clip, comparable), inner, 3, "{} more")
     rows = []
@@ -185,7 +188,7 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         image, truth, _, prediction, _ = _paint_panels(clip, index)
         row = _enlarge(np.concatenate([image, truth, prediction], axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
-        title = f"frame {clip.frame_numbers[index]} · {_plain(clip.name)}"
+        title = f"frame {clip.frame_numbers[index]} · {clip.name}"
         canvas.text(4, 0, fit(title, row.shape[1] - 8))
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
@@ -215,11 +218,12 @@ def _drawn_categories(clip: Clip) -> list[int]:
     return [k for k in range(clip.gt_masks.shape[1]) if shown[k] or k in prompted]
 
 
-def _header(clip: Clip) -> list[str]:
-    name = fit(_plain(clip.name), _MAX_NAME_WIDTH)
-    lines = [
-        f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {name} · {mean_iou_words(clip)}"
-    ]
+def _header(clip: Clip) -> str:
+    name = fit(clip.name, _MAX_NAME_WIDTH)
+    return f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {name} · {mean_iou_words(clip)}"
+
+
+def _notes(clip: Clip) -> list[Entry]:
     notes = []
     if clip.prompts_implied:
         notes.append("the outputs tell no prompts: those shown follow from the first ground truth")
@@ -235,7 +239,7 @@ def _header(clip: Clip) -> list[str]:
         notes.append(f"NaN or inf in the logits of {count} objects is drawn as nothing")
     if clip.num_left_out:
         notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
-    return lines + (["note: " + "; ".join(notes)] if notes else [])
+    return [(None, f"note: {note}") for note in notes]
 
 
 def mean_iou_words(clip: Clip) -> str:
@@ -251,7 +255,7 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
     entries = []
     for category in drawn:
         name = clip.category_names[category] if clip.category_names else ""
-        label = f"{category} {_plain(name)}".strip()
+        label = f"{category} {name}".strip()
         entries.append((category_color(category), fit(label, 260)))
     empty = clip.gt_masks.shape[1] - len(drawn)
     if not drawn:
@@ -324,11 +328,6 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
 def _mean_words(clip: Clip, index: int) -> str:
     ious = clip.ious[index]
     return f", mean IoU of all {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
-
-
-def _plain(text: str) -> str:
-    """Names come from files: keep them on one line."""
-    return "".join(char if char.isprintable() else " " for char in str(text))
 
 
 def _flow(entries: Sequence[Entry], width: int, max_lines: int, rest: str) -> list[list[Entry]]:

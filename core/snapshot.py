@@ -7,11 +7,10 @@ that the renderer sees. On CUDA nothing here synchronises: copies go to pinned m
 waits for the event recorded behind them.
 """
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
@@ -29,8 +28,6 @@ from core.prompts import (
     received_prompt,
 )
 from core.reduction import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Grid,
     display_images,
     display_images_on_cpu,
@@ -38,103 +35,9 @@ from core.reduction import (
     reduce_masks_on_cpu,
     sample_masks_on_cpu,
 )
+from core.sheet import Clip, plain_text
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Clip:
-    """One video of a snapshot, ready to be drawn; T drawn frames, C categories, CPU memory only.
-
-    Attributes:
-        stage: ``train`` or ``val``.
-        epoch: Lightning's epoch, from 0.
-        step: Optimizer steps taken.
-        name: The video's name, or what identifies it.
-        frame_positions: T positions in the clip.
-        frame_numbers: T frame numbers in the original video.
-        images: [T, h, w, 3] uint8, reduced to display size.
-        gt_masks: [T, C, h, w] bool.
-        pred_masks: [T, C, h, w] bool, logits > 0; non-finite logits are false.
-        intersections: [T, C] pixels at full size, of prediction and ground truth.
-        unions: [T, C] pixels.
-        gt_areas: [T, C] pixels.
-        pred_areas: [T, C] pixels.
-        predicted_ious: [T, C] the model's own IoU estimate, NaN where there is none.
-        object_scores: [T, C] object score logits, NaN where there are none.
-        non_finite: [T, C] bool, the logits hold NaN or inf.
-        prompts: For each drawn frame its prompts; coordinates in model pixels.
-        prompted: [T] bool, the frame was prompted from the start.
-        mask_prompted: [T] bool, by a mask, which is then the prediction itself.
-        prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
-        prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
-        prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
-        model_size: (H, W) of the model's frames.
-        mean_iou: The metrics' mean IoU (`core.metrics.object_ious`) of the C categories, over the
-            frames that were measured and received no prompt; NaN when nothing is left.
-        num_scored_frames: Frames that `mean_iou` covers.
-        num_unprompted_frames: Frames of the whole clip that received no prompt.
-        category_names: C names, or None.
-        num_left_out: Objects of the video beyond C.
-    """
-
-    stage: str
-    epoch: int
-    step: int
-    name: str
-    frame_positions: list[int]
-    frame_numbers: list[int]
-    images: np.ndarray
-    gt_masks: np.ndarray
-    pred_masks: np.ndarray
-    intersections: np.ndarray
-    unions: np.ndarray
-    gt_areas: np.ndarray
-    pred_areas: np.ndarray
-    predicted_ious: np.ndarray
-    object_scores: np.ndarray
-    non_finite: np.ndarray
-    prompts: list[list[PromptData]]
-    prompted: np.ndarray
-    mask_prompted: np.ndarray
-    model_size: tuple[int, int]
-    mean_iou: float
-    num_scored_frames: int = 0
-    num_unprompted_frames: int = 0
-    prompts_elsewhere: list[int] = field(default_factory=list)
-    prompts_implied: bool = False
-    prompts_unassigned: int = 0
-    category_names: Optional[list[str]] = None
-    num_left_out: int = 0
-
-    @property
-    def ious(self) -> np.ndarray:
-        """[T, C] IoU of prediction and ground truth at full size; NaN where both are empty."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.unions > 0, self.intersections / self.unions, np.nan)
-
-    def select(self, positions: Sequence[int]) -> "Clip":
-        """Return the clip with only the drawn frames at `positions` of its lists and arrays."""
-        index = list(positions)
-        left_out = [
-            number
-            for i, number in enumerate(self.frame_numbers)
-            if i not in index and (self.prompted[i] or self.prompts[i])
-        ]
-        per_frame = {
-            name: getattr(self, name)[index]
-            for name in (
-                "images", "gt_masks", "pred_masks", "intersections", "unions", "gt_areas",
-                "pred_areas", "predicted_ious", "object_scores", "non_finite", "prompted",
-                "mask_prompted",
-            )
-        }  # fmt: skip
-        per_frame |= {
-            name: [getattr(self, name)[i] for i in index]
-            for name in ("frame_positions", "frame_numbers", "prompts")
-        }
-        elsewhere = sorted({*self.prompts_elsewhere, *left_out})
-        return dataclasses.replace(self, **per_frame, prompts_elsewhere=elsewhere)
 
 
 @dataclass
@@ -144,9 +47,6 @@ class SnapshotOptions:
     Attributes:
         draw_all_frames: Keep every frame, for an animation.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
-        implied_prompt_type: Type of the prompts shown when the outputs tell none.
-        mean: Means that the frames were normalised with.
-        std: Deviations that the frames were normalised with.
     """
 
     max_frames: int = 4
@@ -155,9 +55,6 @@ class SnapshotOptions:
     panel_size: int = 256
     draw_all_frames: bool = False
     measure_all_frames: bool = False
-    implied_prompt_type: str = "point"
-    mean: Sequence[float] = IMAGENET_MEAN
-    std: Sequence[float] = IMAGENET_STD
 
 
 @dataclass
@@ -171,10 +68,22 @@ class Snapshot:
         videos: Positions in the batch of the videos kept.
         frames: Positions in the clip of the frames drawn.
         measured: Positions in the clip of the frames whose pixels were counted.
+        options: What was asked for.
         arrays: Named copies, CPU tensors; complete once `event` has passed.
+        clicks: For each frame with clicks, how many of their columns are the initial prompt.
         prompted: T flags, the frame was prompted from the start.
         received_prompt: T flags, the frame received any prompt, corrections included.
+        mask_prompted: T flags, the frame was prompted by a mask.
+        mask_prompt_frames: Those of the drawn frames, whose mask prompts are in `arrays`.
+        outputs_tell_prompts: The outputs have a field for prompts, if only an empty one.
+        model_size: (H, W) of the model's frames.
+        num_videos: B of the batch.
+        num_rows: O of the batch.
+        rows: Rows of the batch that `arrays` of masks and counts hold; None: all of them.
         event: The CUDA event behind the last copy; None on CPU.
+        clip_name: See `take_snapshot`.
+        object_names: See `take_snapshot`.
+        category_names: See `take_snapshot`.
     """
 
     stage: str
@@ -226,16 +135,17 @@ class Snapshot:
         gt_areas = of_categories("gt_areas", 0)
         drawn = [self.measured.index(t) for t in self.frames]
         identifiers = arrays["identifiers"]
-        has_rows = len(all_rows) > 0 and identifiers.size > 0
-        dataset_video = int(identifiers[0, all_rows[0], 0]) if has_rows else video
-        frame_numbers = (
-            identifiers[:, all_rows[0], 2].tolist() if has_rows else list(range(len(self.prompted)))
-        )
+        if len(all_rows) > 0 and identifiers.size > 0:
+            dataset_video, _, _ = identifiers[0, all_rows[0]].tolist()
+            frame_numbers = identifiers[:, all_rows[0], 2].tolist()
+        else:
+            # Nothing tells which video of the data set this is: its place in the batch does not.
+            dataset_video, frame_numbers = None, list(range(len(self.prompted)))
         clip = Clip(
             stage=self.stage,
             epoch=self.epoch,
             step=self.step,
-            name=self.clip_name(dataset_video) if self.clip_name else f"video {dataset_video}",
+            name=self._name(dataset_video, video),
             frame_positions=self.frames,
             frame_numbers=[frame_numbers[t] for t in self.frames],
             images=np.ascontiguousarray(arrays["images"][:, slot].transpose(0, 2, 3, 1)),
@@ -272,17 +182,30 @@ class Snapshot:
         counts = [torch.from_numpy(count).double() for count in counts]
         return float(object_ious(*counts, flags[:, None].expand_as(counts[0])).nanmean())
 
+    def _name(self, dataset_video: Optional[int], video: int) -> str:
+        if dataset_video is None:
+            return f"clip {video} of the batch, frames counted in the clip"
+        if self.clip_name is None:
+            return f"video {dataset_video}"
+        return plain_text(self.clip_name(dataset_video))
+
     def _names(
-        self, dataset_video: int, identifiers: np.ndarray, rows: np.ndarray, num_categories: int
+        self,
+        dataset_video: Optional[int],
+        identifiers: np.ndarray,
+        rows: np.ndarray,
+        num_categories: int,
     ) -> Optional[list[str]]:
         if self.category_names is not None:
-            names = list(self.category_names)[:num_categories]
+            names = [plain_text(name) for name in list(self.category_names)[:num_categories]]
             return names + [""] * (num_categories - len(names))
-        by_object = self.object_names(dataset_video) if self.object_names else None
-        if not by_object or identifiers.size == 0:
+        if self.object_names is None or dataset_video is None:
+            return None
+        by_object = self.object_names(dataset_video)
+        if not by_object:
             return None
         ids = [int(identifiers[0, row, 1]) for row in rows[:num_categories]]
-        names = [by_object.get(object_id, "") for object_id in ids]
+        names = [plain_text(by_object.get(object_id, "")) for object_id in ids]
         return names + [""] * (num_categories - len(names))
 
     def _add_prompts(
@@ -290,7 +213,7 @@ class Snapshot:
     ) -> None:
         if not self.outputs_tell_prompts:
             # Frame 0 is always drawn, first.
-            clip.prompts[0] = _implied_prompts(clip, self.options.implied_prompt_type)
+            clip.prompts[0] = _implied_prompts(clip)
             clip.prompts_implied = True
             return
         category_of_row = {int(row): category for category, row in enumerate(rows)}
@@ -343,15 +266,11 @@ class Snapshot:
         ]
 
 
-def _implied_prompts(clip: Clip, prompt_type: str) -> list[PromptData]:
-    prompts = build_prompts_from_gt_first_frame(torch.from_numpy(clip.gt_masks[:1]), prompt_type)
+def _implied_prompts(clip: Clip) -> list[PromptData]:
+    prompts = build_prompts_from_gt_first_frame(torch.from_numpy(clip.gt_masks[:1]), "point")
     (height, width), (h, w) = clip.model_size, clip.images.shape[1:3]
-    scale = torch.tensor([width / w, height / h])
     for prompt in prompts:
-        if prompt.points is not None:
-            prompt.points = (prompt.points + 0.5) * scale - 0.5
-        if prompt.bbox is not None:
-            prompt.bbox = (prompt.bbox + 0.5) * scale.repeat(2) - 0.5
+        prompt.points = (prompt.points + 0.5) * torch.tensor([width / w, height / h]) - 0.5
     return prompts
 
 
@@ -419,9 +338,7 @@ def take_snapshot(
         arrays = {
             "layout": layout[:1],
             "identifiers": _identifiers(batch),
-            "images": reduce_images(
-                batch.img_batch.detach(), frames, videos, grid, options.mean, options.std
-            ),
+            "images": reduce_images(batch.img_batch.detach(), frames, videos, grid),
         }
         masks = batch.masks.detach()
         if on_cpu:

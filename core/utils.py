@@ -22,8 +22,8 @@ from core.config import VisualizationsConfig
 from core.prompts import PromptData, build_prompts_from_gt_first_frame
 from core.reduction import denormalize
 from core.render import create_composite_visualization, mean_iou_words, render_sheet
+from core.sheet import Clip
 from core.snapshot import (
-    Clip,
     SnapshotOptions,
     take_snapshot,
     video_rows,

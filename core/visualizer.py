@@ -17,7 +17,8 @@ from core.cadence import Cadence, Event
 from core.config import VisualizationsConfig
 from core.flush import FlushCallback, let_python_handle_interrupts
 from core.render import render_animation
-from core.snapshot import Clip, Snapshot, SnapshotOptions, take_snapshot
+from core.sheet import Clip
+from core.snapshot import Snapshot, SnapshotOptions, take_snapshot
 from core.utils import draw_sheets, log_gif, log_images, takes_gifs
 from core.worker import BackgroundWorker
 from core.worst import WorstClips

@@ -5,7 +5,8 @@ import itertools
 import math
 from collections import deque
 
-from core.snapshot import Clip, Snapshot
+from core.sheet import Clip
+from core.snapshot import Snapshot
 
 # Enough for a drawing or two to finish meanwhile; a snapshot is a few MB.
 MAX_UNRANKED = 16

@@ -282,9 +282,10 @@ class TrainProcess:
         *overrides: Hydra overrides behind those of `TINY_RUN`.
         env: Environment variables of its own.
         driver: Options of ``tests/train_driver.py``.
+        launcher: What Python runs it with: ``-m`` and a module with its arguments.
     """
 
-    def __init__(self, tmp_path, *overrides, env=None, driver=()):
+    def __init__(self, tmp_path, *overrides, env=None, driver=(), launcher=()):
         self.run_dir, self.log_dir = tmp_path / "run", tmp_path / "swanlog"
         tmp_path.mkdir(exist_ok=True, parents=True)
         self._lines, self._seen = [], threading.Condition()
@@ -292,6 +293,7 @@ class TrainProcess:
         self.process = subprocess.Popen(
             [
                 sys.executable,
+                *launcher,
                 str(REPOSITORY / "tests" / "train_driver.py"),
                 *TINY_RUN,
                 *own,

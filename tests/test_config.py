@@ -176,6 +176,11 @@ def test_a_wrong_type_fails_at_composition(override, kind):
         ("data.val_fraction=1.5", "data.val_fraction must be in (0, 1), got 1.5"),
         ("data.num_frames=1", "data.num_frames must be at least 2: the first frame is prompted"),
         ("data.val_num_frames=1", "data.val_num_frames must be null or at least 2: the first"),
+        (
+            "trainer.precision=bf16-true",
+            "trainer.precision must be one of 32-true, 32, bf16-mixed, bf16, 16-mixed, 16, got "
+            "'bf16-true' (did you mean 'bf16-mixed'?)",
+        ),
         ("data.batch_size=0", "data.batch_size must be at least 1, got 0"),
         ("data.augmentation.grayscale=2", "data.augmentation.grayscale must be a probability"),
         ("data.synthetic.texture=2", "data.synthetic.texture must be in [0, 1], got 2"),

@@ -1,13 +1,13 @@
 """Two processes: one draws, and whatever happens to its pictures, both train on the same."""
 
 import re
+import socket
 
 import pytest
 from fault_helpers import TrainProcess, png_files
 
 DDP = (
     "trainer.devices=2",
-    "trainer.strategy=ddp_find_unused_parameters_true",
     "data.synthetic.num_train_clips=6",  # the last batch of each rank is smaller
     "data.synthetic.num_val_clips=3",
     "data.synthetic.min_objects=1",
@@ -24,10 +24,12 @@ def start(tmp_path, *overrides, fail=None):
     return TrainProcess(tmp_path, *DDP, *overrides, driver=driver)
 
 
-def weights_of_ranks(train):
+def weights_of_ranks(*processes):
     """End the training and return the digest of each rank's weights."""
-    assert train.end() == 0, train.output
-    return dict(re.findall(r"rank (\d) weights (\w{64})", train.output))
+    for train in processes:
+        assert train.end() == 0, train.output
+    output = "".join(train.output for train in processes)
+    return dict(re.findall(r"rank (\d) weights (\w{64})", output))
 
 
 def check_same_weights(trainings):
@@ -39,6 +41,70 @@ def check_same_weights(trainings):
 
 def steps_of_pictures(train):
     return sorted(int(path.name.split("-")[0]) for path in png_files(train.log_dir))
+
+
+def check_one_run(*processes):
+    """All ranks end with the same weights, and only one of them logs and writes."""
+    weights = weights_of_ranks(*processes)
+    assert set(weights) == {"0", "1"}
+    assert weights["0"] == weights["1"]
+    train, output = processes[0], "".join(train.output for train in processes)
+    assert len(list(train.log_dir.glob("run-*"))) == 1
+    assert steps_of_pictures(train) == [0, 2, 2, 4]  # with one of each validation
+    assert output.count("parameters:") == output.count("val/iou  ") == 1
+    assert [path.parent for path in train.run_dir.parent.rglob("last.pt")] == [
+        train.run_dir / "weights"
+    ]
+
+
+START = ("trainer.max_steps=4", "trainer.devices=2", "visualizations.every_n_steps=2")
+
+
+def test_torchrun_trains_one_run(tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2")
+    rendezvous = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+    launcher = (*torchrun, *rendezvous)
+    check_one_run(TrainProcess(tmp_path, *START, driver=["--digest"], launcher=launcher))
+
+
+def slurm_tasks(tmp_path, *overrides):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NAME": "finetune",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODELIST": "localhost",
+        "SLURM_NODEID": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    return [
+        TrainProcess(
+            tmp_path,
+            *START,
+            *overrides,
+            env={**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            driver=["--digest"],
+        )
+        for rank in ("0", "1")
+    ]
+
+
+@pytest.mark.slow
+def test_slurm_tasks_train_one_run_and_a_requeued_job_goes_on(tmp_path):
+    tasks = slurm_tasks(tmp_path)
+    check_one_run(*tasks)
+    run_dir = tasks[0].run_dir
+    (run_dir / "checkpoints" / "last.ckpt").rename(run_dir / "hpc_ckpt_1.ckpt")
+    again = slurm_tasks(tmp_path, "trainer.max_steps=6")
+    weights = weights_of_ranks(*again)
+    assert weights["0"] == weights["1"]
+    assert re.search(r"Restored all states from .*hpc_ckpt_1.ckpt", again[0].output)
+    assert steps_of_pictures(again[0]) == [0, 2, 2, 4, 4, 6]
 
 
 def test_one_rank_draws_and_a_broken_renderer_hangs_nobody(tmp_path):

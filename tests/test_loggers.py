@@ -1,11 +1,15 @@
 """Composites reach every dashboard through the mixin in a real fit, as they reach SwanLab."""
 
 import io
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
@@ -81,7 +85,7 @@ def fit(names, folder, monkeypatch) -> list:
     trainer.fit(Tracker(config), data)
     finish_swanlab(30)
     if "wandb" in names:
-        finish_wandb()
+        finish_wandb(30)
     return sheets
 
 
@@ -149,3 +153,79 @@ def test_all_loggers_at_once_get_the_same_sheets(tmp_path, monkeypatch, offline)
     for reader in READERS.values():
         assert fingerprints(reader(tmp_path)) == fingerprints(sheets)
     assert (tmp_path / "csv" / "metrics.csv").exists()
+
+
+def test_a_missing_wandb_costs_no_training(tmp_path, monkeypatch, caplog):
+    def missing(**kwargs):
+        raise ModuleNotFoundError("wandb is not installed")
+
+    monkeypatch.setattr("core.loggers.WandbLogger", missing)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    loggers = build_loggers(Config(logger=["wandb", "csv"]), tmp_path)
+    assert [type(logger) for logger in loggers] == [CSVLogger]
+    assert "logger=wandb cannot start (ModuleNotFoundError" in caplog.text
+    finish_wandb(1)
+
+
+@pytest.mark.parametrize("fault", ["raises", "hangs"])
+def test_wandb_that_cannot_start_is_replaced_before_training(fault, tmp_path, monkeypatch, caplog):
+    end = threading.Event()
+
+    class NoRun:
+        def __init__(self, **kwargs):
+            pass
+
+        @property
+        def experiment(self):
+            if fault == "raises":
+                raise RuntimeError("no API key")
+            end.wait(30)
+
+    monkeypatch.setattr("core.loggers.WandbLogger", NoRun)
+    config = Config(logger="wandb", swanlab=SwanLabConfig(start_timeout_s=0.2))
+    started = time.monotonic()
+    loggers = build_loggers(config, tmp_path)
+    assert time.monotonic() - started < 10
+    end.set()
+    assert [type(logger) for logger in loggers] == [CSVLogger]
+    reason = "RuntimeError: no API key" if fault == "raises" else "swanlab.start_timeout_s=0.2"
+    assert caplog.text.count("logger=wandb cannot start") == caplog.text.count(reason) == 1
+
+
+def test_wandb_without_an_api_key_is_replaced_by_csv(tmp_path, monkeypatch, caplog):
+    wandb = pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
+    wandb.teardown()  # it remembers the mode of earlier runs
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    loggers = build_loggers(Config(logger="wandb"), tmp_path)
+    assert [type(logger) for logger in loggers] == [CSVLogger]
+    assert "logger=wandb cannot start" in caplog.text
+
+
+def test_wandb_that_hangs_at_the_end_is_left_behind(monkeypatch, caplog):
+    end = threading.Event()
+
+    class Hanging:
+        run = object()
+
+        @staticmethod
+        def finish():
+            end.wait(30)
+
+    monkeypatch.setitem(sys.modules, "wandb", Hanging)
+    finish_wandb(0.2)
+    stuck = not finish_swanlab(0.2)
+    end.set()
+    assert stuck
+    assert "W&B did not close its run within swanlab.finish_timeout_s=0.2" in caplog.text
+
+
+def test_another_start_in_the_same_directory_keeps_the_csv_of_the_first(tmp_path):
+    for step in (1, 2):
+        (logger,) = build_loggers(Config(logger="csv"), tmp_path)
+        logger.log_metrics({"a": step}, step)
+        logger.save()
+    texts = [path.read_text() for path in sorted((tmp_path / "csv").rglob("metrics.csv"))]
+    assert texts == ["a,step\n2,2\n", "a,step\n1,1\n"]

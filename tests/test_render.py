@@ -212,6 +212,18 @@ def test_header_says_stage_epoch_step_and_clip(written):
     assert written[0].startswith("val · epoch 1 · step 3 · breakdance · mean IoU 1.000")
 
 
+def test_every_note_is_written_in_full(written):
+    clip = make_clip([square(0, 0)], [square(0, 0)])
+    clip.prompts_implied, clip.prompts_unassigned, clip.num_left_out = True, 12, 7
+    clip.prompts_elsewhere = list(range(100, 120))
+    clip.non_finite[:] = True
+    render_sheet(clip)
+    notes = [text for text in written if text.startswith("note: ")]
+    assert len(notes) == 5
+    assert notes[-1] == "note: 7 objects beyond num_categories left out"
+    assert not any("…" in text for text in written)
+
+
 def test_legend_sums_up_in_words_what_does_not_fit(written):
     names = [f"a rather long category name {k}" for k in range(40)]
     masks = [square(0, k) for k in range(40)]

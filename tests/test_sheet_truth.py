@@ -314,7 +314,7 @@ def check_words(case, expected, found, texts):
     numbers = [text for text, _, _, color in texts if color == (255, 255, 255)]
     rounds = [p.round for prompts in expected.prompts for p in prompts if p.round]
     assert Counter(numbers) == Counter(map(str, rounds))
-    said = " ".join(text for text, *_ in texts[:2])
+    said = " ".join(text for text, _, y, _ in texts if y < labels[0][1])
     if expected.undrawn_prompts:
         listed = ", ".join(map(str, expected.undrawn_prompts))
         assert f"not drawn: {listed}" in said

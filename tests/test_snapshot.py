@@ -4,6 +4,7 @@ import gc
 import math
 import random
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def make_inputs(seed=0, masks_given=False):
 
 
 def take(batch, outs, **options):
-    names = ("videos", "obj_to_cat", "category_names")
+    names = ("videos", "obj_to_cat", "category_names", "clip_name", "object_names")
     more = {name: options.pop(name) for name in names if name in options}
     options = SnapshotOptions(**{"panel_size": 48, **options})
     return take_snapshot(batch, outs, stage="train", step=0, options=options, **more)
@@ -300,3 +301,30 @@ def test_obj_to_cat_of_another_length_is_refused():
     batch, outs = make_inputs()
     with pytest.raises(ValueError, match=r"one entry per prompt row \(3\), got 2"):
         take(batch, outs, obj_to_cat=[0, 1]).clips()
+
+
+def test_names_from_files_become_printable_lines():
+    batch, outs = make_inputs()
+    odd = "a\nb\ud800"  # what a folder's name in another encoding is read as
+    names = {1: odd, 2: odd, 3: odd}
+    (clip,) = take(
+        batch, outs, clip_name=lambda video: odd, object_names=lambda video: names
+    ).clips()
+    assert clip.name == "a b "
+    assert set(clip.category_names) <= {"a b ", ""}
+
+
+def test_a_place_in_the_batch_is_not_taken_for_a_video_of_the_data_set():
+    batch, outs = make_inputs()
+    batch = SimpleNamespace(
+        img_batch=batch.img_batch, masks=batch.masks, obj_to_frame_idx=batch.obj_to_frame_idx
+    )
+
+    def clip_name(video):
+        raise AssertionError("which video it is is not known")
+
+    clips = take(batch, outs, videos=[0, 1], clip_name=clip_name, object_names=clip_name).clips()
+    assert [clip.name for clip in clips] == [
+        "clip 0 of the batch, frames counted in the clip",
+        "clip 1 of the batch, frames counted in the clip",
+    ]

@@ -1,15 +1,23 @@
 """train.py as a user calls it: command lines, sweeps, stored files and clear refusals."""
 
+import csv
+import logging
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
+
+from core.config import Config, ModelConfig
+from core.export import loading_code
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -20,6 +28,17 @@ TINY = [
     "visualizations.max_overhead=1",
 ]  # fmt: skip
 QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "finetune", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
+}  # fmt: skip
+
+
+def train_py(name):
+    """Return a function of train.py."""
+    return runpy.run_path(str(ROOT / "train.py"))[name]
 
 
 def run_here(monkeypatch, folder, *arguments) -> str:
@@ -74,6 +93,10 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
     said = capsys.readouterr().out
     assert f"run         {tmp_path / 'run'}" in said
     assert "look at them with: make dashboard" in said
+    code = tmp_path / "run" / "weights" / "load.py"
+    assert f"load them   {code}" in said
+    size = ModelConfig(image_size=64)
+    assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["visualizations"]["enabled"] is True
     assert stored["model"]["image_size"] == 64
@@ -185,6 +208,21 @@ def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
     assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
 
 
+def test_an_error_in_training_comes_with_its_traceback(tmp_path):
+    break_it = (
+        "from core.model import import_sam2; import_sam2()\n"
+        "from core.trainer import SAM2LightningModule\n"
+        "def fail(*args): raise ValueError('injected')\n"
+        "SAM2LightningModule.training_step = fail"
+    )
+    result = run_apart(*TINY, "logger=null", f"hydra.run.dir={tmp_path}", before=break_it)
+    assert result.returncode == 1
+    assert "error: injected" not in result.stderr
+    for text in (result.stderr, (tmp_path / "train.log").read_text()):
+        assert text.count("in fail") == 1
+        assert text.count("ValueError: injected") == 1
+
+
 def test_a_typo_ends_the_process_with_the_nearest_name():
     result = run_apart("visualizations.enable=true")
     assert result.returncode == 1
@@ -211,3 +249,77 @@ def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["images"]) == {"train/composites", "val/composites"}
+
+
+def steps_in(path, column="step") -> list[int]:
+    """Return the steps of the rows that have a value in `column`."""
+    with open(path) as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row[column]]
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_several_processes_find_unused_parameters(tmp_path, strategy):
+    config = Config(model=ModelConfig(image_size=64), logger=None)
+    config.trainer.accelerator, config.trainer.devices = "cpu", 2
+    config.trainer.strategy = strategy
+    _, _, trainer = train_py("build")(config, tmp_path)
+    assert (type(trainer.strategy), trainer.world_size) == (DDPStrategy, 2)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+
+
+def test_one_process_is_no_ddp(tmp_path):
+    config = Config(model=ModelConfig(image_size=64), logger=None)
+    config.trainer.accelerator = "cpu"
+    _, _, trainer = train_py("build")(config, tmp_path)
+    assert type(trainer.strategy) is SingleDeviceStrategy
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ckpt_path", "level", "words"),
+    [
+        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path to its released"),
+        ("sam2.1_hiera_small", "hpc", "INFO", "those of the checkpoint that is resumed"),
+        ("tiny", None, "INFO", "weights: random"),
+    ],
+)
+def test_the_log_says_which_weights_training_starts_from(
+    architecture, ckpt_path, level, words, caplog
+):
+    caplog.set_level(logging.INFO)
+    module = SimpleNamespace(load_report=None, model=torch.nn.Linear(1, 1))
+    config = Config(model=ModelConfig(architecture=architecture))
+    train_py("describe")(config, module, ckpt_path)
+    said = [record for record in caplog.records if "weights: " in record.getMessage()]
+    assert [record.levelname for record in said] == [level]
+    assert words in said[0].getMessage()
+
+
+def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
+    options = ["logger=csv", "trainer.log_every_n_steps=1"]
+    assert run_here(monkeypatch, tmp_path, *TINY, *options, "trainer.max_steps=2") == ""
+    run = tmp_path / "run"
+    shutil.move(run / "checkpoints" / "last.ckpt", run / "hpc_ckpt_1.ckpt")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    again = [
+        *options, "trainer.max_steps=4", "trainer.val_check_interval=9",
+        "trainer.validate_first=true",
+    ]  # fmt: skip
+    # What the job was started with is older than what it left when it was requeued.
+    older = shutil.copy(next((run / "checkpoints").glob("best-step*")), tmp_path / "older.ckpt")
+    assert run_here(monkeypatch, tmp_path, *TINY, *again, f"ckpt_path={older}") == ""
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    assert last["global_step"] == 4
+    assert min(steps_in(run / "csv" / "metrics.csv")) == 0  # of the first start
+    # Neither trained nor measured again from the start.
+    assert min(steps_in(run / "csv" / "1" / "metrics.csv")) == 2
+
+
+def test_an_epoch_is_validated_at_its_end(monkeypatch, tmp_path):
+    options = [
+        "trainer=epochs", "trainer.max_epochs=2", "data.synthetic.num_train_clips=3", "logger=csv",
+        "trainer.max_steps=-1", "trainer.val_check_interval=null",
+    ]  # fmt: skip
+    assert run_here(monkeypatch, tmp_path, *TINY, *options) == ""
+    # The third and the sixth step.
+    assert steps_in(tmp_path / "run" / "csv" / "metrics.csv", "val/iou") == [2, 5]

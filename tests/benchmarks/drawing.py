@@ -6,7 +6,8 @@ drawn by everyone from the same frames and masks at the same size, peers include
 """
 
 from core.render import _paint_panels, render_sheet
-from core.snapshot import Clip, SnapshotOptions, take_snapshot
+from core.sheet import Clip
+from core.snapshot import SnapshotOptions, take_snapshot
 from core.utils import encode_png
 
 from .measure import Results, interleave, ratios

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from core.paint import FALSE, HIT, MISSED, category_color
-from core.snapshot import Clip
+from core.sheet import Clip
 
 matplotlib.use("Agg")
 
