@@ -294,8 +294,11 @@ def check_prompts(panel, image, prompts, expected):
             rim |= edge
             rim_right |= edge & (small == color).all(-1)
     # Hatched: between the stripes, which all masks share, the frame is left as it is.
-    striped = (small == tinted).all(-1) | (small == image).all(-1)
-    right = rim_right | (striped & ~rim)
+    left_alone = (small == image).all(-1)
+    right = rim_right | (((small == tinted).all(-1) | left_alone) & ~rim)
+    for prompt in prompts:
+        if prompt.kind == "mask" and (inside := prompt.mask & ~rim).sum() >= 40:
+            assert 0 < left_alone[inside].mean() < 1, "prompts: a mask prompt is not hatched"
     near = near_annotations(prompts, expected)
     exact = enlarged(right, e)
     # A marker may end inside an enlarged pixel.
