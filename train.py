@@ -3,23 +3,18 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
-import dataclasses
 import logging
-import os
 import signal
 import sys
-import traceback
+import warnings
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from core.config import Config, TrainerConfig, explain_typos, register_schema, to_config
-
-log = logging.getLogger(__name__)
-OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_every_n_steps")
+from core.config import Config, explain_typos, register_schema, to_config
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
@@ -60,8 +55,11 @@ def build(config: Config, run_dir: Path) -> tuple[Any, Any, Any]:
 
     from core.callbacks import build_callbacks
     from core.data import VideoDataModule
+    from core.run import find_unused_parameters_in_ddp, trainer_arguments
     from core.trainer import SAM2LightningModule
 
+    # Lightning's own affair with torch, of no use to who trains.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Hydra's handlers write these messages already.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
@@ -97,6 +95,7 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         trainer: The same; gets its loggers.
     """
     from core.loggers import build_loggers, finish_swanlab, finish_wandb
+    from core.run import checkpoint_to_resume, describe, leave, report, write_to_log_file
 
     ckpt_path = checkpoint_to_resume(config, run_dir)
     if trainer.is_global_zero:
@@ -127,101 +126,6 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         finish_wandb(config.swanlab.finish_timeout_s)
         if not finish_swanlab(config.swanlab.finish_timeout_s):
             leave()
-
-
-def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
-    """Return what `Trainer.fit` goes on from: a requeued SLURM job's own checkpoint comes first."""
-    from lightning.pytorch.plugins.environments import SLURMEnvironment
-
-    if SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")):
-        return "hpc"
-    return config.ckpt_path
-
-
-def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
-    """Log which weights training starts from, and what of the model is trained."""
-    from core.model import parameter_table
-
-    if ckpt_path is not None:
-        log.info("weights: those of the checkpoint that is resumed")
-    elif module.load_report:
-        log.info("weights: %s", module.load_report)
-    elif config.model.architecture == "tiny":
-        log.info("weights: random")
-    else:
-        log.warning(
-            "weights: random, and %s is made to be fine-tuned: set model.checkpoint_path to its "
-            "released weights",
-            config.model.architecture,
-        )
-    log.info("parameters:\n%s", parameter_table(module.model))
-
-
-def write_to_log_file(message: str, exc_info: Any) -> None:
-    """Write an error to ``train.log`` alone: Hydra prints it on the console."""
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), exc_info)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)
-
-
-def find_unused_parameters_in_ddp() -> None:
-    """Make Lightning's ``ddp``, which it also chooses by itself, work for SAM 2.
-
-    Which parameters get a gradient depends on the prompts, so plain DDP fails on the second step.
-    """
-    from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-
-    StrategyRegistry.register(
-        "ddp", DDPStrategy, override=True, start_method="popen", find_unused_parameters=True
-    )
-
-
-def leave() -> None:
-    """End the process at once: threads that a logger left behind would keep it waiting."""
-    error = sys.exc_info()[1]
-    status = 0 if error is None else 1
-    if isinstance(error, SystemExit):
-        status = error.code if isinstance(error.code, int) else status
-    elif error is not None:
-        traceback.print_exception(error)
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(status)
-
-
-def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Return the fields that are Lightning's own."""
-    arguments = dataclasses.asdict(config)
-    for name in OWN_TRAINER_FIELDS:
-        del arguments[name]
-    return arguments
-
-
-def report(config: Config, run_dir: Path, trainer: Any) -> None:
-    """Export the weights and say where everything is."""
-    from core.export import export_checkpoint, loading_code
-
-    checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
-    if trainer.checkpoint_callback.best_model_path:
-        checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
-    lines = [f"run         {run_dir}"]
-    for name, checkpoint in checkpoints.items():
-        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
-        lines.append(f"{name:<11} {checkpoint}, for Meta's predictor: {weights}")
-    # The best ones, where anything was validated.
-    code = run_dir / "weights" / "load.py"
-    code.write_text(f"{loading_code(weights, config.model)}\n")
-    lines.append(f"load them   {code}")
-    iou = trainer.callback_metrics.get("val/iou")
-    if iou is not None:
-        lines.append(f"val/iou     {float(iou):.3f}")
-    if any(getattr(logger, "mode", None) == "local" for logger in trainer.loggers):
-        pictures = f"{config.swanlab.log_dir}; look at them with: make dashboard"
-        if config.swanlab.log_dir != "swanlog":
-            pictures += f" SWANLOG={config.swanlab.log_dir}"
-        lines.append(f"pictures    {pictures}")
-    print("\n" + "\n".join(lines))
 
 
 register_schema()

@@ -8,7 +8,6 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 
 import dataclasses
 import difflib
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,15 @@ from typing import Any, List, Optional, get_args, get_origin  # noqa: UP035 (Ome
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from core.checks import require, require_choice
+from core.data_config import (  # noqa: F401 (every section can be imported from here)
+    AugmentationConfig,
+    DataConfig,
+    SyntheticConfig,
+)
+
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
-DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
 # SAM 2's batches hold float32 frames, which a model in pure half or double precision does not take.
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 LOGGERS = ("swanlab", "wandb", "tensorboard", "csv")
@@ -31,18 +36,6 @@ ARCHITECTURES = (
     "sam2.1_hiera_large",
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
-
-
-def _require(ok: bool, name: str, value: Any, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
-
-
-def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 @dataclass
@@ -80,17 +73,17 @@ class ModelConfig:
     compile_image_encoder: bool = False
 
     def __post_init__(self) -> None:
-        _require_choice("model.architecture", self.architecture, ARCHITECTURES)
-        _require_choice("model.prompt_type", self.prompt_type, PROMPT_TYPES)
-        _require(
+        require_choice("model.architecture", self.architecture, ARCHITECTURES)
+        require_choice("model.prompt_type", self.prompt_type, PROMPT_TYPES)
+        require(
             self.image_size >= 64 and self.image_size % 32 == 0,
             "model.image_size",
             self.image_size,
             "a multiple of 32, at least 64",
         )
         for name in ("num_correction_points", "num_frames_to_correct", "num_init_cond_frames"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        _require(
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(
             self.num_frames_to_correct >= self.num_init_cond_frames,
             "model.num_frames_to_correct",
             self.num_frames_to_correct,
@@ -100,7 +93,7 @@ class ModelConfig:
         if isinstance(modules, str):
             self.trainable_modules = [modules]
         elif modules is not None:
-            _require(
+            require(
                 isinstance(modules, (list, tuple))
                 and len(modules) > 0
                 and all(isinstance(name, str) for name in modules),
@@ -109,196 +102,6 @@ class ModelConfig:
                 f"null, a preset ({', '.join(TRAINABLE_PRESETS)}) or a list of module names",
             )
             self.trainable_modules = list(modules)
-
-
-@dataclass
-class AugmentationConfig:
-    """Augmentation of training clips, the same for every frame of a clip unless said otherwise.
-
-    The defaults flip only. Official MOSE fine-tuning uses degrees 25, shear 20, brightness 0.1,
-    contrast 0.03, saturation 0.03 per clip, grayscale 0.05 and, per frame, brightness 0.1,
-    contrast 0.05, saturation 0.05 (``jitter_per_frame``).
-
-    Attributes:
-        horizontal_flip: Probability of mirroring the clip.
-        degrees: Rotation drawn from [-degrees, degrees].
-        shear: Shear angle in degrees drawn from [-shear, shear].
-        brightness: Factor drawn from [1 - b, 1 + b]; `contrast` and `saturation` alike.
-        contrast: See `brightness`.
-        saturation: See `brightness`.
-        grayscale: Probability of a grey clip.
-        jitter_per_frame: Draw the colour factors anew for every frame as well.
-    """
-
-    horizontal_flip: float = 0.5
-    degrees: float = 0.0
-    shear: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    grayscale: float = 0.0
-    jitter_per_frame: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "grayscale"):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"data.augmentation.{name}", value, "a probability in [0, 1]")
-        for name in ("brightness", "contrast", "saturation"):
-            value = getattr(self, name)
-            _require(0 <= value < 1, f"data.augmentation.{name}", value, "in [0, 1)")
-        _require(0 <= self.degrees <= 180, "data.augmentation.degrees", self.degrees, "in [0, 180]")
-        _require(0 <= self.shear < 90, "data.augmentation.shear", self.shear, "in [0, 90)")
-
-
-@dataclass
-class SyntheticConfig:
-    """Moving shapes on a background, deterministic by seed and clip index.
-
-    Attributes:
-        num_train_clips: Clips per epoch; fresh ones every epoch.
-        num_val_clips: Validation clips, always the same.
-        min_objects: Fewest objects per clip.
-        max_objects: Most objects per clip.
-        min_radius: Smallest radius as a fraction of the image side.
-        max_radius: Largest radius as a fraction of the image side.
-        speed: Largest movement per frame as a fraction of the image side.
-        texture: Noise amplitude on background and shapes in [0, 1].
-        overlap: Let objects cross each other.
-        leave_frame: Let objects leave the frame and come back.
-    """
-
-    num_train_clips: int = 1000
-    num_val_clips: int = 16
-    min_objects: int = 2
-    max_objects: int = 3
-    min_radius: float = 0.125
-    max_radius: float = 0.25
-    speed: float = 0.025
-    texture: float = 0.0
-    overlap: bool = False
-    leave_frame: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_train_clips", "num_val_clips", "min_objects"):
-            value = getattr(self, name)
-            _require(value >= 1, f"data.synthetic.{name}", value, "at least 1")
-        _require(
-            self.max_objects >= self.min_objects,
-            "data.synthetic.max_objects",
-            self.max_objects,
-            f"at least data.synthetic.min_objects ({self.min_objects})",
-        )
-        _require(
-            0 < self.min_radius <= self.max_radius <= 0.5,
-            "data.synthetic.min_radius, max_radius",
-            (self.min_radius, self.max_radius),
-            "0 < min_radius <= max_radius <= 0.5",
-        )
-        _require(self.speed >= 0, "data.synthetic.speed", self.speed, "at least 0")
-        _require(0 <= self.texture <= 1, "data.synthetic.texture", self.texture, "in [0, 1]")
-
-
-@dataclass
-class DataConfig:
-    """Where the clips come from and how they are cut.
-
-    Attributes:
-        source: ``synthetic``; ``vos_folder`` (DAVIS, MOSE, YouTube-VOS); ``png_folders`` (one
-            folder of PNG masks per object); ``sav`` (SA-V); ``coco_video`` (COCO-video JSON,
-            category layout).
-        root: The data set's folder (every source but ``synthetic`` and ``coco_video``).
-        image_folder: Frames, relative to `root`.
-        annotation_folder: Masks, relative to `root`.
-        train_list: Text file with one training video per line, also relative to `root`; None: the
-            videos that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`.
-        val_list: Text file with one validation video per line, also relative to `root`; None:
-            DAVIS's own lists, or a split by `val_fraction`.
-        train_annotations: COCO-video JSON for training.
-        val_annotations: COCO-video JSON for validation; None: split by `val_fraction`.
-        image_root: Folder that ``file_name`` is joined to; None trusts the JSON's own paths.
-        val_fraction: Share of the videos, sorted by name, kept for validation without lists.
-        num_frames: Frames per clip (T).
-        val_num_frames: Frames per validation clip; None: `num_frames`. A video that has fewer, from
-            its first frame with an object, is used as it is when `val_batch_size` is 1 and skipped
-            otherwise, because the clips of a batch are equally long.
-        frame_stride: Distance between the clip's frames in the video.
-        max_objects: At most so many objects per clip (object layout).
-        num_categories: Mask slots per video in the category layout; None: as many as the file has.
-        clips_per_video: Clips drawn from each video per training epoch.
-        batch_size: Clips per training batch and device (B).
-        val_batch_size: Clips per validation batch and device.
-        num_workers: DataLoader worker processes of each stage; None: one per core, at most 4.
-        max_image_pixels: Frames with more pixels are refused (untrusted files).
-        augmentation: Augmentation of training clips.
-        synthetic: Options of the ``synthetic`` source.
-    """
-
-    source: str = "synthetic"
-    root: Optional[str] = None
-    image_folder: str = "JPEGImages"
-    annotation_folder: str = "Annotations"
-    train_list: Optional[str] = None
-    val_list: Optional[str] = None
-    train_annotations: Optional[str] = None
-    val_annotations: Optional[str] = None
-    image_root: Optional[str] = None
-    val_fraction: float = 0.1
-    num_frames: int = 4
-    val_num_frames: Optional[int] = None
-    frame_stride: int = 1
-    max_objects: int = 3
-    num_categories: Optional[int] = None
-    clips_per_video: int = 1
-    batch_size: int = 2
-    val_batch_size: int = 2
-    num_workers: Optional[int] = 0
-    max_image_pixels: int = 100_000_000
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-
-    def __post_init__(self) -> None:
-        _require_choice("data.source", self.source, DATA_SOURCES)
-        two = "at least 2: the first frame is prompted, and one is to be left to track"
-        _require(self.num_frames >= 2, "data.num_frames", self.num_frames, two)
-        _require(
-            self.val_num_frames is None or self.val_num_frames >= 2,
-            "data.val_num_frames",
-            self.val_num_frames,
-            f"null or {two}",
-        )
-        for name in (
-            "frame_stride",
-            "max_objects",
-            "clips_per_video",
-            "batch_size",
-            "val_batch_size",
-            "max_image_pixels",
-        ):
-            _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
-        if self.num_workers is None:
-            self.num_workers = min(4, _num_cores())
-        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "null or at least 0")
-        _require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "in (0, 1)")
-        _require(
-            self.num_categories is None or self.num_categories >= 1,
-            "data.num_categories",
-            self.num_categories,
-            "null or at least 1",
-        )
-        if self.source == "coco_video":
-            _require(
-                self.train_annotations is not None,
-                "data.train_annotations",
-                self.train_annotations,
-                "the path of a COCO-video JSON for data=coco_video",
-            )
-        elif self.source != "synthetic":
-            _require(
-                self.root is not None,
-                "data.root",
-                self.root,
-                f"the data set's folder for data={self.source}",
-            )
 
 
 @dataclass
@@ -319,7 +122,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in ("loss_mask", "loss_dice", "loss_iou", "loss_class"):
-            _require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "at least 0")
+            require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "at least 0")
 
 
 @dataclass
@@ -344,17 +147,17 @@ class OptimizerConfig:
     betas: List[float] = field(default_factory=lambda: [0.9, 0.999])  # noqa: UP006
 
     def __post_init__(self) -> None:
-        _require_choice("optimizer.name", self.name, ("adamw", "adam"))
-        _require(self.lr > 0, "optimizer.lr", self.lr, "greater than 0")
-        _require(
+        require_choice("optimizer.name", self.name, ("adamw", "adam"))
+        require(self.lr > 0, "optimizer.lr", self.lr, "greater than 0")
+        require(
             self.image_encoder_lr is None or self.image_encoder_lr > 0,
             "optimizer.image_encoder_lr",
             self.image_encoder_lr,
             "null or greater than 0",
         )
-        _require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "in (0, 1]")
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
-        _require(
+        require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "in (0, 1]")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "optimizer.betas",
             self.betas,
@@ -377,14 +180,14 @@ class SchedulerConfig:
     final_lr_ratio: float = 0.01
 
     def __post_init__(self) -> None:
-        _require_choice("scheduler.name", self.name, ("cosine", "constant"))
-        _require(
+        require_choice("scheduler.name", self.name, ("cosine", "constant"))
+        require(
             0 <= self.warmup_fraction < 1,
             "scheduler.warmup_fraction",
             self.warmup_fraction,
             "in [0, 1)",
         )
-        _require(
+        require(
             0 <= self.final_lr_ratio <= 1,
             "scheduler.final_lr_ratio",
             self.final_lr_ratio,
@@ -433,24 +236,24 @@ class TrainerConfig:
     checkpoint_every_n_steps: Optional[int] = None
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.max_steps >= -1 and self.max_steps != 0,
             "trainer.max_steps",
             self.max_steps,
             "at least 1, or -1 for no limit",
         )
-        _require(
+        require(
             self.max_steps != -1 or self.max_epochs is not None,
             "trainer.max_steps and trainer.max_epochs",
             (self.max_steps, self.max_epochs),
             "set, one of them at least",
         )
-        _require_choice("trainer.precision", self.precision, PRECISIONS)
+        require_choice("trainer.precision", self.precision, PRECISIONS)
         for name in ("accumulate_grad_batches", "num_nodes", "log_every_n_steps"):
-            _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
         for name in ("early_stopping_patience", "checkpoint_every_n_steps"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"trainer.{name}", value, "null or at least 1")
+            require(value is None or value >= 1, f"trainer.{name}", value, "null or at least 1")
 
 
 @dataclass
@@ -476,10 +279,10 @@ class SwanLabConfig:
     finish_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _require_choice("swanlab.mode", self.mode, ("local", "online", "offline", "disabled"))
+        require_choice("swanlab.mode", self.mode, ("local", "online", "offline", "disabled"))
         for name in ("start_timeout_s", "finish_timeout_s"):
             value = getattr(self, name)
-            _require(value > 0, f"swanlab.{name}", value, "greater than 0")
+            require(value > 0, f"swanlab.{name}", value, "greater than 0")
 
 
 @dataclass
@@ -525,45 +328,38 @@ class VisualizationsConfig:
     def __post_init__(self) -> None:
         for name in ("enabled", "animation"):
             value = getattr(self, name)
-            _require(isinstance(value, bool), f"visualizations.{name}", value, "true or false")
+            require(isinstance(value, bool), f"visualizations.{name}", value, "true or false")
         for name in ("every_n_steps", "max_frames", "max_videos", "frame_stride", "max_pending"):
             value = getattr(self, name)
-            _require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
+            require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
         for name in ("pinned_clips", "worst_clips"):
             value = getattr(self, name)
-            _require(_is_int(value) and value >= 0, f"visualizations.{name}", value, "at least 0")
-        _require(
+            require(_is_int(value) and value >= 0, f"visualizations.{name}", value, "at least 0")
+        require(
             self.num_categories is None
             or (_is_int(self.num_categories) and self.num_categories >= 1),
             "visualizations.num_categories",
             self.num_categories,
             "null or at least 1",
         )
-        _require(
+        require(
             _is_int(self.panel_size) and 64 <= self.panel_size <= 1024,
             "visualizations.panel_size",
             self.panel_size,
             "between 64 and 1024",
         )
-        _require(
+        require(
             _is_number(self.max_overhead) and 0 < self.max_overhead <= 1,
             "visualizations.max_overhead",
             self.max_overhead,
             "in (0, 1]",
         )
-        _require(
+        require(
             _is_number(self.flush_timeout_s) and self.flush_timeout_s > 0,
             "visualizations.flush_timeout_s",
             self.flush_timeout_s,
             "greater than 0",
         )
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_int(value: Any) -> bool:
@@ -599,16 +395,16 @@ class Config:
     def __post_init__(self) -> None:
         names = [self.logger] if isinstance(self.logger, str) else list(self.logger or [])
         for name in names:
-            _require_choice("logger", name, LOGGERS)
+            require_choice("logger", name, LOGGERS)
         self.logger = names
         if self.model.prompt_type != "mask":
-            _require(
+            require(
                 self.model.num_frames_to_correct <= self.data.num_frames,
                 "model.num_frames_to_correct",
                 self.model.num_frames_to_correct,
                 f"at most data.num_frames ({self.data.num_frames})",
             )
-        _require(
+        require(
             self.model.num_init_cond_frames <= self.data.num_frames,
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,

@@ -134,8 +134,6 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["swanlab", "tensorboard", "wandb"])
 def test_composites_reach_the_dashboard_as_they_were_drawn(name, tmp_path, monkeypatch, offline):
-    if name == "wandb":
-        pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
     sheets = fit([name], tmp_path, monkeypatch)
     assert len(sheets) == 3  # steps 0 and 2 of training, one validation
     assert fingerprints(READERS[name](tmp_path)) == fingerprints(sheets)
@@ -148,7 +146,6 @@ def test_csv_trains_on_without_pictures(tmp_path, monkeypatch, caplog):
 
 
 def test_all_loggers_at_once_get_the_same_sheets(tmp_path, monkeypatch, offline):
-    pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
     sheets = fit(["swanlab", "wandb", "tensorboard", "csv"], tmp_path, monkeypatch)
     for reader in READERS.values():
         assert fingerprints(reader(tmp_path)) == fingerprints(sheets)
@@ -192,9 +189,18 @@ def test_wandb_that_cannot_start_is_replaced_before_training(fault, tmp_path, mo
     assert caplog.text.count("logger=wandb cannot start") == caplog.text.count(reason) == 1
 
 
+@pytest.fixture
+def fresh_wandb():
+    """W&B remembers the mode of the runs before."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("fresh_wandb")
 def test_wandb_without_an_api_key_is_replaced_by_csv(tmp_path, monkeypatch, caplog):
-    wandb = pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
-    wandb.teardown()  # it remembers the mode of earlier runs
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     for name in ("WANDB_MODE", "WANDB_API_KEY"):

@@ -84,7 +84,6 @@ def test_swanlab_fallback_without_a_caption_keyword(image):
 
 
 def test_swanlab_fallback_to_wandb(image, tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="wandb is an extra: pip install -e '.[wandb]'")
     from lightning.pytorch.loggers import WandbLogger
 
     monkeypatch.setenv("WANDB_SILENT", "true")

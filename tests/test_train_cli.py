@@ -18,6 +18,7 @@ from PIL import Image
 
 from core.config import Config, ModelConfig
 from core.export import loading_code
+from core.run import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -295,7 +296,7 @@ def test_the_log_says_which_weights_training_starts_from(
     caplog.set_level(logging.INFO)
     module = SimpleNamespace(load_report=None, model=torch.nn.Linear(1, 1))
     config = Config(model=ModelConfig(architecture=architecture))
-    train_py("describe")(config, module, ckpt_path)
+    describe(config, module, ckpt_path)
     said = [record for record in caplog.records if "weights: " in record.getMessage()]
     assert [record.levelname for record in said] == [level]
     assert words in said[0].getMessage()

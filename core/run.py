@@ -1,0 +1,107 @@
+"""What surrounds `Trainer.fit` in ``train.py``: how it starts, what it says, and how it ends."""
+
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Optional
+
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+
+from core.config import Config, TrainerConfig
+from core.export import export_checkpoint, loading_code
+from core.model import parameter_table
+
+log = logging.getLogger(__name__)
+
+OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_every_n_steps")
+
+
+def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
+    """Return the fields that are Lightning's own."""
+    arguments = dataclasses.asdict(config)
+    for name in OWN_TRAINER_FIELDS:
+        del arguments[name]
+    return arguments
+
+
+def find_unused_parameters_in_ddp() -> None:
+    """Make Lightning's ``ddp``, which it also chooses by itself, work for SAM 2.
+
+    Which parameters get a gradient depends on the prompts, so plain DDP fails on the second step.
+    """
+    StrategyRegistry.register(
+        "ddp", DDPStrategy, override=True, start_method="popen", find_unused_parameters=True
+    )
+
+
+def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
+    """Return what `Trainer.fit` goes on from: a requeued SLURM job's own checkpoint comes first."""
+    if SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")):
+        return "hpc"
+    return config.ckpt_path
+
+
+def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
+    """Log which weights training starts from, and what of the model is trained."""
+    if ckpt_path is not None:
+        log.info("weights: those of the checkpoint that is resumed")
+    elif module.load_report:
+        log.info("weights: %s", module.load_report)
+    elif config.model.architecture == "tiny":
+        log.info("weights: random")
+    else:
+        log.warning(
+            "weights: random, and %s is made to be fine-tuned: set model.checkpoint_path to its "
+            "released weights",
+            config.model.architecture,
+        )
+    log.info("parameters:\n%s", parameter_table(module.model))
+
+
+def report(config: Config, run_dir: Path, trainer: Any) -> None:
+    """Export the weights and say where everything is."""
+    checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
+    if trainer.checkpoint_callback.best_model_path:
+        checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
+    lines = [f"run         {run_dir}"]
+    for name, checkpoint in checkpoints.items():
+        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
+        lines.append(f"{name:<11} {checkpoint}, for Meta's predictor: {weights}")
+    # The best ones, where anything was validated.
+    code = run_dir / "weights" / "load.py"
+    code.write_text(f"{loading_code(weights, config.model)}\n")
+    lines.append(f"load them   {code}")
+    iou = trainer.callback_metrics.get("val/iou")
+    if iou is not None:
+        lines.append(f"val/iou     {float(iou):.3f}")
+    if any(getattr(logger, "mode", None) == "local" for logger in trainer.loggers):
+        pictures = f"{config.swanlab.log_dir}; look at them with: make dashboard"
+        if config.swanlab.log_dir != "swanlog":
+            pictures += f" SWANLOG={config.swanlab.log_dir}"
+        lines.append(f"pictures    {pictures}")
+    print("\n" + "\n".join(lines))
+
+
+def write_to_log_file(message: str, exc_info: Any) -> None:
+    """Write an error to ``train.log`` alone: Hydra prints it on the console."""
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), exc_info)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def leave() -> None:
+    """End the process at once: threads that a logger left behind would keep it waiting."""
+    error = sys.exc_info()[1]
+    status = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else status
+    elif error is not None:
+        traceback.print_exception(error)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
