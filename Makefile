@@ -32,7 +32,7 @@ test: setup ## Run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: setup ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow --timeout 1200 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow --timeout 1200 $(ARGS)
 
 fuzz: setup ## Run the property tests in their long form
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz --timeout 1200 $(ARGS)
@@ -41,7 +41,7 @@ browser: setup ## Look at the dashboard in headless Chromium (installs chromium 
 	command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] \
 		|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver; } \
 		|| echo "chromium cannot be installed: the tests are skipped"
-	$(BIN)/python -m pip install --quiet -c constraints.txt selenium || echo "selenium cannot be installed: the tests are skipped"
+	$(BIN)/python -m pip install --quiet -c constraints.txt selenium || echo "selenium cannot be installed: without chromium the tests are skipped, with it they fail"
 	$(BIN)/python -m pytest -m browser --timeout 600 $(ARGS)
 
 bench-setup: setup

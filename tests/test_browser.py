@@ -83,12 +83,26 @@ def experiment(server) -> dict:
     return json.loads(get(f"{server}/api/v1/project"))["data"]["experiments"][0]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+def find_browser():
+    """Return selenium's webdriver and both programs; skip where the programs are missing alone."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.skip("chromium and chromedriver are not installed: `make browser` as root does it")
+    from selenium import webdriver
+
+    return webdriver, chromium, driver
+
+
+def test_a_browser_without_selenium_is_a_failure_and_no_skip(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setitem(sys.modules, "selenium", None)
+    with pytest.raises(ModuleNotFoundError, match="selenium"):
+        find_browser()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver, chromium, driver = find_browser()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):

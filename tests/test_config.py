@@ -81,25 +81,6 @@ def test_the_defaults_of_the_plan():
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        ["visualizations.enabled=true"],
-        [
-            "visualizations.enabled=true",
-            "visualizations.every_n_steps=100",
-            "visualizations.max_frames=3",
-        ],
-        ["visualizations.enabled=true", "visualizations.num_categories=10"],
-    ],
-)
-def test_the_command_lines_of_the_plan_compose(overrides):
-    section = built(*overrides).visualizations
-    for override in overrides:
-        name, value = override.removeprefix("visualizations.").split("=")
-        assert str(getattr(section, name)).lower() == value
-
-
-@pytest.mark.parametrize(
     ("override", "near"),
     [
         ("visualizatoins.enabled=true", "visualizations.enabled"),

@@ -81,7 +81,6 @@ def test_check_without_sam2_ends_with_one_sentence():
 
 
 def test_check_writes_one_sheet_per_sampled_clip(tmp_path, capsys):
-    pytest.importorskip("core.utils", reason="the renderer")
     config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=64))
     check_data(config, tmp_path / "sheets")
     sheets = sorted((tmp_path / "sheets").iterdir())

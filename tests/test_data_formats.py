@@ -8,42 +8,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from dataset_helpers import (
+    HEIGHT,
+    WIDTH,
+    coco_content,
+    label_map,
+    make_video,
+    rle,
+    save_frame,
+)
 from PIL import Image
-from pycocotools import mask as mask_utils
 
 from core.config import AugmentationConfig, DataConfig
 from core.data import DataError, VideoDataModule
 
-HEIGHT, WIDTH = 24, 32
 NO_AUGMENTATION = AugmentationConfig(horizontal_flip=0)
-
-
-def label_map(*objects: int) -> np.ndarray:
-    """Object k is an 8 x 8 square in the k-th column of squares."""
-    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
-    for k in objects:
-        labels[8:16, 8 * (k - 1) : 8 * k] = k
-    return labels
-
-
-def save_frame(path, number: int, size=(WIDTH, HEIGHT)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (10 * number % 256, 100, 200)).save(path, quality=95)
-
-
-def save_mask(path, labels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(labels, mode="P")
-    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
-    image.save(path)
-
-
-def make_video(root, name="a", objects=((1,),) * 6, suffix="jpg", between="", every=1) -> None:
-    """Write one video; frame t has `objects[t]`, masks for every `every`-th frame."""
-    for t, visible in enumerate(objects):
-        save_frame(root / "JPEGImages" / between / name / f"{t:05d}.{suffix}", t)
-        if t % every == 0:
-            save_mask(root / "Annotations" / between / name / f"{t:05d}.png", label_map(*visible))
 
 
 def module_for(root, source="vos_folder", **fields) -> VideoDataModule:
@@ -62,11 +41,6 @@ def numbers_and_objects(clip) -> tuple[list[int], list[int]]:
 
 def video_names(module, stage) -> list[str]:
     return [module.clip_name(stage, i) for i in range(len(module.datasets[stage]))]
-
-
-def rle(mask: np.ndarray) -> dict:
-    encoded = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
 @pytest.mark.filterwarnings("ignore:the data set has one video")
@@ -371,38 +345,6 @@ def test_workers_read_the_same_files(tmp_path, source):
         assert torch.equal(alone.masks, by_workers.masks)
 
 
-def coco_content(root, videos=("x", "y"), num_frames=4) -> dict:
-    """Category 7 is object 1 in every frame; category 3 (two parts) from frame 1 on."""
-    images, annotations = [], []
-    for video in videos:
-        # listed backwards: order_in_video decides
-        for t in reversed(range(num_frames)):
-            image_id = len(images) + 100
-            name = f"{video}/{t:03d}.png"
-            save_frame(root / "frames" / name, t)
-            images.append(
-                {
-                    "id": image_id,
-                    "file_name": name,
-                    "path": f"/elsewhere/{name}",
-                    "video_id": video,
-                    "order_in_video": t,
-                    "width": WIDTH,
-                    "height": HEIGHT,
-                }
-            )
-            add = [(7, rle(label_map(1) > 0)), (9, None)]
-            if t > 0:
-                box = [16, 8, 24, 8, 24, 16, 16, 16]
-                add += [(3, rle(label_map(2) > 0)), (3, [box])]
-            annotations += [
-                {"image_id": image_id, "category_id": key, "segmentation": value}
-                for key, value in add
-            ]
-    categories = [{"id": 7, "name": "hook"}, {"id": 3, "name": "clip"}, {"id": 9, "name": "bag"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
 def coco_module(root, content, **fields) -> VideoDataModule:
     (root / "train.json").write_text(json.dumps(content))
     fields = {"image_root": str(root / "frames"), **fields}
@@ -498,6 +440,7 @@ def test_categories_without_a_mask_are_cut_in_silence(tmp_path):
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png"])
 def test_coco_video_path_outside_image_root_is_refused(tmp_path, name):
     content = coco_content(tmp_path)
+    save_frame(tmp_path / "secret.png", 0)
     content["images"][0]["file_name"] = name
     with pytest.raises(DataError, match=r"outside data\.image_root="):
         coco_module(tmp_path, content)

@@ -253,6 +253,32 @@ def test_one_broken_logger_costs_the_others_nothing(untouched, tmp_path, caplog)
 # Loggers that do not take part
 
 
+@pytest.mark.parametrize("answer", [None, False], ids=repr)
+def test_logger_that_returns_none_took_the_pictures(answer, untouched, tmp_path, caplog):
+    class Answers(RememberingLogger):
+        def log_image(self, *args, **kwargs):
+            super().log_image(*args, **kwargs)
+            return answer
+
+    logger = Answers()
+    assert check_training_steps(untouched, tmp_path, caplog, logger=logger) == []
+    assert logger.steps() == [0, 1, 2, 3, 4, 5]
+
+
+def test_logger_whose_experiment_is_none_takes_no_pictures(untouched, tmp_path, caplog):
+    class Closed(CSVLogger):
+        experiment = None
+
+        def log_metrics(self, metrics, step=None):
+            pass
+
+        save = finalize = log_hyperparams = lambda self, *args, **kwargs: None
+
+    logger = Closed(tmp_path)
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
+    assert warnings == ["visualizations: no logger takes images; no pictures are drawn"]
+
+
 def test_without_logger_nothing_is_drawn_and_it_is_said_once(untouched, tmp_path, caplog):
     training = fit(tmp_path, visualizations(), False)
     assert_same_training(training, untouched)

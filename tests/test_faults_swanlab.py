@@ -120,6 +120,35 @@ def test_deleted_log_directory_costs_no_training(untouched, tmp_path, caplog, bu
     assert len(messages) == len(set(messages))
 
 
+def test_log_directory_that_cannot_be_written_for_a_while_costs_pictures_alone(
+    untouched, tmp_path, caplog, build
+):
+    log_dir, away = tmp_path / "swanlog", tmp_path / "away"
+
+    def media():
+        (folder,) = log_dir.glob("run-*/media")
+        return folder
+
+    def block():
+        # A file in the place of the folder: permissions would not keep root out.
+        wait_until(lambda: steps_of_pictures(log_dir) == [0, 1])
+        folder = media()
+        folder.rename(away)
+        folder.touch()
+
+    def unblock():
+        folder = media()
+        folder.unlink()
+        away.rename(folder)
+
+    training = fit(tmp_path, visualizations(), build(), callbacks=[At({2: block, 4: unblock})])
+    assert_same_training(training, untouched)
+    assert core.loggers.finish_swanlab(60)
+    assert {0, 1, 4, 5, 6} <= set(steps_of_pictures(log_dir))
+    messages = [record.getMessage() for record in our_warnings(caplog)]
+    assert len(messages) == len(set(messages))
+
+
 def test_log_directory_that_cannot_be_made_leaves_csv(untouched, tmp_path, caplog, build):
     (tmp_path / "swanlog").write_text("a file in the place of the folder")
     loggers = build()

@@ -4,6 +4,7 @@ The suite runs a few cases of each property; `make fuzz` runs every one of them 
 """
 
 import dataclasses
+import inspect
 import logging
 import math
 import random
@@ -15,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import core.utils
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 from core.utils import (
@@ -474,18 +476,29 @@ def test_logging_an_image_never_raises(num_cases):
     )
 
 
+def is_refused(name, value):
+    try:
+        VisualizationsConfig(**{name: value})
+    except ValueError:
+        return True
+    return False
+
+
 @FORMS
 @pytest.mark.parametrize("broken", [False, True])
-def test_logging_a_batch_returns_a_bool_or_raises_value_error(num_cases, broken):
+def test_logging_a_batch_returns_a_bool_or_names_what_is_wrong(num_cases, broken):
     def check(pair, logger, options):
+        numbers = ("max_frames", "max_videos", "frame_stride")
+        wrong = [name for name in numbers if is_refused(name, options[name])]
         try:
             result = log_training_visualizations(logger, *pair, **options)
-        except ValueError:
-            assert broken or any(
-                value in (None, "", 0, -1) or not isinstance(value, (int, str))
-                for value in options.values()
-            )
+        except ValueError as error:
+            if not broken:
+                raise
+            parts = ("batch", "outs_per_frame", "pred_masks_high_res")
+            is_named(error, *([f"visualizations.{name} must be" for name in wrong] or parts))
         else:
+            assert not wrong
             assert result in (True, False)
 
     number = st.integers(1, 4) if not broken else st.one_of(st.integers(-1, 4), garbage)
@@ -593,6 +606,32 @@ def test_the_section_builds_or_names_field_and_value(num_cases):
 
     names = [field.name for field in dataclasses.fields(VisualizationsConfig)]
     explore(num_cases * 2, check, name=st.sampled_from(names), value=FIELD_VALUES)
+
+
+def property_tests():
+    """The tests above that come in a short and a long form."""
+    return [
+        test
+        for name, test in globals().items()
+        if name.startswith("test_")
+        and any("num_cases" in mark.args for mark in getattr(test, "pytestmark", ()))
+    ]
+
+
+@pytest.mark.parametrize("name", core.utils.__all__)
+def test_every_public_function_has_a_property_test(name):
+    assert any(f" {name}(" in inspect.getsource(test) for test in property_tests())
+
+
+@pytest.mark.parametrize(("num_cases", "at_least"), [(SHORT, 200), (LONG, 5000)])
+def test_the_forms_have_as_many_cases_as_promised(num_cases, at_least, monkeypatch):
+    asked = []
+    monkeypatch.setitem(globals(), "explore", lambda count, check, **_: asked.append(count))
+    for test in property_tests():
+        forms = [mark for mark in test.pytestmark if "broken" in mark.args]
+        for options in [{"broken": value} for value in (False, True)] if forms else [{}]:
+            test(num_cases, **options)
+    assert sum(asked) >= at_least
 
 
 def test_an_interrupt_passes_through_the_hook():

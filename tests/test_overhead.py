@@ -20,7 +20,7 @@ class Untouchable:
     """Fails the test when anything is read from it."""
 
     def __getattribute__(self, name):
-        raise AssertionError(f"{name} was read")
+        pytest.fail(f"{name} was read")  # no Exception: the hook lets it pass
 
     __len__ = __iter__ = __getitem__ = __bool__ = None
 
@@ -33,7 +33,7 @@ class RecordingLogger:
 
     def log_image(self, key, images, step, caption):
         self.entered.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         self.images.append((key, step))
 
     def log_metrics(self, metrics, step):
@@ -207,7 +207,7 @@ def test_candidates_for_the_worst_clips_that_wait_are_bounded(slow_snapshots, sc
     module = Module(logger, worst_clips=1, every_n_steps=1000, max_overhead=1.0)
     logger.open.clear()
     module.event(1, scene, "val")
-    assert logger.entered.wait(10)
+    assert logger.entered.wait(60)
     for batch_idx in range(1, 3 * MAX_UNRANKED):
         module.event(1, scene, "val", batch_idx)
     assert slow_snapshots.taken <= 1 + MAX_UNRANKED + 1
@@ -222,7 +222,7 @@ def test_candidates_take_no_room_from_pictures(scene, logger):
     module = Module(logger, worst_clips=1, max_pending=2, every_n_steps=4, max_overhead=1.0)
     logger.open.clear()
     module.event(1, scene, "val")
-    assert logger.entered.wait(10)
+    assert logger.entered.wait(60)
     for batch_idx in range(1, 9):
         module.event(1, scene, "val", batch_idx)
     logger.open.set()
@@ -310,7 +310,7 @@ def test_drops_are_counted_and_nothing_is_read_when_there_is_no_room(slow_snapsh
     module = Module(logger, max_pending=1)
     logger.open.clear()
     module.event(1, scene)
-    assert logger.entered.wait(10)
+    assert logger.entered.wait(60)
     module.event(2, scene)
     module.event(3, scene)
     module.event(4, scene)
@@ -370,9 +370,10 @@ def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, make_batch, logge
 
 
 def test_no_thread_is_started_by_a_hook_that_is_not_due(scene, logger):
+    before = set(threading.enumerate())
     module = Module(logger, every_n_steps=5)
     module.event(3, scene)
-    assert "visualizations" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.cuda

@@ -11,6 +11,7 @@ from fault_helpers import (
     KeepLosses,
     RememberingLogger,
     TrainProcess,
+    assert_nothing_logged_twice,
     assert_same_weights,
     make_trainer,
     visualizations,
@@ -116,6 +117,7 @@ def check_resumed(tmp_path, step, **options):
     ):
         assert_same_weights(one, other)
     assert logger_after.steps() == list(range(step, NUM_STEPS))
+    assert_nothing_logged_twice(whole_logger, logger_before, logger_after)
     return logger_before, logger_after, whole_logger
 
 

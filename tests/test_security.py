@@ -41,7 +41,11 @@ def model():
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["torch.save", "pickle"])
-@pytest.mark.parametrize("load", [load_weights, lambda model, path: export_checkpoint(path)])
+@pytest.mark.parametrize(
+    "load",
+    [load_weights, lambda model, path: export_checkpoint(path, path.with_name("out.pt"))],
+    ids=["load", "export"],
+)
 def test_weights_that_run_code_are_refused_without_running_it(tmp_path, model, load, plain):
     target, path = tmp_path / "attacked", tmp_path / "weights.pt"
     content = {"model": {"weight": Attack(target)}, "hyper_parameters": Attack(target)}
@@ -49,7 +53,7 @@ def test_weights_that_run_code_are_refused_without_running_it(tmp_path, model, l
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"weights\.pt"):
+    with pytest.raises(CheckpointError, match=r"weights\.pt .*expected tensors and plain"):
         load(model, path)
     assert not target.exists()
 
@@ -84,12 +88,6 @@ def setup_coco(folder, *args, **kwargs) -> VideoDataModule:
     module = VideoDataModule(config, 64, seed=0)
     module.setup()
     return module
-
-
-@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "{folder}/secret.png"])
-def test_json_paths_cannot_leave_the_image_root(tmp_path, name):
-    with pytest.raises(DataError, match=r"outside data\.image_root"):
-        setup_coco(tmp_path, name.format(folder=tmp_path))
 
 
 @pytest.mark.filterwarnings("ignore:the data set has one video")

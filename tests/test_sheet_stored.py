@@ -1,11 +1,13 @@
 """After a real training run the PNGs in SwanLab's store show what the batches held."""
 
 import copy
+import json
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import sheet_reference as reference
+from dataset_helpers import coco_content, save_frame
 from PIL import Image
 
 from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
@@ -37,7 +39,23 @@ def detached(value):
     return value.detach().clone() if hasattr(value, "detach") else copy.copy(value)
 
 
-def train(tmp_path, prompt_type, image_size):
+def category_data(tmp_path):
+    """Two videos with a mask slot for each of three categories."""
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(coco_content(tmp_path)))
+    for t in range(4):  # the videos would be the same
+        save_frame(tmp_path / "frames" / f"y/{t:03d}.png", 10 + t)
+    return {
+        "source": "coco_video",
+        "train_annotations": str(path),
+        "val_annotations": str(path),
+        "image_root": str(tmp_path / "frames"),
+        "num_workers": 0,
+        "clips_per_video": 2,
+    }
+
+
+def train(tmp_path, prompt_type, image_size, **data):
     config = Config(
         model=ModelConfig(
             image_size=image_size,
@@ -45,7 +63,7 @@ def train(tmp_path, prompt_type, image_size):
             num_correction_points=1,
             num_frames_to_correct=2,
         ),
-        data=DataConfig(num_frames=3, batch_size=2, val_batch_size=2),
+        data=DataConfig(num_frames=3, batch_size=2, val_batch_size=2, **data),
         swanlab=SwanLabConfig(log_dir=str(tmp_path / "swanlog")),
         visualizations=VisualizationsConfig(
             enabled=True,
@@ -89,9 +107,23 @@ def shows(sheet, expected):
     return True
 
 
-@pytest.mark.parametrize(("prompt_type", "image_size"), [("point", 64), ("mask", 96)])
+@pytest.mark.parametrize(
+    ("prompt_type", "image_size"),
+    [("point", 64), ("bbox", 64), ("mask", 96), ("mixed", 64)],
+)
 def test_stored_sheets_show_the_recorded_batches(prompt_type, image_size, tmp_path):
-    recorded = train(tmp_path, prompt_type, image_size)
+    check_stored_sheets(tmp_path, train(tmp_path, prompt_type, image_size))
+
+
+@pytest.mark.parametrize("prompt_type", ["point", "mask"])
+def test_stored_sheets_of_the_category_layout_show_the_recorded_batches(prompt_type, tmp_path):
+    recorded = train(tmp_path, prompt_type, 64, **category_data(tmp_path))
+    assert all(batch.masks.shape[1] == 2 * 3 for _, _, batch, _ in recorded)
+    check_stored_sheets(tmp_path, recorded)
+
+
+def check_stored_sheets(tmp_path, recorded):
+    """Every sheet that the recorded batches must give is in the store once, and no other."""
     paths = sorted(tmp_path.glob("swanlog/run-*/media/image/*.png"))
     sheets = {path.name: np.asarray(Image.open(path)) for path in paths}
     assert len(recorded) == 3

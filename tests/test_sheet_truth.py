@@ -170,44 +170,37 @@ def first_prompt(rng, num, height, width, box):
     }
 
 
-def make_case(seed):
-    pick, rng = random.Random(seed), np.random.default_rng(seed)
-    features = set()
-    category_layout = pick.random() < 0.5
-    num_videos = pick.choice([1, 1, 2, 3])
-    num_frames = pick.choice([1, 2, 3, 4, 6])
-    size = [pick.choice([16, 24, 31, 32, 48]) for _ in range(2)]
-    if pick.random() < 0.35:
-        size = pick.choice([[64, 64], [96, 96], [96, 64], [64, 96], [50, 96], [96, 32], [70, 45]])
-    panel_size = pick.choice([32, 32, 32, 48, 64])
-    height, width = size
+def make_layout(pick, num_videos, category_layout, features):
+    """How many rows each video has."""
     if category_layout:
         count = pick.choice([1, 2, 3, 4, 5]) if pick.random() < 0.95 else 32
-        per_video = [count] * num_videos
         features.add("category layout")
-    else:
-        per_video = [pick.choice([0, 1, 2, 3, 4]) for _ in range(num_videos)]
-        if pick.random() < 0.04:
-            per_video[0] = 32
-        features.add("objects per video differ" if len(set(per_video)) > 1 else "official layout")
-    videos = [video for video, count in enumerate(per_video) for _ in range(count)]
-    num_rows = len(videos)
-    masks = make_masks(pick, rng, num_frames, num_rows, height, width, features)
-    empty_slots = {o for o in range(num_rows) if category_layout and not masks[:, o].any()}
+        return [count] * num_videos
+    per_video = [pick.choice([0, 1, 2, 3, 4]) for _ in range(num_videos)]
+    if pick.random() < 0.04:
+        per_video[0] = 32
+    features.add("objects per video differ" if len(set(per_video)) > 1 else "official layout")
+    return per_video
 
-    num_prompts, obj_to_cat = num_rows, None
-    if category_layout and num_rows:
-        kind = pick.choice(["rows", "components", "components", "unknown"])
-        if kind != "rows":
-            num_prompts = pick.randint(1, num_rows + 3)
-            features.add("components" if num_prompts != num_rows else "as many components as rows")
-        if kind == "components":
-            obj_to_cat = [pick.randrange(num_rows) for _ in range(num_prompts)]
-            features.add("obj_to_cat")
-        elif num_prompts != num_rows:
-            features.add("neutral" if num_videos == 1 else "not assigned")
-    dtype = pick.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
-    outs = make_prompts(pick, rng, masks, num_prompts, features)
+
+def make_prompt_rows(pick, num_rows, num_videos, features):
+    """How many prompt rows there are in the category layout, and the mask row of each."""
+    kind = pick.choice(["rows", "components", "components", "unknown"])
+    num_prompts = num_rows
+    if kind != "rows":
+        num_prompts = pick.randint(1, num_rows + 3)
+        features.add("components" if num_prompts != num_rows else "as many components as rows")
+    if kind == "components":
+        features.add("obj_to_cat")
+        return num_prompts, [pick.randrange(num_rows) for _ in range(num_prompts)]
+    if num_prompts != num_rows:
+        features.add("neutral" if num_videos == 1 else "not assigned")
+    return num_prompts, None
+
+
+def add_predictions(pick, rng, outs, masks, empty_slots, dtype, features):
+    """Put logits and scores into the outputs of each frame."""
+    num_rows, height, width = masks.shape[1:]
     for t, out in enumerate(outs):
         rows = [
             make_logits(pick, rng, masks[t, o], o in empty_slots, features) for o in range(num_rows)
@@ -218,24 +211,75 @@ def make_case(seed):
         out["multistep_pred_multimasks_high_res"] = [torch.ones(num_rows, 3, height, width)]
         out["multistep_pred_ious"] = [torch.rand(num_rows, 3)]
         out["multistep_object_score_logits"] = [torch.randn(num_rows, 1)]
-    images = rng.normal(0.3, 0.7, (num_frames, num_videos, 3, height, width)).astype(np.float32)
-    images = torch.from_numpy(images).to(pick.choice([torch.float32, torch.float32, dtype]))
-    tensor_masks = torch.from_numpy(masks)
-    memory = pick.choice(["contiguous", "channels last", "strided"])
+
+
+def spread_in_memory(memory, images, masks, outs):
+    """The same values, lying in memory otherwise."""
     if memory == "channels last":
         images = images.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     if memory == "strided":
         images = images.repeat_interleave(2, -1)[..., ::2]
-        tensor_masks = tensor_masks.transpose(-1, -2).contiguous().transpose(-1, -2)
+        masks = masks.transpose(-1, -2).contiguous().transpose(-1, -2)
         for out in outs:
             out["pred_masks_high_res"] = out["pred_masks_high_res"].repeat(1, 2, 1, 1)[:, :1]
+    return images, masks
 
-    ids = torch.zeros((num_frames, num_rows, 3), dtype=torch.long)
+
+def make_identifiers(videos, num_frames, category_layout):
+    ids = torch.zeros((num_frames, len(videos), 3), dtype=torch.long)
     ids[..., 0] = torch.tensor(videos) + (0 if category_layout else 100)
-    ids[..., 1] = torch.arange(num_rows)
+    ids[..., 1] = torch.arange(len(videos))
     ids[..., 2] = torch.arange(num_frames)[:, None] * (1 if category_layout else 3)
+    return ids
+
+
+def name_features(case, own, memory, dtype):
+    """What is special about a case, as far as its parts did not say."""
+    num_frames, num_videos, _, height, width = case.batch.img_batch.shape
+    size, ratio = (height, width), max(height, width) / case.panel_size
+    features = {memory, str(dtype), "B > 1" if num_videos > 1 else "B = 1"}
+    features.add("T = 1" if num_frames == 1 else "T > 1")
+    features.add("square" if height == width else "not square")
+    features.add("enlarged" if ratio <= 0.5 else "reduced" if ratio > 1 else "as it is")
+    if ratio > 1:
+        whole = max(size) % case.panel_size == 0
+        features.add("whole ratio" if whole else "ratio with a fraction")
+    if own in (0, 1, 32):
+        features.add(f"C = {own}")
+    if case.num_categories is not None:
+        features.add("fewer categories" if case.num_categories < own else "more categories")
+    return features
+
+
+def make_case(seed):
+    pick, rng = random.Random(seed), np.random.default_rng(seed)
+    features = set()
+    category_layout = pick.random() < 0.5
+    num_videos = pick.choice([1, 1, 2, 3])
+    num_frames = pick.choice([1, 2, 3, 4, 6])
+    height, width = (pick.choice([16, 24, 31, 32, 48]) for _ in range(2))
+    if pick.random() < 0.35:
+        sizes = [[64, 64], [96, 96], [96, 64], [64, 96], [50, 96], [96, 32], [70, 45]]
+        height, width = pick.choice(sizes)
+    panel_size = pick.choice([32, 32, 32, 48, 64])
+    per_video = make_layout(pick, num_videos, category_layout, features)
+    videos = [video for video, count in enumerate(per_video) for _ in range(count)]
+    num_rows = len(videos)
+    masks = make_masks(pick, rng, num_frames, num_rows, height, width, features)
+    empty_slots = {o for o in range(num_rows) if category_layout and not masks[:, o].any()}
+    num_prompts, obj_to_cat = num_rows, None
+    if category_layout and num_rows:
+        num_prompts, obj_to_cat = make_prompt_rows(pick, num_rows, num_videos, features)
+    dtype = pick.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
+    outs = make_prompts(pick, rng, masks, num_prompts, features)
+    add_predictions(pick, rng, outs, masks, empty_slots, dtype, features)
+    images = rng.normal(0.3, 0.7, (num_frames, num_videos, 3, height, width)).astype(np.float32)
+    images = torch.from_numpy(images).to(pick.choice([torch.float32, torch.float32, dtype]))
+    memory = pick.choice(["contiguous", "channels last", "strided"])
+    images, masks = spread_in_memory(memory, images, torch.from_numpy(masks), outs)
+    ids = make_identifiers(videos, num_frames, category_layout)
     case = Case(
-        batch=reference.make_batch(images, tensor_masks, videos, ids),
+        batch=reference.make_batch(images, masks, videos, ids),
         outs=outs,
         video=pick.randrange(num_videos),
         max_frames=pick.choice([1, 2, 3]),
@@ -243,20 +287,8 @@ def make_case(seed):
         num_categories=pick.choice([None, None, 2, 6]),
         panel_size=panel_size,
         obj_to_cat=obj_to_cat,
-        features=features,
     )
-    own = per_video[case.video]
-    features |= {memory, str(dtype), "B > 1" if num_videos > 1 else "B = 1"}
-    ratio = max(size) / panel_size
-    features.add("T = 1" if num_frames == 1 else "T > 1")
-    features.add("square" if height == width else "not square")
-    features.add("enlarged" if ratio <= 0.5 else "reduced" if ratio > 1 else "as it is")
-    if ratio > 1:
-        features.add("whole ratio" if max(size) % panel_size == 0 else "ratio with a fraction")
-    if own in (0, 1, 32):
-        features.add(f"C = {own}")
-    if case.num_categories is not None:
-        features.add("fewer categories" if case.num_categories < own else "more categories")
+    case.features = features | name_features(case, per_video[case.video], memory, dtype)
     return case
 
 
@@ -454,6 +486,12 @@ def test_sheet_shows_what_the_reference_computes_at_length(first, spy):
             check_case(seed, spy)
         except Exception as error:
             raise AssertionError(f"batch {seed}: {error}") from error
+
+
+def test_a_frame_of_thirty_mask_prompts_is_compared(spy):
+    case = make_case(2117)
+    assert sum(prompt.kind == "mask" for prompt in case.expected().prompts[0]) == 30
+    check_case(2117, spy)
 
 
 def test_generated_batches_cover_what_is_claimed():

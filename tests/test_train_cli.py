@@ -72,20 +72,20 @@ def sheets(folder) -> list[Path]:
 @pytest.mark.parametrize(
     ("arguments", "num_rows"),
     [
-        (["visualizations.enabled=true"], 2),
+        (["visualizations.enabled=true"], 4),
         (
             [
                 "visualizations.enabled=true",
                 "visualizations.every_n_steps=100",
-                "visualizations.max_frames=1",
+                "visualizations.max_frames=3",
             ],
-            1,
+            3,
         ),
-        (["visualizations.enabled=true", "visualizations.num_categories=10"], 2),
+        (["visualizations.enabled=true", "visualizations.num_categories=10"], 4),
     ],
 )
 def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, arguments, num_rows):
-    assert run_here(monkeypatch, tmp_path, *TINY, *arguments) == ""
+    assert run_here(monkeypatch, tmp_path, *TINY, "data.num_frames=4", *arguments) == ""
     written = sheets(tmp_path)
     assert len(written) == 2  # one of each stage
     for path in written:
@@ -99,7 +99,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
     size = ModelConfig(image_size=64)
     assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert stored["visualizations"]["enabled"] is True
+    for argument in arguments:
+        name, value = argument.removeprefix("visualizations.").split("=")
+        assert stored["visualizations"][name] == yaml.safe_load(value)
     assert stored["model"]["image_size"] == 64
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
@@ -152,55 +154,60 @@ def make_video(root, name="a", mask_size=(32, 24), num_masks=4) -> Path:
     return root
 
 
-def bad_inputs(tmp_path) -> dict[str, tuple[list[str], str]]:
-    """Arguments and the words that the one sentence must have, by what is wrong."""
-    torch.save({"model": {"weight": torch.ones(3)}}, tmp_path / "other.pt")
-    (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "a_file").write_text("x")
-    fine = make_video(make_video(tmp_path / "fine"), "b")
-    sizes = make_video(make_video(tmp_path / "sizes"), "b", mask_size=(16, 24))
-    no_masks = make_video(make_video(tmp_path / "no_masks"), "b", num_masks=0)
-    vos = "data=vos_folder"
-    return {
-        "missing data set": ([vos, f"data.root={tmp_path / 'nope'}"], "nope does not exist"),
-        "data set is a file": ([vos, f"data.root={tmp_path / 'a_file'}"], "is not a folder"),
-        "no root": ([vos], "data.root must be"),
-        "frames without masks": ([vos, f"data.root={no_masks}"], "frames without masks"),
-        "mask of another size": ([vos, f"data.root={sizes}"], "16 x 24 pixels, expected"),
-        "empty split": (
-            [vos, f"data.root={fine}", f"data.val_list={tmp_path / 'empty.txt'}"],
-            "empty.txt is empty, expected one video name per line",
-        ),
-        "clips too long": ([vos, f"data.root={fine}", "data.num_frames=9"], "data.num_frames=9"),
-        "checkpoint of another model": (
-            [f"model.checkpoint_path={tmp_path / 'other.pt'}"],
-            "does not fit the model",
-        ),
-        "damaged checkpoint": ([f"model.checkpoint_path={tmp_path / 'damaged.pt'}"], "damaged"),
-        "missing checkpoint": (["model.checkpoint_path=nope.pt"], "nope.pt does not exist"),
-        "nothing to resume": (["ckpt_path=nope.ckpt"], "ckpt_path=nope.ckpt does not exist"),
-        "unknown module": (
-            ["model.trainable_modules=[memory_attentoin]"],
-            "did you mean 'memory_attention'?",
-        ),
-        "unknown prompt type": (["model.prompt_type=clik"], "model.prompt_type must be one of"),
-        "negative interval": (
-            ["visualizations.every_n_steps=-5"],
-            "visualizations.every_n_steps must be at least 1, got -5",
-        ),
-    }
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder of data sets, lists and checkpoints, most of them unusable."""
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.save({"model": {"weight": torch.ones(3)}}, folder / "other.pt")
+    (folder / "damaged.pt").write_bytes(b"no checkpoint")
+    (folder / "empty.txt").write_text("\n")
+    (folder / "a_file").write_text("x")
+    make_video(make_video(folder / "fine"), "b")
+    make_video(make_video(folder / "sizes"), "b", mask_size=(16, 24))
+    make_video(make_video(folder / "no_masks"), "b", num_masks=0)
+    return folder
 
 
-def test_bad_input_ends_in_one_sentence_before_training(monkeypatch, tmp_path):
-    for what, (arguments, words) in bad_inputs(tmp_path).items():
-        run = tmp_path / what
-        said = run_here(monkeypatch, run, *TINY, *arguments)
-        assert said.startswith("error: "), what
-        assert words in said, what
-        assert "\n" not in said, what
-        assert not (run / "run" / "checkpoints").exists(), what
-        assert not (run / "swanlog").exists(), what
+BAD_INPUTS = {
+    "missing data set": ("data=vos_folder data.root={}/nope", "nope does not exist"),
+    "data set is a file": ("data=vos_folder data.root={}/a_file", "is not a folder"),
+    "no root": ("data=vos_folder", "data.root must be"),
+    "frames without masks": ("data=vos_folder data.root={}/no_masks", "frames without masks"),
+    "mask of another size": ("data=vos_folder data.root={}/sizes", "16 x 24 pixels, expected"),
+    "empty split": (
+        "data=vos_folder data.root={0}/fine data.val_list={0}/empty.txt",
+        "empty.txt is empty, expected one video name per line",
+    ),
+    "clips too long": (
+        "data=vos_folder data.root={}/fine data.num_frames=9",
+        "data.num_frames=9",
+    ),
+    "checkpoint of another model": ("model.checkpoint_path={}/other.pt", "does not fit the model"),
+    "damaged checkpoint": ("model.checkpoint_path={}/damaged.pt", "damaged"),
+    "missing checkpoint": ("model.checkpoint_path=nope.pt", "nope.pt does not exist"),
+    "nothing to resume": ("ckpt_path=nope.ckpt", "ckpt_path=nope.ckpt does not exist"),
+    "unknown module": (
+        "model.trainable_modules=[memory_attentoin]",
+        "did you mean 'memory_attention'?",
+    ),
+    "unknown prompt type": ("model.prompt_type=clik", "model.prompt_type must be one of"),
+    "negative interval": (
+        "visualizations.every_n_steps=-5",
+        "visualizations.every_n_steps must be at least 1, got -5",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input_ends_in_one_sentence_before_training(
+    monkeypatch, tmp_path, inputs, arguments, words
+):
+    said = run_here(monkeypatch, tmp_path, *TINY, *arguments.format(inputs).split())
+    assert said.startswith("error: ")
+    assert words in said
+    assert "\n" not in said
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "swanlog").exists()
 
 
 def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):

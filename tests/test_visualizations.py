@@ -1,6 +1,5 @@
 """When pictures are taken, of what, and under which keys: real fits, a logger that remembers."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -347,15 +346,3 @@ def test_a_module_with_pictures_can_be_copied(tmp_path):
 def test_pictures_are_no_part_of_the_checkpoint(tmp_path):
     _, module = fit(tmp_path, visualizations(), num_train=1)
     assert list(module.state_dict()) == ["scale"]
-
-
-def test_every_plan_field_keeps_its_default():
-    plan = {
-        "enabled": False,
-        "every_n_steps": 200,
-        "max_frames": 4,
-        "max_videos": 1,
-        "frame_stride": 1,
-        "num_categories": None,
-    }
-    assert plan.items() <= dataclasses.asdict(VisualizationsConfig()).items()

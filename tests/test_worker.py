@@ -5,11 +5,12 @@ import time
 
 import pytest
 import torch
+from fault_helpers import wait_until
 from torch.utils.data import DataLoader
 
 from core.worker import BackgroundWorker
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Gate:
@@ -34,11 +35,10 @@ def worker_threads():
     return [thread for thread in threading.enumerate() if thread.name == "visualizations"]
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+@pytest.fixture(autouse=True)
+def no_thread_of_another_test():
+    """A thread ends a moment after the last task that it ran."""
+    wait_until(lambda: not worker_threads())
 
 
 def test_tasks_run_one_after_the_other_in_order():

@@ -5,8 +5,12 @@ import math
 import weakref
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
+from fault_helpers import RememberingLogger, SketchModule, clips, make_trainer, visualizations
 
+from core import visualizer
+from core.snapshot import Snapshot as RealSnapshot
 from core.worst import MAX_UNRANKED, WorstClips
 
 
@@ -80,3 +84,42 @@ def test_room_ends_and_comes_back_with_ranking():
     assert not worst.has_room()
     worst.rank()
     assert worst.has_room()
+
+
+def test_a_long_validation_keeps_few_snapshots_and_clips(tmp_path, monkeypatch):
+    taken, built, most = [], [], {"snapshots": 0, "clips": 0}
+    take, build = visualizer.take_snapshot, RealSnapshot.clips
+
+    def remember_snapshot(*args, **kwargs):
+        snapshot = take(*args, **kwargs)
+        taken.append(weakref.ref(snapshot))
+        return snapshot
+
+    def remember_clips(snapshot):
+        found = build(snapshot)
+        built.extend(weakref.ref(clip) for clip in found)
+        return found
+
+    def num_alive(references):
+        return sum(reference() is not None for reference in list(references))
+
+    class Count(pl.Callback):
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            most["snapshots"] = max(most["snapshots"], num_alive(taken))
+            if batch_idx % 10 == 9:
+                pl_module._visualizer._worker.drain(60)
+            most["clips"] = max(most["clips"], num_alive(built))
+
+    monkeypatch.setattr(visualizer, "take_snapshot", remember_snapshot)
+    monkeypatch.setattr(RealSnapshot, "clips", remember_clips)
+    section = visualizations(worst_clips=2, pinned_clips=0, every_n_steps=1000)
+    logger = RememberingLogger()
+    trainer = make_trainer(tmp_path, logger, [Count()], val_check_interval=1, max_steps=1)
+    trainer.fit(SketchModule(section), clips(2), clips(200, batch_size=1))
+    assert len(logger.images["val/worst", 1]) == 2
+    assert len(built) > 3 * MAX_UNRANKED
+    # Beside the ones kept or waiting: the one being ranked, and pictures being drawn.
+    assert most["clips"] <= 2 + 4
+    assert most["snapshots"] <= MAX_UNRANKED + 4
+    gc.collect()
+    assert num_alive(taken) == num_alive(built) == 0
