@@ -139,11 +139,15 @@ def display_images_on_cpu(
                 # Read straight through, a plane is in the cache in half the time that the steps of
                 # shrinking it would take to bring it there.
                 cv2.sumElems(image[channel])
-                np.multiply(grid.average_array(image[channel]), std[channel] * 255, out=values)
-                values += mean[channel] * 255
-                np.clip(values, 0, 255, out=values)
+                black, white = -mean[channel] / std[channel], (1 - mean[channel]) / std[channel]
+                np.clip(grid.average_array(image[channel]), black, white, out=values)
                 # Rounds to the nearest, even ones at ties, and makes NaN 0.
-                cv2.convertScaleAbs(values, dst=out[position, slot, channel])
+                cv2.convertScaleAbs(
+                    values,
+                    dst=out[position, slot, channel],
+                    alpha=std[channel] * 255,
+                    beta=mean[channel] * 255,
+                )
     return torch.from_numpy(out)
 
 
@@ -212,7 +216,7 @@ def reduce_masks_on_cpu(
     outs_per_frame: Sequence[dict[str, Any]],
     frames: list[int],
     measured: list[int],
-    rows: Tensor,
+    rows: Sequence[int],
     grid: Grid,
 ) -> dict[str, Tensor]:
     """Do what `reduce_masks` does to the rows of interest, mask by mask with NumPy.
@@ -233,7 +237,7 @@ def reduce_masks_on_cpu(
     position_of = {t: position for position, t in enumerate(frames)}
     for index, t in enumerate(measured):
         all_logits = as_array(final_logits(outs_per_frame[t]))
-        for slot, row in enumerate(rows.tolist()):
+        for slot, row in enumerate(rows):
             gt, logits = gt_masks[t, row], all_logits[row]
             gt = gt if gt.dtype == bool else gt > 0
             np.greater(logits, 0, out=pred)

@@ -103,7 +103,7 @@ class Snapshot:
     model_size: tuple[int, int]
     num_videos: int
     num_rows: int
-    rows: Optional[Tensor]
+    rows: Optional[list[int]]
     event: Optional["torch.cuda.Event"] = None
     clip_name: Optional[Callable[[int], str]] = None
     object_names: Optional[Callable[[int], Optional[dict[int, str]]]] = None
@@ -123,7 +123,7 @@ class Snapshot:
         rows = all_rows[:num_categories]
         if len(all_rows) > len(rows):
             log.debug("%d objects beyond num_categories are not drawn", len(all_rows) - len(rows))
-        kept = rows if self.rows is None else np.searchsorted(self.rows.numpy(), rows)
+        kept = rows if self.rows is None else np.searchsorted(self.rows, rows)
 
         def of_categories(name: str, fill: Any, select: np.ndarray = kept) -> np.ndarray:
             array = arrays[name]
@@ -331,7 +331,8 @@ def take_snapshot(
     )
     rows = None
     if on_cpu:
-        rows = torch.from_numpy(np.flatnonzero(np.isin(layout[0, :, 1].numpy(), videos)))
+        of_rows = layout[0, :, 1].tolist()
+        rows = [row for row, video in enumerate(of_rows) if video in videos]
 
     with torch.no_grad():
         reduce_images = display_images_on_cpu if on_cpu else display_images

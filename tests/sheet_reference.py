@@ -326,18 +326,38 @@ def click_centre(prompt, expected):
     return (prompt.xy[0] + 0.5) * scale_x, (prompt.xy[1] + 0.5) * scale_y
 
 
+def round_labels(prompts):
+    """What is written beside the clicks of one frame, by place: each round, or ranges of them."""
+    rounds = {}
+    for prompt in prompts:
+        if prompt.round:
+            rounds.setdefault(prompt.xy, set()).add(prompt.round)
+    labels = {}
+    for place, numbers in rounds.items():
+        parts = []
+        while numbers:
+            first = last = min(numbers)
+            while last + 1 in numbers:
+                last += 1
+            parts.append(str(first) if first == last else f"{first}–{last}")
+            numbers = {number for number in numbers if number > last}
+        labels[place] = ",".join(parts)
+    return labels
+
+
 def near_annotations(prompts, expected):
     """Where markers, their numbers and box outlines may lie."""
     e = expected.enlarge
     near = np.zeros((expected.size[0] * e, expected.size[1] * e), bool)
     ys, xs = np.mgrid[: near.shape[0], : near.shape[1]] + 0.5
     scale_y, scale_x = scale_of(expected)
+    labels = round_labels(prompts)
     for prompt in prompts:
         if prompt.kind == "point":
             x, y = click_centre(prompt, expected)
             near |= (abs(xs - x) <= 10) & (abs(ys - y) <= 10)
             if prompt.round:
-                reach = 10 + 10 * len(str(prompt.round))
+                reach = 10 + 10 * len(labels[prompt.xy])
                 near |= (abs(xs - x) <= 8 + reach) & (abs(ys - y) <= 20)
         elif prompt.kind == "bbox":
             x0, y0, x1, y1 = prompt.xy

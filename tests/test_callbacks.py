@@ -1,10 +1,12 @@
 """When the weights are validated and which checkpoints are left, in fits of a small module."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fault_helpers import SketchModule, clips, make_trainer, visualizations
 
-from core.callbacks import build_callbacks
+from core.callbacks import ProgressBar, build_callbacks
 from core.config import TrainerConfig
 
 
@@ -23,7 +25,7 @@ class Worse(SketchModule):
 def fit(tmp_path, num_batches, *, own=None, **trainer):
     """Fit for epochs of `num_batches` steps; return the module and the trainer."""
     module = Worse()
-    config = TrainerConfig(**(own or {}))
+    config = TrainerConfig(**{"enable_progress_bar": False, **(own or {})})
     trainer = make_trainer(
         tmp_path,
         False,
@@ -81,10 +83,21 @@ def test_last_ckpt_is_written_between_validations(tmp_path):
     trainer = make_trainer(
         tmp_path,
         False,
-        build_callbacks(TrainerConfig(checkpoint_every_n_steps=2), tmp_path, has_logger=False),
+        build_callbacks(
+            TrainerConfig(checkpoint_every_n_steps=2, enable_progress_bar=False),
+            tmp_path,
+            has_logger=False,
+        ),
         enable_checkpointing=True,
         val_check_interval=3,
     )
     with pytest.raises(InterruptedError, match="stopped"):
         trainer.fit(StopAfterFive(), clips(16), clips(2))
     assert torch.load(tmp_path / "last.ckpt", weights_only=False)["global_step"] == 4
+
+
+@pytest.mark.parametrize(("max_epochs", "said"), [(-1, "Epoch 3   "), (5, "Epoch 3/4 ")])
+def test_progress_bar_says_the_last_epoch_where_there_is_one(max_epochs, said):
+    bar = ProgressBar()
+    bar._trainer = SimpleNamespace(max_epochs=max_epochs)
+    assert bar._get_train_description(3) == said

@@ -17,6 +17,7 @@ from core import utils
 from core.canvas import Canvas
 from core.model import import_sam2
 from core.paint import FALSE, HIT, MISSED, NEUTRAL, category_color, stripes
+from core.prompts import PromptData
 from core.render import create_composite_visualization, render_animation, render_sheet
 from core.snapshot import SnapshotOptions, take_snapshot
 
@@ -210,6 +211,23 @@ def test_mask_prompted_frame_says_that_its_prediction_is_the_prompt(written):
 def test_header_says_stage_epoch_step_and_clip(written):
     render_sheet(make_clip([square(0, 0)], [square(0, 0)], name="breakdance"))
     assert written[0].startswith("val · epoch 1 · step 3 · breakdance · mean IoU 1.000")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "label"), [([7], "7"), ([1, 2], "1–2"), ([3, 1, 2, 7], "1–3,7"), ([1, 3], "1,3")]
+)
+def test_clicks_at_one_place_share_one_label(rounds, label, written):
+    prompt = PromptData(
+        "point",
+        0,
+        points=torch.tensor([[20.0, 30.0]]).repeat(len(rounds), 1),
+        labels=torch.ones(len(rounds), dtype=torch.int32),
+        rounds=torch.tensor(rounds),
+    )
+    clip = make_clip([square(0, 0)], [square(0, 0)])
+    clip.prompts[0] = [prompt]
+    render_sheet(clip)
+    assert written.count(label) == 5  # once, over an outline on four sides
 
 
 def test_every_note_is_written_in_full(written):

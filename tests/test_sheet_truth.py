@@ -1,5 +1,6 @@
 """Sheets of generated batches against the slow reference of `sheet_reference`."""
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -346,8 +347,8 @@ def check_words(case, expected, found, texts):
     for (_, y), top in zip(labels, found.ys, strict=True):
         assert y < top
     numbers = [text for text, _, _, color in texts if color == (255, 255, 255)]
-    rounds = [p.round for prompts in expected.prompts for p in prompts if p.round]
-    assert Counter(numbers) == Counter(map(str, rounds))
+    beside_clicks = [reference.round_labels(prompts).values() for prompts in expected.prompts]
+    assert Counter(numbers) == Counter(itertools.chain(*beside_clicks))
     said = " ".join(text for text, _, y, _ in texts if y < labels[0][1])
     if expected.undrawn_prompts:
         listed = ", ".join(map(str, expected.undrawn_prompts))

@@ -175,13 +175,13 @@ def test_early_stopping_waits_for_as_many_validations_as_its_patience(scripted):
 @pytest.fixture
 def written(monkeypatch):
     """Every text that was written on a sheet."""
-    texts, write = [], Canvas.text
+    texts, write = [], Canvas.write
 
-    def text(canvas, x, y, text, *color):
-        texts.append(text)
-        return write(canvas, x, y, text, *color)
+    def remember(canvas, pieces, *args):
+        texts.extend(text for _, _, text in pieces)
+        return write(canvas, pieces, *args)
 
-    monkeypatch.setattr(Canvas, "text", text)
+    monkeypatch.setattr(Canvas, "write", remember)
     return texts
 
 
