@@ -95,7 +95,14 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         trainer: The same; gets its loggers.
     """
     from core.loggers import build_loggers, finish_swanlab, finish_wandb
-    from core.run import checkpoint_to_resume, describe, leave, report, write_to_log_file
+    from core.run import (
+        checkpoint_to_resume,
+        describe,
+        leave,
+        report,
+        say_how_to_go_on,
+        write_to_log_file,
+    )
 
     ckpt_path = checkpoint_to_resume(config, run_dir)
     if trainer.is_global_zero:
@@ -113,6 +120,8 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         if trainer.is_global_zero:
             report(config, run_dir, trainer)
     except SystemExit as error:
+        if trainer.is_global_zero:
+            say_how_to_go_on(run_dir)
         # Lightning leaves with 0 after SIGTERM and with 1 after Ctrl+C.
         if trainer.received_sigterm:
             sys.exit(128 + signal.SIGTERM)
@@ -121,6 +130,8 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         raise
     except Exception:
         write_to_log_file("training failed", sys.exc_info())
+        if trainer.is_global_zero:
+            say_how_to_go_on(run_dir)
         raise
     finally:
         finish_wandb(config.swanlab.finish_timeout_s)

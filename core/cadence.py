@@ -44,6 +44,8 @@ class Cadence:
         Validation: the same on the first batch and every `every_n_steps` batches after it, and the
         pinned clips, which are the first ones that this process validates.
         """
+        if stage not in ("train", "val"):
+            raise ValueError(f"stage must be 'train' or 'val', got {stage!r}")
         config = self._config
         if stage == "train":
             if step % config.every_n_steps or step == self._last_train_step:
@@ -52,7 +54,7 @@ class Cadence:
             return Event(stage, step, 0, config.max_videos)
         regular = config.max_videos if batch_idx % config.every_n_steps == 0 else 0
         pinned = config.pinned_clips - batch_idx * self._val_batch_size
-        is_scored = stage == "val" and config.worst_clips > 0
+        is_scored = config.worst_clips > 0
         event = Event(stage, step, batch_idx, max(regular, pinned), is_scored)
         return event if event.num_videos > 0 or is_scored else None
 

@@ -24,7 +24,7 @@ from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, col
 from core.clips import ClipDataset, SyntheticDataset
 from core.config import CONFIG_DIR, Config, explain_typos, register_schema, to_config
 from core.data import VideoDataModule
-from core.datasets import DataError
+from core.datasets import DataError, VosFolderReader
 
 OUTPUT_DIR = Path("outputs/data_check")
 SHEETS_PER_SPLIT = 4
@@ -43,7 +43,10 @@ class SplitReport:
         clips: Clips per epoch.
         frames: Annotated frames of these videos.
         objects: Objects (category layout: categories) that are seen, summed over the videos.
+        late_objects: Those of them that are not there on the first annotated frame.
         empty_frames: Annotated frames without any object.
+        unmatched_frames: Frames without a mask, which are left out.
+        unmatched_masks: Masks without a frame.
         sizes: Frame sizes (width, height) and in how many frames they occur.
     """
 
@@ -51,16 +54,26 @@ class SplitReport:
     clips: int = 0
     frames: int = 0
     objects: int = 0
+    late_objects: int = 0
     empty_frames: int = 0
+    unmatched_frames: int = 0
+    unmatched_masks: int = 0
     sizes: Counter = field(default_factory=Counter)
 
     def __str__(self) -> str:
         """Describe the split in one line."""
         sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(5))
-        return (
+        text = (
             f"{self.videos} videos, {self.clips} clips per epoch, {self.frames} annotated frames"
             f" ({self.empty_frames} empty), {self.objects} objects, frame sizes: {sizes}"
         )
+        notes = {
+            "frames without a mask are left out": self.unmatched_frames,
+            "masks have no frame": self.unmatched_masks,
+            "objects are not there on the first frame of their video; a clip takes the objects of"
+            " its own first frame": self.late_objects,
+        }
+        return text + "".join(f"\n  {count} {note}" for note, count in notes.items() if count)
 
 
 def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> SplitReport:
@@ -83,7 +96,7 @@ def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> Sp
     reader = dataset.reader
     with tqdm(total=len(dataset.sources), desc=description, unit="video") as progress:
         for source in dataset.sources:
-            seen = set()
+            seen, at_first = set(), None
             for frame in reader.video(source.video).frames:
                 image = reader.image(frame)
                 report.sizes[image.size] += 1
@@ -92,7 +105,13 @@ def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> Sp
                 report.frames += 1
                 report.empty_frames += not present
                 seen |= present
+                at_first = present if at_first is None else at_first
             report.objects += len(seen)
+            report.late_objects += len(seen - (at_first or set()))
+            if isinstance(reader, VosFolderReader):
+                frames, masks = reader.num_unmatched(source.video)
+                report.unmatched_frames += frames
+                report.unmatched_masks += masks
             progress.update()
     return report
 
@@ -197,6 +216,9 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
         print(f"{module.num_categories} category slots: {', '.join(module.category_names)}")
 
     output_dir.mkdir(parents=True, exist_ok=True)
+    for stage in module.datasets:
+        for sheet in output_dir.glob(f"{stage}_[0-9]*.png"):
+            sheet.unlink()  # of an earlier check, of another data set perhaps
     prompt_type = "mask" if config.model.prompt_type == "mixed" else config.model.prompt_type
     for stage, dataset in module.datasets.items():
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):

@@ -404,11 +404,14 @@ class Config:
                 self.model.num_frames_to_correct,
                 f"at most data.num_frames ({self.data.num_frames})",
             )
+        # Of frames that all have mask prompts nothing depends on the weights.
+        most = self.data.num_frames - (self.model.prompt_type in ("mask", "mixed"))
         require(
-            self.model.num_init_cond_frames <= self.data.num_frames,
+            self.model.num_init_cond_frames <= most,
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,
-            f"at most data.num_frames ({self.data.num_frames})",
+            f"at most {most} with data.num_frames={self.data.num_frames} and "
+            f"model.prompt_type={self.model.prompt_type}: a frame is to be left to track",
         )
 
 

@@ -29,7 +29,7 @@ from training.dataset.vos_segment_loader import JSONSegmentLoader, PalettisedPNG
 
 from core.config import DataConfig
 
-_JPEG_SUFFIXES = (".jpg", ".jpeg")
+_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 SAV_FRAMES_FPS = 24
 
 
@@ -136,10 +136,9 @@ def _by_number(files: Iterable[Path]) -> dict[int, Path]:
 
 
 def _frame_files(folder: Path) -> dict[int, Path]:
-    """Return {frame number: file}; PNGs where there are no JPEGs."""
-    files = list(folder.iterdir())
-    jpegs = [path for path in files if path.suffix.lower() in _JPEG_SUFFIXES]
-    return _by_number(jpegs or [path for path in files if path.suffix.lower() == ".png"])
+    """Return {frame number: file} of JPEGs and PNGs."""
+    files = folder.iterdir()
+    return _by_number(path for path in files if path.suffix.lower() in _FRAME_SUFFIXES)
 
 
 def _with_480p(folder: Path) -> Path:
@@ -218,6 +217,12 @@ class VosFolderReader:
                 f"{frames} has frames without masks: no frame number of it is found in {masks}"
             )
         return VOSVideo(name, i, annotated), files, loader
+
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return how many frames of video `i` have no mask, and how many masks no frame."""
+        frames = _frame_files(self.image_folder / self.names[i]).keys()
+        masks = self._read(i)[1].keys()
+        return len(frames - masks), len(masks - frames)
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""

@@ -80,12 +80,11 @@ def predictor_overrides(config: ModelConfig) -> list[str]:
 def loading_code(path: Union[str, Path], config: ModelConfig) -> str:
     """Return the lines of Python that load exported weights into Meta's video predictor.
 
-    They work in a fresh interpreter and also where Hydra is in use for something else. The device
-    is CUDA as in ``sam2``; give ``device="cpu"`` where there is none.
+    They work in a fresh interpreter and also where Hydra is in use for something else.
     """
     path = Path(path).resolve()
     overrides = predictor_overrides(config)
-    call = f'build_sam2_video_predictor("{config_name(path, config)}", "{path}"'
+    call = f'build_sam2_video_predictor("{config_name(path, config)}", "{path}", device=device'
     call += f", hydra_overrides_extra={overrides})" if overrides else ")"
     if config.architecture in PACKAGED_CONFIGS:
         context = 'initialize_config_module("sam2", version_base="1.2")'
@@ -93,11 +92,13 @@ def loading_code(path: Union[str, Path], config: ModelConfig) -> str:
         context = f'initialize_config_dir("{path.parent}", version_base="1.2")'
     return "\n".join(
         [
+            "import torch",
             f"from hydra import {context.split('(')[0]}",
             "from hydra.core.global_hydra import GlobalHydra",
             "from sam2.build_sam import build_sam2_video_predictor",
             "",
             "GlobalHydra.instance().clear()",
+            'device = "cuda" if torch.cuda.is_available() else "cpu"',
             f"with {context}:",
             f"    predictor = {call}",
         ]
@@ -136,13 +137,13 @@ def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
     Raises:
         CheckpointError: The checkpoint is missing, unreadable or without configuration.
     """
-    content: Any = read_checkpoint(Path(checkpoint))
+    content: Any = read_checkpoint(Path(checkpoint), "checkpoint")
     try:
         return ModelConfig(**content["hyper_parameters"]["config"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{checkpoint} must hold the configuration of its training under hyper_parameters, "
-            f"config, model as train.py stores it: {error}"
+            f"{checkpoint} is no checkpoint of train.py: it holds no configuration of a training "
+            f"that can be read ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -301,8 +301,12 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
     return report
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
     """Return the content of a checkpoint file, on the CPU.
+
+    Args:
+        path: The file.
+        name: What messages call it: the setting that named it.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds more than tensors and plain
@@ -310,7 +314,7 @@ def read_checkpoint(path: Path) -> Any:
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"model.checkpoint_path={path} {what}, expected a .pt or .ckpt file")
+        raise CheckpointError(f"{name}={path} {what}, expected a .pt or .ckpt file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -318,14 +322,14 @@ def read_checkpoint(path: Path) -> Any:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"holds {refused[1]}" if refused else "is damaged, no checkpoint, or holds objects"
         raise CheckpointError(
-            f"model.checkpoint_path={path} {what}, expected tensors and plain containers only: "
+            f"{name}={path} {what}, expected tensors and plain containers only: "
             "anything else could run code when it is loaded"
         ) from error
     except Exception as error:
         # A damaged file can fail anywhere in zip, pickle or tensor reading.
         reason = str(error).strip().splitlines()[:1]
         raise CheckpointError(
-            f"model.checkpoint_path={path} is damaged or no checkpoint: "
+            f"{name}={path} is damaged or no checkpoint: "
             f"{reason[0] if reason else type(error).__name__}"
         ) from error
 

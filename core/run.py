@@ -86,6 +86,16 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     print("\n" + "\n".join(lines))
 
 
+def say_how_to_go_on(run_dir: Path) -> None:
+    """Say where a training that did not reach its end left what it had."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    lines = ["", f"run         {run_dir}"]
+    if last.is_file():
+        lines.append(f"go on with  the same command and ckpt_path={last}")
+        lines.append(f"weights     python -m core.export {last}")
+    print("\n".join(lines))
+
+
 def write_to_log_file(message: str, exc_info: Any) -> None:
     """Write an error to ``train.log`` alone: Hydra prints it on the console."""
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), exc_info)

@@ -199,13 +199,16 @@ class Snapshot:
         if self.category_names is not None:
             names = [plain_text(name) for name in list(self.category_names)[:num_categories]]
             return names + [""] * (num_categories - len(names))
-        if self.object_names is None or dataset_video is None:
+        if dataset_video is None:
             return None
-        by_object = self.object_names(dataset_video)
-        if not by_object:
-            return None
+        by_object = (self.object_names and self.object_names(dataset_video)) or {}
         ids = [int(identifiers[0, row, 1]) for row in rows[:num_categories]]
         names = [plain_text(by_object.get(object_id, "")) for object_id in ids]
+        # The metrics' table and the files of masks go by ids; slots are their own.
+        names = [
+            name if object_id == slot else f"{name} (id {object_id})".strip()
+            for slot, (name, object_id) in enumerate(zip(names, ids, strict=True))
+        ]
         return names + [""] * (num_categories - len(names))
 
     def _add_prompts(

@@ -127,7 +127,10 @@ def _as_config(section: Any) -> VisualizationsConfig:
         return section
     names = [field.name for field in dataclasses.fields(VisualizationsConfig)]
     if hasattr(section, "get"):
-        return VisualizationsConfig(**{name: section[name] for name in names if name in section})
+        unknown = sorted(set(section) - set(names))
+        if unknown:
+            raise ValueError(f"visualizations.{unknown[0]} is no setting, expected {names}")
+        return VisualizationsConfig(**section)
     return VisualizationsConfig(
         **{name: getattr(section, name) for name in names if hasattr(section, name)}
     )

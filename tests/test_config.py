@@ -199,3 +199,13 @@ def test_no_dict_config_leaves_the_boundary():
 def test_every_field_is_documented(section):
     for field in dataclasses.fields(section):
         assert f"        {field.name}: " in section.__doc__
+
+
+def test_mask_prompts_leave_a_frame_to_track():
+    message = r"model\.num_init_cond_frames must be at most 1 with data\.num_frames=2 and .*, got 2"
+    for prompt_type in ("mask", "mixed"):
+        with pytest.raises(ValueError, match=message):
+            built(
+                "model=sam2.1_hiera_tiny", "data.num_frames=2", f"model.prompt_type={prompt_type}"
+            )
+    assert built("model=sam2.1_hiera_tiny", "data.num_frames=2", "model.prompt_type=point")

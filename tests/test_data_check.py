@@ -40,6 +40,35 @@ def test_check_counts_frames_objects_and_sizes(tmp_path):
     assert "4 annotated frames (1 empty), 2 objects, frame sizes: 30 x 20 (4)" in str(report)
 
 
+def test_check_counts_what_is_left_out(tmp_path):
+    data = make_folder(tmp_path)
+    (tmp_path / "Annotations" / "a" / "00002.png").unlink()
+    (tmp_path / "JPEGImages" / "a" / "00003.jpg").unlink()
+    labels = np.zeros((20, 30), np.uint8)
+    labels[4:12, 4:12] = 1  # object 2 comes with the second frame
+    Image.fromarray(labels).save(tmp_path / "Annotations" / "a" / "00000.png")
+    module = VideoDataModule(data, 64, 0)
+    module.setup()
+    report = check_split(module.datasets["train"], "train")
+    assert (report.frames, report.objects, report.late_objects) == (2, 2, 1)
+    assert (report.unmatched_frames, report.unmatched_masks) == (1, 1)
+    assert "\n  1 frames without a mask are left out\n  1 masks have no frame\n" in str(report)
+
+
+def test_check_replaces_the_sheets_of_an_earlier_one(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "train_0_other.png").touch()
+    (out / "mine.png").touch()
+    config = Config(data=make_folder(tmp_path), model=ModelConfig(image_size=64))
+    check_data(config, out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "mine.png",
+        "train_0_a.png",
+        "val_0_b.png",
+    ]
+
+
 def test_check_looks_at_drawn_clips_too():
     synthetic = SyntheticConfig(num_train_clips=3, num_val_clips=2)
     module = VideoDataModule(DataConfig(synthetic=synthetic, num_frames=2), 64, 0)

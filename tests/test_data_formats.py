@@ -83,6 +83,15 @@ def test_late_objects_are_left_to_clips_that_start_with_them(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_jpegs_and_pngs_of_one_video_are_read_together(tmp_path):
+    make_video(tmp_path, objects=((1,),) * 3)
+    frame = tmp_path / "JPEGImages" / "a" / "00001"
+    Image.open(frame.with_suffix(".jpg")).save(frame.with_suffix(".png"))
+    frame.with_suffix(".jpg").unlink()
+    assert numbers_and_objects(module_for(tmp_path).datasets["val"][0])[0] == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
 def test_frames_without_masks_are_left_out(tmp_path):
     make_video(tmp_path, objects=((1,),) * 15, every=5)
     clip = module_for(tmp_path).datasets["val"][0]

@@ -251,7 +251,7 @@ def test_names_are_looked_up_by_the_ids_of_the_metadata():
     )
     clip = snapshot.clips()[0]
     assert clip.name == "clip 41"
-    assert clip.category_names == ["dog of 41"]
+    assert clip.category_names == ["dog of 41 (id 9)"]
 
 
 def broken(what):

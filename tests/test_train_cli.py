@@ -18,7 +18,7 @@ from PIL import Image
 
 from core.config import Config, ModelConfig
 from core.export import loading_code
-from core.run import describe
+from core.run import describe, say_how_to_go_on
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -229,6 +229,17 @@ def test_an_error_in_training_comes_with_its_traceback(tmp_path):
     for text in (result.stderr, (tmp_path / "train.log").read_text()):
         assert text.count("in fail") == 1
         assert text.count("ValueError: injected") == 1
+    assert f"run         {tmp_path}\n" in result.stdout
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.touch()
+    say_how_to_go_on(tmp_path)
+    said = capsys.readouterr().out
+    assert f"ckpt_path={last}" in said
+    assert f"python -m core.export {last}" in said
 
 
 def test_a_typo_ends_the_process_with_the_nearest_name():

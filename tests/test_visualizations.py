@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from training.utils.data_utils import Frame, Object, VideoDatapoint, collate_fn
 
 from core import visualizer
+from core.cadence import Cadence
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 
@@ -331,6 +332,17 @@ def test_max_frames_and_stride_choose_the_rows(tmp_path):
 def test_the_mixin_takes_any_kind_of_section(tmp_path, section):
     logger, _ = fit(tmp_path, section, num_train=1)
     assert logger.moments("train") == [("train/composites", 0)]
+
+
+def test_a_setting_that_does_not_exist_is_named_once(tmp_path, caplog):
+    logger, _ = fit(tmp_path, {"enabled": True, "every_n_step": 1}, num_train=3)
+    assert not logger.images
+    assert caplog.text.count("visualizations.every_n_step is no setting") == 1
+
+
+def test_a_stage_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="stage must be 'train' or 'val', got 'training'"):
+        Cadence(VisualizationsConfig()).due("training", 0, 0)
 
 
 def test_a_module_with_pictures_can_be_copied(tmp_path):
