@@ -59,8 +59,8 @@ class Cadence:
         return event if event.num_videos > 0 or is_scored else None
 
     def note_batch_size(self, event: Event, batch_size: int) -> None:
-        """Learn from the first batch, which is always due, which later ones hold pinned clips."""
-        if event.stage != "train" and event.batch_idx == 0:
+        """Learn from validation's first batch, always due, which later ones hold pinned clips."""
+        if event.batch_idx == 0:
             self._val_batch_size = batch_size
 
     def begin_anew(self) -> None:

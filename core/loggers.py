@@ -74,9 +74,14 @@ def _build_csv(run_dir: Path) -> Logger:
 def _build_wandb(config: SwanLabConfig, run_dir: Path) -> Logger:
     logger = WandbLogger(project=config.project, save_dir=run_dir)
     # Otherwise Lightning starts the run, in `fit`, where an error ends the training.
-    if _call(lambda: logger.experiment, "wandb-start", config.start_timeout_s) is None:
-        raise TimeoutError(f"no answer within swanlab.start_timeout_s={config.start_timeout_s:g}")
+    _start_run(logger, "wandb-start", config.start_timeout_s)
     return logger
+
+
+def _start_run(logger: Logger, name: str, timeout_s: float) -> None:
+    """Have a logger start its run, away from the main thread; raise what it raises."""
+    if _call(lambda: logger.experiment, name, timeout_s) is None:
+        raise TimeoutError(f"no answer within swanlab.start_timeout_s={timeout_s:g}")
 
 
 def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
@@ -135,10 +140,7 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
         logger.mode = mode
         # Starts the run, on rank zero; away from the main thread SwanLab installs no handler for
         # Ctrl+C, which would close the run before the pictures still waiting are logged.
-        if _call(lambda: logger.experiment, "swanlab-start", config.start_timeout_s) is None:
-            raise TimeoutError(
-                f"no answer within swanlab.start_timeout_s={config.start_timeout_s:g}"
-            )
+        _start_run(logger, "swanlab-start", config.start_timeout_s)
         return logger
 
     if config.mode != "online":

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from core.prompts import UNASSIGNED, PromptData
-from core.reduction import as_array
+from core.reduction import as_array, as_bool
 
 # Hand-picked to stay apart from each other; further categories continue around the colour wheel.
 _PALETTE = (
@@ -107,8 +107,7 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
     if not prompts:
         return out
     # Compared by NumPy: torch would wait for threads that training keeps busy.
-    masks = [as_array(prompt.mask.detach().cpu()) for prompt in prompts]
-    masks = np.stack([mask if mask.dtype == bool else mask > 0 for mask in masks])
+    masks = np.stack([as_bool(as_array(prompt.mask.detach().cpu())) for prompt in prompts])
     found = [
         (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in bounding_boxes(masks)
     ]

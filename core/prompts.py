@@ -197,7 +197,15 @@ def received_prompt(frame_output: dict[str, Any]) -> bool:
         frame_output: One entry of SAM 2's ``outs_per_frame``.
     """
     clicks = (frame_output.get("point_inputs"), final_clicks(frame_output)[0])
+    clicked = any(given is not None and given["point_labels"].numel() > 0 for given in clicks)
+    return clicked or is_mask_prompted(frame_output)
+
+
+def is_mask_prompted(frame_output: dict[str, Any]) -> bool:
+    """Return whether a frame was prompted by masks, which are then its prediction.
+
+    Args:
+        frame_output: One entry of SAM 2's ``outs_per_frame``.
+    """
     masks = frame_output.get("mask_inputs")
-    return any(given is not None and given["point_labels"].numel() > 0 for given in clicks) or (
-        masks is not None and len(masks) > 0
-    )
+    return masks is not None and len(masks) > 0

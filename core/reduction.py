@@ -101,6 +101,11 @@ def as_array(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
+def as_bool(masks: np.ndarray) -> np.ndarray:
+    """Return masks as bool, true where positive; those that are bool as they are."""
+    return masks if masks.dtype == bool else masks > 0
+
+
 def display_images(
     img_batch: Tensor,
     frames: list[int],
@@ -238,8 +243,7 @@ def reduce_masks_on_cpu(
     for index, t in enumerate(measured):
         all_logits = as_array(final_logits(outs_per_frame[t]))
         for slot, row in enumerate(rows):
-            gt, logits = gt_masks[t, row], all_logits[row]
-            gt = gt if gt.dtype == bool else gt > 0
+            gt, logits = as_bool(gt_masks[t, row]), all_logits[row]
             np.greater(logits, 0, out=pred)
             if not _is_finite(logits):
                 non_finite[index, slot] = True
@@ -260,7 +264,7 @@ def sample_masks_on_cpu(masks: Tensor, grid: Grid) -> Tensor:
     """Reduce masks [K, H, W], true where positive, to display size: [K, h, w] bool."""
     drawn = np.empty((len(masks), grid.height, grid.width), bool)
     for mask, out in zip(as_array(masks), drawn, strict=True):
-        grid.sample_array(mask if mask.dtype == bool else mask > 0, out)
+        grid.sample_array(as_bool(mask), out)
     return torch.from_numpy(drawn)
 
 

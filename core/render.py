@@ -164,7 +164,7 @@ def render_sheet(
     y += LINE
     for index, lines in enumerate(rows):
         y = canvas.lines(y, lines)
-        panels = _paint_panels(clip, index, comparable)[:num_panels]
+        panels = _paint_panels(clip, index, PANELS[:num_panels], comparable)
         for x, panel in zip(columns, panels, strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
         scale = (width / clip.model_size[1], height / clip.model_size[0])
@@ -184,8 +184,8 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
     enlarge = max(1, panel_size // max(clip.images.shape[1:3]))
     frames = []
     for index in range(len(clip.images)):
-        image, truth, _, prediction, _ = _paint_panels(clip, index)
-        row = _enlarge(np.concatenate([image, truth, prediction], axis=1), enlarge)
+        panels = _paint_panels(clip, index, ("image", "ground truth", "prediction"))
+        row = _enlarge(np.concatenate(panels, axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
         title = f"frame {clip.frame_numbers[index]} · image, ground truth, prediction · {clip.name}"
         canvas.write([(4, 0, fit(title, row.shape[1] - 8))])
@@ -194,16 +194,21 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
     return frames
 
 
-def _paint_panels(clip: Clip, index: int, comparable: bool = True) -> list[np.ndarray]:
+def _paint_panels(
+    clip: Clip, index: int, names: Sequence[str] = PANELS, comparable: bool = True
+) -> list[np.ndarray]:
     image, gt, pred = pack(clip.images[index]), clip.gt_masks[index], clip.pred_masks[index]
     gt_boxes, pred_boxes = bounding_boxes(gt), bounding_boxes(pred)
-    return [
-        image,
-        paint_masks(image, gt, gt_boxes),
-        paint_mask_prompts(image, clip.prompts[index]),
-        paint_masks(image, pred, pred_boxes),
-        paint_errors(image, gt, pred, gt_boxes, pred_boxes) if comparable else image,
-    ]
+    painters = {
+        "image": lambda: image,
+        "ground truth": lambda: paint_masks(image, gt, gt_boxes),
+        "prompts": lambda: paint_mask_prompts(image, clip.prompts[index]),
+        "prediction": lambda: paint_masks(image, pred, pred_boxes),
+        "errors": lambda: (
+            paint_errors(image, gt, pred, gt_boxes, pred_boxes) if comparable else image
+        ),
+    }
+    return [painters[name]() for name in names]
 
 
 def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from core.prompts import (
     PromptData,
     build_prompts_from_gt_first_frame,
     final_clicks,
+    is_mask_prompted,
     prompts_from_clicks,
     received_prompt,
 )
@@ -74,7 +75,6 @@ class Snapshot:
         prompted: T flags, the frame was prompted from the start.
         received_prompt: T flags, the frame received any prompt, corrections included.
         mask_prompted: T flags, the frame was prompted by a mask.
-        mask_prompt_frames: Those of the drawn frames, whose mask prompts are in `arrays`.
         outputs_tell_prompts: The outputs have a field for prompts, if only an empty one.
         model_size: (H, W) of the model's frames.
         num_videos: B of the batch.
@@ -98,7 +98,6 @@ class Snapshot:
     prompted: list[bool]
     received_prompt: list[bool]
     mask_prompted: list[bool]
-    mask_prompt_frames: list[int]
     outputs_tell_prompts: bool
     model_size: tuple[int, int]
     num_videos: int
@@ -222,7 +221,7 @@ class Snapshot:
         category_of_row = {int(row): category for category, row in enumerate(rows)}
         row_video = arrays["layout"][0, :, 1]
         for position, t in enumerate(self.frames):
-            if t in self.mask_prompt_frames:
+            if self.mask_prompted[t]:
                 masks = arrays[f"mask_prompts_{t}"]
                 for index, obj_id in self._assign(
                     len(masks), video, row_video, category_of_row, clip
@@ -360,7 +359,6 @@ def take_snapshot(
             )
         arrays |= _scores(outs_per_frame, frames, num_rows, device, known=not ambiguous)
         clicks = {}
-        mask_prompt_frames = []
         for t, outputs in enumerate(outs_per_frame):
             final, num_initial = final_clicks(outputs)
             if final is not None and final["point_labels"].numel() > 0:
@@ -368,8 +366,7 @@ def take_snapshot(
                 if t in frames:
                     arrays[f"coords_{t}"] = final["point_coords"].detach().float()
                     arrays[f"labels_{t}"] = final["point_labels"].detach()
-            if _is_mask_prompted(outputs) and t in frames:
-                mask_prompt_frames.append(t)
+            if is_mask_prompted(outputs) and t in frames:
                 prompt_masks = outputs["mask_inputs"].detach()[:, 0]
                 if on_cpu:
                     sampled = sample_masks_on_cpu(prompt_masks, grid)
@@ -389,8 +386,7 @@ def take_snapshot(
         clicks=clicks,
         prompted=[_is_prompted_first(outputs) for outputs in outs_per_frame],
         received_prompt=[received_prompt(outputs) for outputs in outs_per_frame],
-        mask_prompted=[_is_mask_prompted(outputs) for outputs in outs_per_frame],
-        mask_prompt_frames=mask_prompt_frames,
+        mask_prompted=[is_mask_prompted(outputs) for outputs in outs_per_frame],
         outputs_tell_prompts=any(
             name in outputs
             for outputs in outs_per_frame
@@ -414,12 +410,7 @@ def video_rows(batch: Any, video_idx: int) -> Tensor:
 
 def _is_prompted_first(outputs: dict[str, Any]) -> bool:
     points = outputs.get("point_inputs")
-    return (points is not None and len(points["point_labels"]) > 0) or _is_mask_prompted(outputs)
-
-
-def _is_mask_prompted(outputs: dict[str, Any]) -> bool:
-    masks = outputs.get("mask_inputs")
-    return masks is not None and len(masks) > 0
+    return (points is not None and len(points["point_labels"]) > 0) or is_mask_prompted(outputs)
 
 
 def _identifiers(batch: Any) -> Tensor:

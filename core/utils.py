@@ -378,7 +378,7 @@ def _accepted(function: Any, offered: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_swanlab_image(image: np.ndarray, caption: str) -> Any:
-    """Hand SwanLab a finished PNG: its own encoding takes three times as long."""
+    """Hand SwanLab a finished PNG: its own encoding takes over ten times as long."""
     import swanlab
 
     wrapped = swanlab.Image(np.zeros((1, 1, 3), np.uint8), caption=caption)

@@ -127,7 +127,7 @@ class Visualizer:
             snapshot = functools.partial(
                 self._snapshot, batch, outs_per_frame, stage=event.stage, step=event.step, **moment
             )
-            if event.stage != "train":
+            if event.stage == "val":
                 self.cadence.note_batch_size(event, batch.img_batch.shape[1])
             if event.num_videos > 0:
                 self._take_pictures(event, loggers, snapshot)
