@@ -60,6 +60,8 @@ def build(config: Config, run_dir: Path) -> tuple[Any, Any, Any]:
 
     # Lightning's own affair with torch, of no use to who trains.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # `VideoMetrics` is of all ranks already.
+    warnings.filterwarnings("ignore", message=r".*'val/(iou|dice|J|F|J&F)[/'].*sync_dist=True.*")
     # Hydra's handlers write these messages already.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
@@ -99,6 +101,7 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         checkpoint_to_resume,
         describe,
         leave,
+        leave_process_group_at_exit,
         report,
         say_how_to_go_on,
         write_to_log_file,
@@ -119,6 +122,7 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
         if trainer.is_global_zero:
             report(config, run_dir, trainer)
+        leave_process_group_at_exit()
     except SystemExit as error:
         if trainer.is_global_zero:
             say_how_to_go_on(run_dir)

@@ -1,5 +1,6 @@
 """What surrounds `Trainer.fit` in ``train.py``: how it starts, what it says, and how it ends."""
 
+import atexit
 import dataclasses
 import logging
 import os
@@ -8,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Optional
 
+import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
@@ -102,6 +104,22 @@ def write_to_log_file(message: str, exc_info: Any) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
+
+
+def leave_process_group_at_exit() -> None:
+    """Let the process leave the ranks' group, where there is one, before its interpreter ends.
+
+    Gloo's threads hold the tensors of the last collective, and abort a process that ends before
+    they let go of them (pytorch#190489); Lightning sees to this for NCCL alone. Not earlier than at
+    the exit: the jobs of a sweep share their ranks.
+    """
+    if torch.distributed.is_available():
+        atexit.register(_leave_process_group)
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def leave() -> None:

@@ -28,6 +28,7 @@ def weights_of_ranks(*processes):
     """End the training and return the digest of each rank's weights."""
     for train in processes:
         assert train.end() == 0, train.output
+        assert "still in the process group" not in train.output
     output = "".join(train.output for train in processes)
     return dict(re.findall(r"rank (\d) weights (\w{64})", output))
 

@@ -5,12 +5,15 @@ ranks the same way.
 """
 
 import argparse
+import atexit
 import itertools
 import logging
 import os
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -31,6 +34,7 @@ def main():
     patch(options)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).propagate = True  # imported before Hydra set up logging
+    atexit.register(tell_process_group)
     # Not runpy: it changes sys.argv[0], by which Lightning starts the other ranks.
     program = REPOSITORY / "train.py"
     exec(compile(program.read_text(), str(program), "exec"), {"__name__": "__main__"})
@@ -98,6 +102,12 @@ def patch(options):
             on_train_end(self)
 
         core.trainer.SAM2LightningModule.on_train_end = tell_weights
+
+
+def tell_process_group():
+    """A rank that ends in its group may be aborted by it."""
+    if torch.distributed.is_initialized():
+        print("still in the process group", flush=True)
 
 
 if __name__ == "__main__":
