@@ -226,38 +226,47 @@ def reduce_masks_on_cpu(
 ) -> dict[str, Tensor]:
     """Do what `reduce_masks` does to the rows of interest, mask by mask with NumPy.
 
-    See `display_images_on_cpu`; NumPy also counts booleans several times faster than torch.
+    See `display_images_on_cpu`.
     """
-    counts = {
-        name: np.zeros((len(measured), len(rows)), np.int64)
-        for name in ("intersections", "gt_areas", "pred_areas")
-    }
-    non_finite = np.zeros((len(measured), len(rows)), bool)
+    size = (len(measured), len(rows))
+    gt_areas, pred_areas, intersections = (np.zeros(size, np.int64) for _ in range(3))
+    non_finite = np.zeros(size, bool)
     drawn = {
         name: np.empty((len(frames), len(rows), grid.height, grid.width), bool)
         for name in ("gt_masks", "pred_masks")
     }
-    gt_masks = as_array(masks)
-    pred, both = (np.empty(gt_masks.shape[2:], bool) for _ in range(2))
+    all_gt = as_array(masks)
+    pred = np.empty(all_gt.shape[2:], bool)
     position_of = {t: position for position, t in enumerate(frames)}
     for index, t in enumerate(measured):
         all_logits = as_array(final_logits(outs_per_frame[t]))
         for slot, row in enumerate(rows):
-            gt, logits = as_bool(gt_masks[t, row]), all_logits[row]
+            gt, logits = as_bool(all_gt[t, row]), all_logits[row]
+            is_finite = _is_finite(logits)
             np.greater(logits, 0, out=pred)
-            if not _is_finite(logits):
+            if not is_finite:
                 non_finite[index, slot] = True
                 pred &= np.isfinite(logits)
-            np.logical_and(gt, pred, out=both)
-            counts["gt_areas"][index, slot] = np.count_nonzero(gt)
-            counts["pred_areas"][index, slot] = np.count_nonzero(pred)
-            counts["intersections"][index, slot] = np.count_nonzero(both)
+            gt_areas[index, slot] = gt_area = _area(gt)
+            pred_areas[index, slot] = pred_area = _area(pred)
+            differing = cv2.norm(gt.view(np.uint8), pred.view(np.uint8), cv2.NORM_L1)
+            intersections[index, slot] = (gt_area + pred_area - differing) / 2
             if t in position_of:
                 grid.sample_array(gt, drawn["gt_masks"][position_of[t], slot])
                 grid.sample_array(pred, drawn["pred_masks"][position_of[t], slot])
-    counts["unions"] = counts["gt_areas"] + counts["pred_areas"] - counts["intersections"]
-    arrays = counts | drawn | {"non_finite": non_finite}
+    arrays = drawn | {
+        "gt_areas": gt_areas,
+        "pred_areas": pred_areas,
+        "intersections": intersections,
+        "unions": gt_areas + pred_areas - intersections,
+        "non_finite": non_finite,
+    }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _area(mask: np.ndarray) -> float:
+    """Count the pixels of a mask [H, W] bool; a sum of bytes takes OpenCV a third of the time."""
+    return cv2.sumElems(mask.view(np.uint8))[0]
 
 
 def sample_masks_on_cpu(masks: Tensor, grid: Grid) -> Tensor:

@@ -40,6 +40,12 @@ from core.sheet import Clip, plain_text
 
 log = logging.getLogger(__name__)
 
+# What SAM 2 says of its own masks, and where its outputs have it.
+SCORES = {
+    "predicted_ious": "multistep_pred_ious",
+    "object_scores": "multistep_object_score_logits",
+}
+
 
 @dataclass
 class SnapshotOptions:
@@ -113,6 +119,8 @@ class Snapshot:
         if self.event is not None:
             self.event.synchronize()
         arrays = {name: array.numpy() for name, array in self.arrays.items()}
+        for name in SCORES:
+            arrays[name] = self._scores(name, arrays)
         return [self._clip(slot, video, arrays) for slot, video in enumerate(self.videos)]
 
     def _clip(self, slot: int, video: int, arrays: dict[str, np.ndarray]) -> Clip:
@@ -174,6 +182,18 @@ class Snapshot:
         )
         self._add_prompts(clip, video, rows, arrays)
         return clip
+
+    def _scores(self, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """Return [T', O] float32, NaN where there are none.
+
+        Of several masks per object SAM 2 keeps the one with the highest estimate, so the highest
+        estimate is that of the mask drawn.
+        """
+        scores = np.full((len(self.frames), self.num_rows), math.nan, np.float32)
+        for position, t in enumerate(self.frames):
+            if f"{name}_{t}" in arrays:
+                scores[position] = arrays[f"{name}_{t}"].max(1)
+        return scores
 
     def _mean_iou(self, *counts: np.ndarray) -> float:
         """Return what `VideoMetrics` would, of the measured frames; `counts` are [T', C]."""
@@ -327,53 +347,50 @@ def take_snapshot(
     grid = Grid.fit(height, width, options.panel_size)
     layout = batch.obj_to_frame_idx.detach()
     all_logits = [outputs["pred_masks_high_res"] for outputs in outs_per_frame]
-    on_cpu = all(
-        tensor.device.type == "cpu"
-        for tensor in (batch.img_batch, batch.masks, layout, *all_logits)
-    )
+    on_cpu = all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *all_logits))
     rows = None
     if on_cpu:
-        of_rows = layout[0, :, 1].tolist()
+        of_rows = layout.numpy()[0, :, 1].tolist()
         rows = [row for row, video in enumerate(of_rows) if video in videos]
 
-    with torch.no_grad():
-        reduce_images = display_images_on_cpu if on_cpu else display_images
-        arrays = {
-            "layout": layout[:1],
-            "identifiers": _identifiers(batch),
-            "images": reduce_images(batch.img_batch.detach(), frames, videos, grid),
-        }
-        masks = batch.masks.detach()
-        if on_cpu:
-            arrays |= reduce_masks_on_cpu(masks, outs_per_frame, frames, measured, rows, grid)
-        else:
-            arrays |= reduce_masks(masks, outs_per_frame, frames, measured, grid)
-        num_rows = layout.shape[1]
-        ambiguous = False
-        if obj_to_cat is not None:
-            arrays["obj_to_cat"] = assigned = torch.as_tensor(obj_to_cat).detach().flatten()
-            # As many scores as components may be the components' own, which belong to no mask row;
-            # on the device the numbers cannot be looked at without waiting.
-            ambiguous = len(assigned) == num_rows and not (
-                assigned.device.type == "cpu" and assigned.tolist() == list(range(num_rows))
-            )
-        arrays |= _scores(outs_per_frame, frames, num_rows, device, known=not ambiguous)
-        clicks = {}
-        for t, outputs in enumerate(outs_per_frame):
-            final, num_initial = final_clicks(outputs)
-            if final is not None and final["point_labels"].numel() > 0:
-                clicks[t] = num_initial
-                if t in frames:
-                    arrays[f"coords_{t}"] = final["point_coords"].detach().float()
-                    arrays[f"labels_{t}"] = final["point_labels"].detach()
-            if is_mask_prompted(outputs) and t in frames:
-                prompt_masks = outputs["mask_inputs"].detach()[:, 0]
-                if on_cpu:
-                    sampled = sample_masks_on_cpu(prompt_masks, grid)
-                else:
-                    sampled = grid.sample(prompt_masks) > 0
-                arrays[f"mask_prompts_{t}"] = sampled
-        copies, event = _to_host(arrays, device)
+    reduce_images = display_images_on_cpu if on_cpu else display_images
+    arrays = {
+        "layout": layout[:1],
+        "identifiers": _identifiers(batch),
+        "images": reduce_images(batch.img_batch.detach(), frames, videos, grid),
+    }
+    masks = batch.masks.detach()
+    if on_cpu:
+        arrays |= reduce_masks_on_cpu(masks, outs_per_frame, frames, measured, rows, grid)
+    else:
+        arrays |= reduce_masks(masks, outs_per_frame, frames, measured, grid)
+    num_rows = layout.shape[1]
+    ambiguous = False
+    if obj_to_cat is not None:
+        arrays["obj_to_cat"] = assigned = torch.as_tensor(obj_to_cat).detach().flatten()
+        # As many scores as components may be the components' own, which belong to no mask row;
+        # on the device the numbers cannot be looked at without waiting.
+        ambiguous = len(assigned) == num_rows and not (
+            assigned.device.type == "cpu" and assigned.tolist() == list(range(num_rows))
+        )
+    if not ambiguous:
+        arrays |= _scores(outs_per_frame, frames, num_rows)
+    clicks = {}
+    for t, outputs in enumerate(outs_per_frame):
+        final, num_initial = final_clicks(outputs)
+        if final is not None and final["point_labels"].numel() > 0:
+            clicks[t] = num_initial
+            if t in frames:
+                arrays[f"coords_{t}"] = final["point_coords"].detach().float()
+                arrays[f"labels_{t}"] = final["point_labels"].detach()
+        if is_mask_prompted(outputs) and t in frames:
+            prompt_masks = outputs["mask_inputs"].detach()[:, 0]
+            if on_cpu:
+                sampled = sample_masks_on_cpu(prompt_masks, grid)
+            else:
+                sampled = grid.sample(prompt_masks) > 0
+            arrays[f"mask_prompts_{t}"] = sampled
+    copies, event = _to_host(arrays, device)
     return Snapshot(
         stage=stage,
         epoch=epoch,
@@ -420,33 +437,20 @@ def _identifiers(batch: Any) -> Tensor:
     return identifiers.detach()
 
 
-def _scores(
-    outs_per_frame: Sequence[dict[str, Any]],
-    frames: list[int],
-    num_rows: int,
-    device: Any,
-    known: bool = True,
-) -> dict[str, Tensor]:
-    """Return the model's own IoU estimates and object scores, [T', O] float32 with NaN for none.
-
-    Of several masks per object SAM 2 keeps the one with the highest estimate, so the highest
-    estimate is that of the mask drawn.
-    """
-    names = {
-        "predicted_ious": "multistep_pred_ious",
-        "object_scores": "multistep_object_score_logits",
-    }
+def _scores(outs_per_frame: Sequence[dict[str, Any]], frames: list[int], num_rows: int) -> dict:
+    """Return the last IoU estimates and object scores of the frames that have some, [O, M] each."""
     scores = {}
-    for name, key in names.items():
-        values = []
+    for name, key in SCORES.items():
         for t in frames:
             steps = outs_per_frame[t].get(key) or []
             last = steps[-1] if len(steps) else None
-            if known and isinstance(last, Tensor) and last.ndim == 2 and len(last) == num_rows:
-                values.append(last.detach().float().amax(1))
-            else:
-                values.append(torch.full((num_rows,), math.nan, device=device))
-        scores[name] = torch.stack(values)
+            if (
+                isinstance(last, Tensor)
+                and last.ndim == 2
+                and len(last) == num_rows
+                and last.numel()
+            ):
+                scores[f"{name}_{t}"] = last.detach().float()
     return scores
 
 
@@ -457,10 +461,10 @@ def _to_host(
     if device.type != "cuda":
         fresh = {
             "images", "gt_masks", "pred_masks", "intersections", "unions", "gt_areas", "pred_areas",
-            "non_finite", "predicted_ious", "object_scores",
+            "non_finite",
         }  # fmt: skip
         return {
-            name: array if name in fresh or name.startswith("mask_prompts") else array.cpu().clone()
+            name: array if name in fresh or name.startswith("mask_prompts") else _copy(array)
             for name, array in arrays.items()
         }, None
     copies = {name: array.clone() for name, array in arrays.items() if array.device.type == "cpu"}
@@ -475,6 +479,10 @@ def _to_host(
     event = torch.cuda.Event(blocking=True)
     event.record(torch.cuda.current_stream(device))
     return copies | _unpack(host, on_device), event
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_cpu else tensor.cpu()
 
 
 def _pack(tensors: Iterable[Tensor]) -> Tensor:

@@ -18,9 +18,10 @@ class _Task(NamedTuple):
 class BackgroundWorker:
     """Runs tasks one after the other, away from the training thread.
 
-    The thread lives only while there is something to do: nothing is started before the first task,
-    nothing idles behind a forking DataLoader, and a thread that died is replaced by the next task
-    or by `drain`. It is a daemon, so a task that never returns cannot keep the process alive.
+    The thread is started by the first task, waits for further ones (to wake it costs training a
+    fraction of what it costs to start one) and ends with `drain`; one that died is replaced. It is
+    a daemon, so a task that never returns cannot keep the process alive, and holds no lock while it
+    waits, so DataLoader workers may be forked beside it.
 
     Args:
         max_pending: Tasks with pictures that may wait, the running one not counted.
@@ -31,8 +32,9 @@ class BackgroundWorker:
         self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._running_pictures = 0
+        self._running: _Task | None = None
         self._given_up = False  # the running task: nothing is queued behind it
+        self._ending = False
 
     def has_room(self) -> bool:
         """Return whether `submit` would take a task with pictures now."""
@@ -69,15 +71,16 @@ class BackgroundWorker:
             if self._is_stuck() or (needs_room and self._is_full()):
                 return False
             self._tasks.append(_Task(run, num_pictures))
+            self._ending = False
             try:
-                self._start_if_needed()
+                self._wake()
             except BaseException:
                 self._tasks.pop()
                 raise
             return True
 
     def drain(self, timeout_s: float) -> int:
-        """Wait until every task is done, at most `timeout_s` seconds.
+        """Wait until every task is done, at most `timeout_s` seconds, and let the thread end.
 
         Returns:
             How many pictures were given up, those of a task that never returned among them. The
@@ -85,12 +88,14 @@ class BackgroundWorker:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
+            self._ending = True
+            self._changed.notify_all()
             while (self._tasks or self._is_running()) and not self._is_stuck():
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return self._give_up()
                 try:
-                    self._start_if_needed()
+                    self._wake()
                 except Exception as error:
                     log.warning("visualizations: no thread to draw with", exc_info=error)
                     return self._give_up()
@@ -100,7 +105,7 @@ class BackgroundWorker:
 
     def _give_up(self) -> int:
         self._given_up = self._is_running()
-        running = self._running_pictures if self._given_up else 0
+        running = self._running.num_pictures if self._running and self._given_up else 0
         count = running + sum(task.num_pictures for task in self._tasks)
         self._tasks.clear()
         return count
@@ -108,28 +113,32 @@ class BackgroundWorker:
     def _is_full(self) -> bool:
         return sum(task.num_pictures > 0 for task in self._tasks) >= self._max_pending
 
-    def _is_running(self) -> bool:
+    def _is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    def _is_running(self) -> bool:
+        return self._running is not None and self._is_alive()
 
     def _is_stuck(self) -> bool:
         return self._given_up and self._is_running()
 
-    def _start_if_needed(self) -> None:
-        if self._is_running():
+    def _wake(self) -> None:
+        if self._is_alive():
+            self._changed.notify_all()
             return
-        self._given_up = False
+        self._given_up, self._running = False, None
         self._thread = threading.Thread(target=self._run, name="visualizations", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._given_up = False
+                # What the last task held is let go of before the wait.
+                self._given_up, self._running = False, None
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._tasks or self._ending)
                 if not self._tasks:
                     self._thread = None
-                    self._changed.notify_all()
                     return
-                task = self._tasks.popleft()
-                self._running_pictures = task.num_pictures
-            task.run()
-            del task  # what it holds would live until the next one
+                self._running = self._tasks.popleft()
+            self._running.run()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -31,14 +32,20 @@ def gate():
     gate.open.set()
 
 
+threads_of_other_tests = set()
+
+
 def worker_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "visualizations"]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "visualizations" and thread not in threads_of_other_tests
+    ]
 
 
 @pytest.fixture(autouse=True)
-def no_thread_of_another_test():
-    """A thread ends a moment after the last task that it ran."""
-    wait_until(lambda: not worker_threads())
+def own_threads():
+    threads_of_other_tests.update(worker_threads())
 
 
 def test_tasks_run_one_after_the_other_in_order():
@@ -102,31 +109,30 @@ def test_drain_counts_pictures_not_tasks(gate):
     assert worker.drain(0.05) == 5
 
 
-@pytest.fixture
-def no_new_threads(monkeypatch):
-    """Call it, and the system has no room for another thread."""
+def refuse_new_threads(monkeypatch):
+    """The system has no room for another thread."""
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    return lambda: monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
-def test_task_that_no_thread_can_be_started_for_is_not_kept(no_new_threads, monkeypatch):
+def test_task_that_no_thread_can_be_started_for_is_not_kept(monkeypatch):
     worker, seen = BackgroundWorker(1), []
-    no_new_threads()
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        worker.submit(lambda: seen.append(1))
-    assert worker.has_room()
-    assert worker.drain(WAIT_S) == 0
-    monkeypatch.undo()
+    with monkeypatch.context() as full:
+        refuse_new_threads(full)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            worker.submit(lambda: seen.append(1))
+        assert worker.has_room()
+        assert worker.drain(WAIT_S) == 0
     assert worker.submit(lambda: seen.append(2))
     assert worker.drain(WAIT_S) == 0
     assert seen == [2]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_drain_gives_up_at_once_what_no_thread_can_be_started_for(gate, no_new_threads, caplog):
+def test_drain_gives_up_at_once_what_no_thread_can_be_started_for(gate, monkeypatch, caplog):
     worker, seen = BackgroundWorker(3), []
 
     def die():
@@ -138,7 +144,7 @@ def test_drain_gives_up_at_once_what_no_thread_can_be_started_for(gate, no_new_t
     worker.submit(lambda: seen.append(1), num_pictures=2)
     gate.open.set()
     wait_until(lambda: not worker_threads())
-    no_new_threads()
+    refuse_new_threads(monkeypatch)
     started = time.monotonic()
     assert worker.drain(WAIT_S) == 2
     assert time.monotonic() - started < WAIT_S / 2
@@ -237,6 +243,23 @@ def test_no_thread_before_the_first_task_and_none_left_idle():
     wait_until(lambda: not worker_threads())
 
 
+def test_one_thread_waits_for_the_next_task_and_keeps_nothing_of_the_last():
+    worker, threads = BackgroundWorker(2), []
+    held = threading.Event()  # by nothing but the task
+    alive = weakref.ref(held)
+    worker.submit(lambda held=held: threads.append(threading.current_thread()))
+    del held
+    wait_until(lambda: alive() is None)
+    assert worker_threads() == threads
+    worker.submit(lambda: threads.append(threading.current_thread()))
+    assert worker.drain(WAIT_S) == 0
+    assert threads[0] is threads[1]
+    wait_until(lambda: not worker_threads())
+    worker.submit(lambda: threads.append(threading.current_thread()))
+    assert worker.drain(WAIT_S) == 0
+    assert threads[2] is not threads[0]
+
+
 def test_the_thread_cannot_keep_the_process_alive(gate):
     worker = BackgroundWorker(2)
     worker.submit(gate)
@@ -255,3 +278,15 @@ def test_a_dataloader_forks_while_a_task_runs(gate):
     gate.open.set()
     assert worker.drain(WAIT_S) == 0
     assert seen == [1]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_dataloader_forks_while_the_thread_waits():
+    worker, seen = BackgroundWorker(2), []
+    worker.submit(lambda: seen.append(1))
+    wait_until(lambda: seen == [1])
+    loader = DataLoader(torch.arange(4), batch_size=2, num_workers=1, timeout=WAIT_S)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+    worker.submit(lambda: seen.append(2))
+    assert worker.drain(WAIT_S) == 0
+    assert seen == [1, 2]

@@ -38,7 +38,7 @@ def measure(quick: bool) -> Results:
         started = time.perf_counter()
         hooked.event(batch, outs)
         blocked_ms[name].append((time.perf_counter() - started) * 1e3)
-        hooked.flush()
+        hooked.wait()
 
     times = interleave(
         1 if quick else 15,

@@ -31,7 +31,7 @@ def measure(quick: bool) -> Results:
             times.append((time.perf_counter() - started) * 1e3)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        hooked.flush()
+        hooked.wait()
     peak_mb = (torch.cuda.max_memory_allocated() - before) / 2**20
     results.add(cuda_blocked_ms=times[4:], cuda_peak_extra_mb=peak_mb)
     if hooked.dropped:

@@ -1,6 +1,7 @@
 """Made-up clips with the outputs of a model that tracks them a little wrong."""
 
 import math
+import threading
 from typing import Any, Optional
 
 import torch
@@ -109,6 +110,9 @@ def _to(value: Any, device: str) -> Any:
 class DiscardingLogger:
     """Takes what a logger takes and keeps nothing; encodes pictures as ours for SwanLab are."""
 
+    def __init__(self) -> None:
+        self.drawn = threading.Semaphore(0)
+
     def log_image(self, key: str, images: list, step: int, caption: list[str]) -> None:
         """Encode and forget."""
         from core.utils import encode_png
@@ -117,7 +121,8 @@ class DiscardingLogger:
             encode_png(image)
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Forget."""
+        """Forget; what an event cost is logged when its pictures are."""
+        self.drawn.release()
 
 
 class _Trainer:
@@ -152,8 +157,12 @@ class HookedModule(VisualizationsMixin):
         self.trainer.global_step += 1
         self.maybe_log_visualizations(batch, outs_per_frame, 0, "train")
 
+    def wait(self) -> None:
+        """Wait for the last event's pictures; the worker is then as it is before the next event."""
+        assert self.trainer.loggers[0].drawn.acquire(timeout=600), "nothing was drawn"
+
     def flush(self) -> None:
-        """Wait for the pictures."""
+        """Wait for the pictures, as at the end of a training."""
         self.__dict__["_visualizer"].flush()
 
     @property
