@@ -84,11 +84,11 @@ def read_json(path: str, setting: str) -> Any:
         raise DataError(f"{setting} cannot be read as JSON: {error}") from error
 
 
-def check_folder(path: Path, setting: str) -> None:
+def check_folder(path: Path, setting: str, expected: str = "the data set's folder") -> None:
     """Raise `DataError` unless `path` is a folder that can be listed."""
     if not path.is_dir():
         found = "is not a folder" if path.exists() else "does not exist"
-        raise DataError(f"{setting}: {path} {found}, expected the data set's folder")
+        raise DataError(f"{setting}: {path} {found}, expected {expected}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{setting}: {path} cannot be read, expected a readable folder")
 
@@ -163,8 +163,15 @@ class VosFolderReader:
         root = Path(data.root)
         check_folder(root, f"data.root={data.root}")
         images, masks = root / data.image_folder, root / data.annotation_folder
-        check_folder(images, f"data.root={data.root}, data.image_folder={data.image_folder}")
-        check_folder(masks, f"data.root={data.root}, data.annotation_folder={masks.name}")
+        for name, folder, content in (
+            ("image_folder", images, "frames"),
+            ("annotation_folder", masks, "masks"),
+        ):
+            check_folder(
+                folder,
+                f"data.root={data.root}, data.{name}={getattr(data, name)}",
+                f"a folder with one folder of {content} per video in it",
+            )
         self.image_folder, self.mask_folder = _with_480p(images), _with_480p(masks)
         self.max_pixels = data.max_image_pixels
         self.per_object = per_object
@@ -197,7 +204,11 @@ class VosFolderReader:
         frames, masks = self.image_folder / name, self.mask_folder / name
         pattern = "*/*.png" if self.per_object else "*.png"
         if not any(masks.glob(pattern)):
-            raise DataError(f"{frames} has frames without masks, expected {pattern} in {masks}")
+            message = f"{frames} has frames without masks, expected {pattern} in {masks}"
+            if any(masks.glob("*.png" if self.per_object else "*/*.png")):
+                other = "vos_folder" if self.per_object else "png_folders"
+                message += f"; what is there is read with data={other}"
+            raise DataError(message)
         loader = None
         if self.per_object:
             files = _object_mask_files(masks)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
@@ -66,6 +67,12 @@ def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
 
 def report(config: Config, run_dir: Path, trainer: Any) -> None:
     """Export the weights and say where everything is."""
+    if trainer.global_step == trainer.lightning_module.resumed_step:
+        log.warning(
+            "no step was trained: the checkpoint that was resumed is at step %d already; raise "
+            "trainer.max_steps or trainer.max_epochs to go on",
+            trainer.global_step,
+        )
     checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
     if trainer.checkpoint_callback.best_model_path:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
@@ -85,6 +92,12 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
         if config.swanlab.log_dir != "swanlog":
             pictures += f" SWANLOG={config.swanlab.log_dir}"
         lines.append(f"pictures    {pictures}")
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            lines.append(f"csv         {Path(logger.log_dir) / 'metrics.csv'}")
+        elif isinstance(logger, TensorBoardLogger):
+            command = f"tensorboard --logdir {Path(logger.log_dir)}"
+            lines.append(f"tensorboard look at it with: {command}")
     print("\n" + "\n".join(lines))
 
 

@@ -173,6 +173,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()
         self._table_failed = False
+        self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[dict[str, Any]] = None
         self._states_before_validation: Optional[dict[str, Any]] = None
 
@@ -244,7 +245,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         checkpoint["random_states"] = ranks
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states until training goes on."""
+        """Keep the random states until training goes on, and where it does."""
+        self.resumed_step = checkpoint["global_step"]
         ranks = checkpoint.get("random_states")
         if ranks:
             self._states_to_resume = ranks[self.global_rank % len(ranks)]

@@ -553,6 +553,27 @@ def test_missing_root_is_refused(tmp_path, source):
         module_for(tmp_path / "nowhere", source)
 
 
+def test_root_without_a_folder_of_frames_is_refused(tmp_path):
+    message = r"data\.image_folder=JPEGImages: .*, expected a folder with one folder of frames per"
+    with pytest.raises(DataError, match=message):
+        module_for(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "read_as"), [("vos_folder", "png_folders"), ("png_folders", "vos_folder")]
+)
+def test_masks_of_the_other_kind_of_folder_are_named(tmp_path, made_for, read_as):
+    make_video(tmp_path, "a")
+    if made_for == "png_folders":
+        folder = tmp_path / "Annotations" / "a"
+        masks = list(folder.iterdir())
+        (folder / "00000").mkdir()
+        for path in masks:
+            path.rename(folder / "00000" / path.name)
+    with pytest.raises(DataError, match=rf"frames without masks, .*with data={made_for}$"):
+        module_for(tmp_path, read_as)
+
+
 def test_missing_json_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"data\.train_annotations=.*no\.json does not exist"):
         module_for(tmp_path, "coco_video", train_annotations=str(tmp_path / "no.json"))

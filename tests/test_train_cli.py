@@ -106,6 +106,16 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+def test_the_end_tells_where_other_loggers_wrote(monkeypatch, tmp_path, capsys):
+    assert run_here(monkeypatch, tmp_path, *TINY, "logger=[tensorboard,csv]") == ""
+    said = capsys.readouterr().out
+    metrics = tmp_path / "run" / "csv" / "metrics.csv"
+    assert f"csv         {metrics}\n" in said
+    assert metrics.is_file()
+    assert f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}\n" in said
+    assert "make dashboard" not in said
+
+
 def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     sweep = tmp_path / "sweep"
     result = run_apart(
