@@ -96,6 +96,8 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         data: The same.
         trainer: The same; gets its loggers.
     """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     from core.loggers import build_loggers, finish_swanlab, finish_wandb
     from core.run import (
         checkpoint_to_resume,
@@ -104,6 +106,7 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         leave_process_group_at_exit,
         report,
         say_how_to_go_on,
+        status_after_signal,
         write_to_log_file,
     )
 
@@ -127,10 +130,11 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         if trainer.is_global_zero:
             say_how_to_go_on(run_dir)
         # Lightning leaves with 0 after SIGTERM and with 1 after Ctrl+C.
-        if trainer.received_sigterm:
-            sys.exit(128 + signal.SIGTERM)
+        if isinstance(error, SIGTERMException):
+            leave_process_group_at_exit()
+            sys.exit(status_after_signal(signal.SIGTERM, trainer))
         if isinstance(error.__context__, KeyboardInterrupt):
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(status_after_signal(signal.SIGINT, trainer))
         raise
     except Exception:
         write_to_log_file("training failed", sys.exc_info())

@@ -1,5 +1,7 @@
 """What happens around training besides the pictures: checkpoints, stopping, the last validation."""
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
 )
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from core.config import TrainerConfig
 
@@ -29,6 +32,46 @@ class ValidateLastStep(Callback):
                 trainer.check_val_every_n_epoch = None  # it may end between two of those epochs
 
 
+class EndTogether(Callback):
+    """Ends all ranks before the same batch once any of them got SIGTERM.
+
+    Lightning's own handler takes part in a collective right where the signal comes, when another
+    rank may be in a different one: both then wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Replace Lightning's handler, which is there by now and gone after the run."""
+        self._listen(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Do the same where validation comes first."""
+        self._listen(trainer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """End here if any rank was asked to."""
+        self._end_if_asked(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """End here if any rank was asked to."""
+        self._end_if_asked(trainer)
+
+    def _listen(self, trainer: pl.Trainer) -> None:
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *args: Any) -> None:
+        self._asked = True
+
+    def _end_if_asked(self, trainer: pl.Trainer) -> None:
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(
+            self._asked, all=False
+        ):
+            raise SIGTERMException
+
+
 class ProgressBar(RichProgressBar):
     """Lightning's bar, which without a limit of epochs would say "Epoch 0/-2"."""
 
@@ -41,7 +84,7 @@ class ProgressBar(RichProgressBar):
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
-    """Return checkpoints (best by ``val/iou``, and last), LR monitor, early stopping, progress bar.
+    """Return checkpoints (best by ``val/iou``, and last), LR monitor, stopping, progress bar.
 
     Args:
         config: The trainer section.
@@ -52,6 +95,7 @@ def build_callbacks(
     # last.ckpt is always the newest. ModelCheckpoint's own `save_last` would leave it alone when
     # a validation brought no better `val/iou`.
     callbacks: list[Callback] = [
+        EndTogether(),
         ValidateLastStep(),
         ModelCheckpoint(
             checkpoint_dir,

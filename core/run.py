@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from core.config import Config, TrainerConfig
@@ -117,6 +117,18 @@ def write_to_log_file(message: str, exc_info: Any) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
+
+
+def status_after_signal(signum: int, trainer: Any) -> int:
+    """Return what the process ends with after an orderly end that a signal asked for.
+
+    It is 0 for the ranks that Lightning started itself: upon any other status of theirs it kills
+    rank zero, which may still have pictures to log.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+        return 0
+    return 128 + signum
 
 
 def leave_process_group_at_exit() -> None:

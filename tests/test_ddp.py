@@ -1,6 +1,8 @@
 """Two processes: one draws, and whatever happens to its pictures, both train on the same."""
 
+import os
 import re
+import signal
 import socket
 
 import pytest
@@ -106,6 +108,43 @@ def test_slurm_tasks_train_one_run_and_a_requeued_job_goes_on(tmp_path):
     assert weights["0"] == weights["1"]
     assert re.search(r"Restored all states from .*hpc_ckpt_1.ckpt", again[0].output)
     assert steps_of_pictures(again[0]) == [0, 2, 2, 4, 4, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [("0", "1"), ("0",), ("1",)], ids=["both", "first", "second"])
+@pytest.mark.parametrize("validate_first", [False, True])
+def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
+    tasks = slurm_tasks(
+        tmp_path,
+        "trainer.max_steps=2000",
+        f"trainer.validate_first={validate_first}",
+        f"data.synthetic.num_val_clips={2000 if validate_first else 2}",
+        f"trainer.limit_val_batches={1000 if validate_first else 1}",
+    )
+    tasks[0].wait_for("picture taken", 1 if validate_first else 4)
+    for rank in asked:
+        tasks[int(rank)].send(signal.SIGTERM)
+    for task in tasks:
+        assert task.end() == 143, task.output
+        assert "Traceback" not in task.output
+    assert len(png_files(tasks[0].log_dir)) == tasks[0].num_taken()
+    assert ("go on with" in tasks[0].output) == (not validate_first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_ranks_of_lightning_leave_rank_zero_the_time_to_log(signum, to_all, tmp_path):
+    # Lightning looks every 5 s for ranks that failed, and kills rank zero if one did.
+    train = TrainProcess(
+        tmp_path, "trainer.devices=2", "trainer.max_steps=2000", driver=["--draw-s", "2"]
+    )
+    train.wait_for("picture taken", 6)
+    if to_all:
+        os.killpg(train.process.pid, signum)
+    else:
+        train.send(signum)
+    assert train.end() == 128 + signum, train.output
+    assert len(png_files(train.log_dir)) == train.num_taken() >= 6
 
 
 def test_one_rank_draws_and_a_broken_renderer_hangs_nobody(tmp_path):
