@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
 )
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from core.config import TrainerConfig
@@ -32,18 +34,19 @@ class ValidateLastStep(Callback):
                 trainer.check_val_every_n_epoch = None  # it may end between two of those epochs
 
 
-class EndTogether(Callback):
-    """Ends all ranks before the same batch once any of them got SIGTERM.
+class AnswerSignalsTogether(Callback):
+    """Answers SIGTERM and SLURM's requeue signal before the same batch on all ranks.
 
-    Lightning's own handler takes part in a collective right where the signal comes, when another
+    Lightning's own handlers take part in collectives right where the signal comes, when another
     rank may be in a different one: both then wait for ever.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._handlers: dict[int, Any] = {}
+        self._received: set[int] = set()
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Replace Lightning's handler, which is there by now and gone after the run."""
+        """Replace Lightning's handlers, which are there by now and gone after the run."""
         self._listen(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -51,25 +54,45 @@ class EndTogether(Callback):
         self._listen(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """End here if any rank was asked to."""
-        self._end_if_asked(trainer)
+        """Answer what any rank received."""
+        self._answer(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """End here if any rank was asked to."""
-        self._end_if_asked(trainer)
+        """Answer what any rank received."""
+        self._answer(trainer)
 
     def _listen(self, trainer: pl.Trainer) -> None:
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask)
+        if trainer.world_size == 1 or threading.current_thread() is not threading.main_thread():
+            return
+        for signum in _signals(trainer):
+            handler = signal.getsignal(signum)
+            if handler != self._note:
+                self._handlers[signum] = handler
+                signal.signal(signum, self._note)
 
-    def _ask(self, *args: Any) -> None:
-        self._asked = True
+    def _note(self, signum: int, frame: Any) -> None:
+        self._received.add(signum)
 
-    def _end_if_asked(self, trainer: pl.Trainer) -> None:
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(
-            self._asked, all=False
-        ):
-            raise SIGTERMException
+    def _answer(self, trainer: pl.Trainer) -> None:
+        if trainer.world_size == 1:
+            return
+        signals, strategy = _signals(trainer), trainer.strategy
+        told = set(self._received)  # another one may come while the ranks tell each other
+        flags = torch.tensor([int(signum in told) for signum in signals])
+        by_any = strategy.reduce(flags.to(strategy.root_device), reduce_op="sum").tolist()
+        self._received -= told
+        for signum, count in zip(signals, by_any, strict=True):
+            if count and signum == signal.SIGTERM:
+                raise SIGTERMException
+            if count:
+                self._handlers[signum](signum, None)
+
+
+def _signals(trainer: pl.Trainer) -> list[int]:
+    environment = trainer.strategy.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        return [environment.requeue_signal, signal.SIGTERM]
+    return [signal.SIGTERM]
 
 
 class ProgressBar(RichProgressBar):
@@ -95,7 +118,7 @@ def build_callbacks(
     # last.ckpt is always the newest. ModelCheckpoint's own `save_last` would leave it alone when
     # a validation brought no better `val/iou`.
     callbacks: list[Callback] = [
-        EndTogether(),
+        AnswerSignalsTogether(),
         ValidateLastStep(),
         ModelCheckpoint(
             checkpoint_dir,

@@ -70,7 +70,7 @@ def test_torchrun_trains_one_run(tmp_path):
     check_one_run(TrainProcess(tmp_path, *START, driver=["--digest"], launcher=launcher))
 
 
-def slurm_tasks(tmp_path, *overrides):
+def slurm_tasks(tmp_path, *overrides, **env):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,7 +90,7 @@ def slurm_tasks(tmp_path, *overrides):
             tmp_path,
             *START,
             *overrides,
-            env={**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            env={**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank, **env},
             driver=["--digest"],
         )
         for rank in ("0", "1")
@@ -129,6 +129,25 @@ def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
         assert "Traceback" not in task.output
     assert len(png_files(tasks[0].log_dir)) == tasks[0].num_taken()
     assert ("go on with" in tasks[0].output) == (not validate_first)
+
+
+@pytest.mark.slow
+def test_ranks_answer_a_requeue_signal_together(tmp_path):
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text("#!/bin/sh\nexit 0\n")
+    scontrol.chmod(0o755)
+    path = f"{scontrol.parent}:{os.environ['PATH']}"
+    tasks = slurm_tasks(tmp_path, "trainer.max_steps=2000", PATH=path)
+    tasks[0].wait_for("picture taken", 4)
+    tasks[1].send(signal.SIGUSR1)
+    # Training goes on until the scheduler ends it.
+    tasks[0].wait_for("Requeued SLURM job")
+    tasks[0].wait_for("picture taken", tasks[0].num_taken() + 2)
+    for task in tasks:
+        task.send(signal.SIGTERM)
+    assert [task.end() for task in tasks] == [143, 143]
+    assert list(tasks[0].run_dir.glob("hpc_ckpt_*.ckpt"))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import atexit
 import itertools
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ def main():
     parser.add_argument(
         "--digest", action="store_true", help="print what the weights are at the end"
     )
+    # As at a terminal, also where the tests run in the background and Ctrl+C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = parser.parse_args(os.environ.get("TRAIN_DRIVER", "").split())
     if options.without_swanlab:
         sys.modules["swanlab"] = None
