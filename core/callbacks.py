@@ -107,7 +107,7 @@ class ProgressBar(RichProgressBar):
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
-    """Return checkpoints (best by ``val/iou``, and last), LR monitor, stopping, progress bar.
+    """Return checkpoints (best by ``val/iou``, and last), LR monitor, early stopping, progress bar.
 
     Args:
         config: The trainer section.

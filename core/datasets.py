@@ -202,11 +202,12 @@ class VosFolderReader:
         """
         name = self.names[i]
         frames, masks = self.image_folder / name, self.mask_folder / name
-        pattern = "*/*.png" if self.per_object else "*.png"
+        pattern, other_pattern, other = "*.png", "*/*.png", "png_folders"
+        if self.per_object:
+            pattern, other_pattern, other = other_pattern, pattern, "vos_folder"
         if not any(masks.glob(pattern)):
             message = f"{frames} has frames without masks, expected {pattern} in {masks}"
-            if any(masks.glob("*.png" if self.per_object else "*/*.png")):
-                other = "vos_folder" if self.per_object else "png_folders"
+            if any(masks.glob(other_pattern)):
                 message += f"; what is there is read with data={other}"
             raise DataError(message)
         loader = None

@@ -105,7 +105,7 @@ class BackgroundWorker:
 
     def _give_up(self) -> int:
         self._given_up = self._is_running()
-        running = self._running.num_pictures if self._running and self._given_up else 0
+        running = self._running.num_pictures if self._given_up else 0
         count = running + sum(task.num_pictures for task in self._tasks)
         self._tasks.clear()
         return count

@@ -364,6 +364,21 @@ class TrainProcess:
         return checkpoint["state_dict"]
 
 
+def path_with_scontrol(tmp_path):
+    """Make a ``scontrol`` that takes every request and return the ``PATH`` that finds it."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text("#!/bin/sh\nexit 0\n")
+    scontrol.chmod(0o755)
+    return f"{scontrol.parent}:{os.environ['PATH']}"
+
+
+def wait_until_requeued(train):
+    """Wait for the requeue and for pictures after it: only the scheduler ends training."""
+    train.wait_for("Requeued SLURM job")
+    train.wait_for("picture taken", train.num_taken() + 2)
+
+
 def clean_environment(home):
     """The environment without clusters, API keys and threads that fight for two cores."""
     env = {

@@ -6,7 +6,7 @@ import signal
 import socket
 
 import pytest
-from fault_helpers import TrainProcess, png_files
+from fault_helpers import TrainProcess, path_with_scontrol, png_files, wait_until_requeued
 
 DDP = (
     "trainer.devices=2",
@@ -133,17 +133,10 @@ def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
 
 @pytest.mark.slow
 def test_ranks_answer_a_requeue_signal_together(tmp_path):
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text("#!/bin/sh\nexit 0\n")
-    scontrol.chmod(0o755)
-    path = f"{scontrol.parent}:{os.environ['PATH']}"
-    tasks = slurm_tasks(tmp_path, "trainer.max_steps=2000", PATH=path)
+    tasks = slurm_tasks(tmp_path, "trainer.max_steps=2000", PATH=path_with_scontrol(tmp_path))
     tasks[0].wait_for("picture taken", 4)
     tasks[1].send(signal.SIGUSR1)
-    # Training goes on until the scheduler ends it.
-    tasks[0].wait_for("Requeued SLURM job")
-    tasks[0].wait_for("picture taken", tasks[0].num_taken() + 2)
+    wait_until_requeued(tasks[0])
     for task in tasks:
         task.send(signal.SIGTERM)
     assert [task.end() for task in tasks] == [143, 143]

@@ -17,8 +17,10 @@ from fault_helpers import (
     clean_environment,
     clips,
     make_trainer,
+    path_with_scontrol,
     png_files,
     visualizations,
+    wait_until_requeued,
 )
 from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image
@@ -184,15 +186,9 @@ def test_everything_is_on_disk_after_sigterm(tmp_path):
 
 @pytest.mark.slow
 def test_pictures_after_a_slurm_requeue_signal_are_on_disk(tmp_path):
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text("#!/bin/sh\nexit 0\n")
-    scontrol.chmod(0o755)
-    path = f"{scontrol.parent}:{clean_environment(tmp_path)['PATH']}"
-    train = end_after_pictures(tmp_path, signal.SIGUSR1, env={**SLURM, "PATH": path})
-    # Training goes on until the scheduler ends it.
-    train.wait_for("Requeued SLURM job")
-    train.wait_for("picture taken", train.num_taken() + 2)
+    env = {**SLURM, "PATH": path_with_scontrol(tmp_path)}
+    train = end_after_pictures(tmp_path, signal.SIGUSR1, env=env)
+    wait_until_requeued(train)
     train.send(signal.SIGTERM)
     check_nothing_lost(train, 143)
     assert list(train.run_dir.glob("hpc_ckpt_*.ckpt"))
