@@ -19,10 +19,9 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-
-def final_logits(outputs: dict[str, Any]) -> Tensor:
-    """Return one frame's final logits [O, H, W], without the graph."""
-    return outputs["pred_masks_high_res"].detach()[:, 0]
+# A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently.
+# This part of a step, far above what that changes, rounds them all up.
+_TIES_UP = 2**-10
 
 
 @dataclass
@@ -78,22 +77,25 @@ class Grid:
             return F.interpolate(images.float(), size=(self.height, self.width), mode="area")
         return F.avg_pool2d(images.float(), self.factor)
 
-    def average_array(self, plane: np.ndarray) -> np.ndarray:
-        """Do what `average` does with one [H, W]; `plane` itself where nothing is to be reduced."""
+    def average_array(self, plane: np.ndarray, out: np.ndarray) -> None:
+        """Do what `average` does with one [H, W], into `out` [h, w] float32."""
         if self.factor is None:
-            return self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
-        plane = plane if plane.dtype == np.float64 else plane.astype(np.float32, copy=False)
+            out[:] = self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
+            return
+        if self.factor == 1:
+            out[:] = plane
+            return
+        plane = plane.astype(np.float32, copy=False)
+        # Read straight through, a plane is in the cache in half the time that the steps of
+        # shrinking it would take to bring it there.
+        cv2.norm(plane, cv2.NORM_INF)
         factor = self.factor
-        while factor % 2 == 0:
+        while factor % 2 == 0 and factor > 2:
             # OpenCV halves several times faster than it takes any other mean.
             factor //= 2
-            plane = _shrink(plane, 2)
-        return plane if factor == 1 else _shrink(plane, factor)
-
-
-def _shrink(plane: np.ndarray, factor: int) -> np.ndarray:
-    size = (plane.shape[1] // factor, plane.shape[0] // factor)
-    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+            halved = (plane.shape[1] // 2, plane.shape[0] // 2)
+            plane = cv2.resize(plane, halved, interpolation=cv2.INTER_AREA)
+        cv2.resize(plane, (self.width, self.height), dst=out, interpolation=cv2.INTER_AREA)
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -106,54 +108,29 @@ def as_bool(masks: np.ndarray) -> np.ndarray:
     return masks if masks.dtype == bool else masks > 0
 
 
-def display_images(
-    img_batch: Tensor,
-    frames: list[int],
-    videos: list[int],
-    grid: Grid,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-) -> Tensor:
-    """Return the sampled frames denormalised: [T', V, 3, h, w] uint8."""
+def display_images(img_batch: Tensor, frames: list[int], videos: list[int], grid: Grid) -> Tensor:
+    """Return the sampled frames, still normalised: [T', V, 3, h, w] float32."""
     if not videos:
-        return torch.zeros((len(frames), 0, 3, grid.height, grid.width), dtype=torch.uint8)
+        return torch.zeros((len(frames), 0, 3, grid.height, grid.width))
     sampled = torch.stack([img_batch[t, video] for t in frames for video in videos])
-    reduced = denormalize(grid.average(sampled), mean, std)
-    return reduced.unflatten(0, (len(frames), len(videos)))
+    return grid.average(sampled).unflatten(0, (len(frames), len(videos)))
 
 
 def display_images_on_cpu(
-    img_batch: Tensor,
-    frames: list[int],
-    videos: list[int],
-    grid: Grid,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-) -> Tensor:
+    img_batch: Tensor, frames: list[int], videos: list[int], grid: Grid
+) -> np.ndarray:
     """Do what `display_images` does, plane by plane with NumPy.
 
     A plane stays in the cache this way, and torch's thread pool, which has to wait for every core,
     is not woken for work this small.
     """
-    out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.uint8)
-    values = np.empty((grid.height, grid.width), np.float32)
-    for position, t in enumerate(frames):
-        for slot, video in enumerate(videos):
-            image = as_array(img_batch[t, video])
+    out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.float32)
+    for slot, video in enumerate(videos):
+        images = as_array(img_batch[:, video])
+        for position, t in enumerate(frames):
             for channel in range(3):
-                # Read straight through, a plane is in the cache in half the time that the steps of
-                # shrinking it would take to bring it there.
-                cv2.sumElems(image[channel])
-                black, white = -mean[channel] / std[channel], (1 - mean[channel]) / std[channel]
-                np.clip(grid.average_array(image[channel]), black, white, out=values)
-                # Rounds to the nearest, even ones at ties, and makes NaN 0.
-                cv2.convertScaleAbs(
-                    values,
-                    dst=out[position, slot, channel],
-                    alpha=std[channel] * 255,
-                    beta=mean[channel] * 255,
-                )
-    return torch.from_numpy(out)
+                grid.average_array(images[t, channel], out[position, slot, channel])
+    return out
 
 
 def denormalize(
@@ -176,6 +153,20 @@ def denormalize(
     return out.nan_to_num_(0.0, 255.0, 0.0).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def denormalize_array(images: np.ndarray) -> np.ndarray:
+    """Do what `denormalize` does, for means of bytes, the same whatever device took them.
+
+    OpenCV does it on the calling thread alone; torch would start threads beside those of training.
+    """
+    out = np.empty(images.shape, np.uint8)
+    for index in np.ndindex(images.shape[:-2]):
+        mean, std = IMAGENET_MEAN[index[-1]], IMAGENET_STD[index[-1]]
+        values = np.clip(images[index], -mean / std, (1 - mean) / std)
+        # Rounds to the nearest and makes NaN 0.
+        cv2.convertScaleAbs(values, dst=out[index], alpha=std * 255, beta=mean * 255 + _TIES_UP)
+    return out
+
+
 def reduce_masks(
     masks: Tensor,
     outs_per_frame: Sequence[dict[str, Any]],
@@ -192,7 +183,7 @@ def reduce_masks(
     }  # fmt: skip
     for t in measured:
         gt = masks[t] if masks.dtype == torch.bool else masks[t] > 0
-        logits = final_logits(outs_per_frame[t])
+        logits = outs_per_frame[t]["pred_masks_high_res"].detach()[:, 0]
         pred = (logits > 0) & (logits < math.inf)
         lowest, highest = _value_range(logits)
         if t in frames:
@@ -223,7 +214,7 @@ def reduce_masks_on_cpu(
     measured: list[int],
     rows: Sequence[int],
     grid: Grid,
-) -> dict[str, Tensor]:
+) -> dict[str, np.ndarray]:
     """Do what `reduce_masks` does to the rows of interest, mask by mask with NumPy.
 
     See `display_images_on_cpu`.
@@ -239,7 +230,7 @@ def reduce_masks_on_cpu(
     pred = np.empty(all_gt.shape[2:], bool)
     position_of = {t: position for position, t in enumerate(frames)}
     for index, t in enumerate(measured):
-        all_logits = as_array(final_logits(outs_per_frame[t]))
+        all_logits = as_array(outs_per_frame[t]["pred_masks_high_res"].detach())[:, 0]
         for slot, row in enumerate(rows):
             gt, logits = as_bool(all_gt[t, row]), all_logits[row]
             is_finite = _is_finite(logits)
@@ -254,14 +245,13 @@ def reduce_masks_on_cpu(
             if t in position_of:
                 grid.sample_array(gt, drawn["gt_masks"][position_of[t], slot])
                 grid.sample_array(pred, drawn["pred_masks"][position_of[t], slot])
-    arrays = drawn | {
+    return drawn | {
         "gt_areas": gt_areas,
         "pred_areas": pred_areas,
         "intersections": intersections,
         "unions": gt_areas + pred_areas - intersections,
         "non_finite": non_finite,
     }
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _area(mask: np.ndarray) -> float:
@@ -269,12 +259,12 @@ def _area(mask: np.ndarray) -> float:
     return cv2.sumElems(mask.view(np.uint8))[0]
 
 
-def sample_masks_on_cpu(masks: Tensor, grid: Grid) -> Tensor:
+def sample_masks_on_cpu(masks: Tensor, grid: Grid) -> np.ndarray:
     """Reduce masks [K, H, W], true where positive, to display size: [K, h, w] bool."""
     drawn = np.empty((len(masks), grid.height, grid.width), bool)
     for mask, out in zip(as_array(masks), drawn, strict=True):
         grid.sample_array(as_bool(mask), out)
-    return torch.from_numpy(drawn)
+    return drawn
 
 
 def _is_finite(values: np.ndarray) -> bool:

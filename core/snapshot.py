@@ -30,6 +30,8 @@ from core.prompts import (
 )
 from core.reduction import (
     Grid,
+    as_array,
+    denormalize_array,
     display_images,
     display_images_on_cpu,
     reduce_masks,
@@ -76,7 +78,7 @@ class Snapshot:
         frames: Positions in the clip of the frames drawn.
         measured: Positions in the clip of the frames whose pixels were counted.
         options: What was asked for.
-        arrays: Named copies, CPU tensors; complete once `event` has passed.
+        arrays: Named copies in memory of their own; complete once `event` has passed.
         clicks: For each frame with clicks, how many of their columns are the initial prompt.
         prompted: T flags, the frame was prompted from the start.
         received_prompt: T flags, the frame received any prompt, corrections included.
@@ -99,7 +101,7 @@ class Snapshot:
     frames: list[int]
     measured: list[int]
     options: SnapshotOptions
-    arrays: dict[str, Tensor]
+    arrays: dict[str, np.ndarray]
     clicks: dict[int, int]
     prompted: list[bool]
     received_prompt: list[bool]
@@ -118,13 +120,12 @@ class Snapshot:
         """Return one `Clip` per kept video; waits for the device's copies first."""
         if self.event is not None:
             self.event.synchronize()
-        arrays = {name: array.numpy() for name, array in self.arrays.items()}
-        for name in SCORES:
-            arrays[name] = self._scores(name, arrays)
+        scores = {name: self._scores(name) for name in SCORES}
+        arrays = self.arrays | scores
         return [self._clip(slot, video, arrays) for slot, video in enumerate(self.videos)]
 
     def _clip(self, slot: int, video: int, arrays: dict[str, np.ndarray]) -> Clip:
-        all_rows = np.flatnonzero(arrays["layout"][0, :, 1] == video)
+        all_rows = np.flatnonzero(arrays["row_videos"] == video)
         limit = self.options.num_categories
         num_categories = len(all_rows) if limit is None else limit
         rows = all_rows[:num_categories]
@@ -155,7 +156,9 @@ class Snapshot:
             name=self._name(dataset_video, video),
             frame_positions=self.frames,
             frame_numbers=[frame_numbers[t] for t in self.frames],
-            images=np.ascontiguousarray(arrays["images"][:, slot].transpose(0, 2, 3, 1)),
+            images=np.ascontiguousarray(
+                denormalize_array(arrays["images"][:, slot]).transpose(0, 2, 3, 1)
+            ),
             gt_masks=of_categories("gt_masks", False),
             pred_masks=of_categories("pred_masks", False),
             intersections=intersections[drawn],
@@ -183,7 +186,7 @@ class Snapshot:
         self._add_prompts(clip, video, rows, arrays)
         return clip
 
-    def _scores(self, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    def _scores(self, name: str) -> np.ndarray:
         """Return [T', O] float32, NaN where there are none.
 
         Of several masks per object SAM 2 keeps the one with the highest estimate, so the highest
@@ -191,8 +194,8 @@ class Snapshot:
         """
         scores = np.full((len(self.frames), self.num_rows), math.nan, np.float32)
         for position, t in enumerate(self.frames):
-            if f"{name}_{t}" in arrays:
-                scores[position] = arrays[f"{name}_{t}"].max(1)
+            if f"{name}_{t}" in self.arrays:
+                scores[position] = self.arrays[f"{name}_{t}"].max(1)
         return scores
 
     def _mean_iou(self, *counts: np.ndarray) -> float:
@@ -239,12 +242,12 @@ class Snapshot:
             clip.prompts_implied = True
             return
         category_of_row = {int(row): category for category, row in enumerate(rows)}
-        row_video = arrays["layout"][0, :, 1]
+        row_videos = arrays["row_videos"]
         for position, t in enumerate(self.frames):
             if self.mask_prompted[t]:
                 masks = arrays[f"mask_prompts_{t}"]
                 for index, obj_id in self._assign(
-                    len(masks), video, row_video, category_of_row, clip
+                    len(masks), video, row_videos, category_of_row, clip
                 ):
                     if masks[index].any():
                         mask = torch.from_numpy(masks[index].copy())
@@ -252,7 +255,7 @@ class Snapshot:
             if t in self.clicks:
                 coords, labels = arrays[f"coords_{t}"], arrays[f"labels_{t}"]
                 for index, obj_id in self._assign(
-                    len(coords), video, row_video, category_of_row, clip
+                    len(coords), video, row_videos, category_of_row, clip
                 ):
                     clip.prompts[position] += prompts_from_clicks(
                         coords[index], labels[index], self.clicks[t], obj_id
@@ -262,7 +265,7 @@ class Snapshot:
         self,
         num_prompts: int,
         video: int,
-        row_video: np.ndarray,
+        row_videos: np.ndarray,
         category_of_row: dict[int, int],
         clip: Clip,
     ) -> list[tuple[int, int]]:
@@ -284,7 +287,7 @@ class Snapshot:
         return [
             (index, category_of_row[row])
             for index, row in enumerate(prompt_rows)
-            if row in category_of_row and row_video[row] == video
+            if row in category_of_row and row_videos[row] == video
         ]
 
 
@@ -350,12 +353,14 @@ def take_snapshot(
     on_cpu = all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *all_logits))
     rows = None
     if on_cpu:
-        of_rows = layout.numpy()[0, :, 1].tolist()
-        rows = [row for row, video in enumerate(of_rows) if video in videos]
+        row_videos = layout.numpy()[0, :, 1].copy()
+        rows = [row for row, video in enumerate(row_videos.tolist()) if video in videos]
+    else:
+        row_videos = layout[0, :, 1]
 
     reduce_images = display_images_on_cpu if on_cpu else display_images
     arrays = {
-        "layout": layout[:1],
+        "row_videos": row_videos,
         "identifiers": _identifiers(batch),
         "images": reduce_images(batch.img_batch.detach(), frames, videos, grid),
     }
@@ -455,20 +460,16 @@ def _scores(outs_per_frame: Sequence[dict[str, Any]], frames: list[int], num_row
 
 
 def _to_host(
-    arrays: dict[str, Tensor], device: torch.device
-) -> tuple[dict[str, Tensor], Optional["torch.cuda.Event"]]:
-    """Copy to CPU memory that nobody else owns; on CUDA pinned, without waiting."""
+    arrays: dict[str, "Tensor | np.ndarray"], device: torch.device
+) -> tuple[dict[str, np.ndarray], Optional["torch.cuda.Event"]]:
+    """Copy tensors to memory that nobody else owns; on CUDA pinned, without waiting.
+
+    Arrays are copies already.
+    """
     if device.type != "cuda":
-        fresh = {
-            "images", "gt_masks", "pred_masks", "intersections", "unions", "gt_areas", "pred_areas",
-            "non_finite",
-        }  # fmt: skip
-        return {
-            name: array if name in fresh or name.startswith("mask_prompts") else _copy(array)
-            for name, array in arrays.items()
-        }, None
-    copies = {name: array.clone() for name, array in arrays.items() if array.device.type == "cpu"}
-    on_device = {name: array for name, array in arrays.items() if name not in copies}
+        return {name: _copy(array) for name, array in arrays.items()}, None
+    on_device = {name: array for name, array in arrays.items() if array.device.type != "cpu"}
+    copies = {name: _copy(array) for name, array in arrays.items() if name not in on_device}
     # Wide types first keep every array aligned.
     on_device = dict(sorted(on_device.items(), key=lambda item: -item[1].element_size()))
     # One buffer: asking the driver for pinned memory may wait for the device, and once there is a
@@ -478,11 +479,12 @@ def _to_host(
     host.copy_(packed, non_blocking=True)
     event = torch.cuda.Event(blocking=True)
     event.record(torch.cuda.current_stream(device))
-    return copies | _unpack(host, on_device), event
+    unpacked = _unpack(host, on_device)
+    return copies | {name: tensor.numpy() for name, tensor in unpacked.items()}, event
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_cpu else tensor.cpu()
+def _copy(array: "Tensor | np.ndarray") -> np.ndarray:
+    return np.array(as_array(array.cpu())) if isinstance(array, Tensor) else array
 
 
 def _pack(tensors: Iterable[Tensor]) -> Tensor:

@@ -428,6 +428,5 @@ def test_sheet_is_the_same_on_cuda_as_on_cpu(size):
         scene[1][1]["pred_masks_high_res"][0, 0, :3, :3] = float("nan")
         scene[1][1]["pred_masks_high_res"][1, 0, :3, :3] = float("inf")
         snapshot = take_snapshot(*scene, stage="train", step=1, obj_to_cat=None)
-        assert all(array.device.type == "cpu" for array in snapshot.arrays.values())
         sheets.append(draw_sheets(snapshot.clips(), 256)[0][0])
     assert (sheets[0] == sheets[1]).all()

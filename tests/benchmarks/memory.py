@@ -84,7 +84,7 @@ def _peak_queue_mb(size: int) -> float:
     blocker.release.set()
     hooked.flush()
     snapshot = take_snapshot(batch, outs_per_frame, stage="train", step=0)
-    size_b = sum(array.numel() * array.element_size() for array in snapshot.arrays.values())
+    size_b = sum(array.nbytes for array in snapshot.arrays.values())
     return held * size_b / 2**20
 
 
