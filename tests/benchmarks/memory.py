@@ -49,9 +49,10 @@ def _say_when_drawn(logger: Any) -> Any:
     """Have a real logger tell `HookedModule.wait` that a picture and what it cost are logged."""
     logger.drawn, log_metrics = threading.Semaphore(0), logger.log_metrics
 
-    def log_and_say(*args: Any, **kwargs: Any) -> None:
-        log_metrics(*args, **kwargs)
-        logger.drawn.release()
+    def log_and_say(metrics: dict[str, Any], step: int) -> None:
+        log_metrics(metrics, step=step)
+        if "visualizations/blocked_ms" in metrics:  # pictures come this way too
+            logger.drawn.release()
 
     logger.log_metrics = log_and_say
     return logger
