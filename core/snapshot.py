@@ -489,7 +489,7 @@ def _copy(array: "Tensor | np.ndarray") -> np.ndarray:
 
 def _pack(tensors: Iterable[Tensor]) -> Tensor:
     """Put tensors one behind the other: [N] uint8 on their device."""
-    return torch.cat([tensor.flatten().view(torch.uint8) for tensor in tensors])
+    return torch.cat([tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors])
 
 
 def _unpack(packed: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:

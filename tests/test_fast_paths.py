@@ -95,6 +95,7 @@ def test_packed_tensors_come_back_as_they_were():
     tensors = {
         "wide": torch.arange(3),
         "floats": torch.randn(2, 3).t(),
+        "column": torch.arange(6).view(3, 2)[:, 1],
         "flags": torch.tensor([[True], [False], [True]]),
         "none": torch.zeros(0, 4),
         "bytes": torch.arange(5, dtype=torch.uint8),
