@@ -141,7 +141,7 @@ def draw_sheet(
     """
     # the renderer brings matplotlib, which reading data does not need
     from core.prompts import build_prompts_from_gt_first_frame
-    from core.reduction import Grid, denormalize, display_images
+    from core.reduction import Grid, denormalize_array, display_images_on_cpu
     from core.render import render_sheet
     from core.sheet import Clip, plain_text
     from core.utils import to_category_gt_masks
@@ -150,7 +150,7 @@ def draw_sheet(
     num_frames, num_slots, *size = masks.shape
     positions = list(range(num_frames))
     grid = Grid.fit(*size, _PANEL_SIZE)
-    images = denormalize(display_images(batch.img_batch, positions, [0], grid)[:, 0])
+    images = denormalize_array(display_images_on_cpu(batch.img_batch, positions, [0], grid)[:, 0])
     drawn = grid.sample(masks)
     prompts = build_prompts_from_gt_first_frame(drawn, prompt_type)
     prompted = np.arange(num_frames) == 0
@@ -163,7 +163,7 @@ def draw_sheet(
         name="",
         frame_positions=positions,
         frame_numbers=batch.metadata.unique_objects_identifier[:, 0, 2].tolist(),
-        images=np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()),
+        images=np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
         gt_masks=drawn.numpy(),
         pred_masks=np.zeros(drawn.shape, bool),
         intersections=nothing,

@@ -19,9 +19,10 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently.
-# This part of a step, far above what that changes, rounds them all up.
-_TIES_UP = 2**-10
+# A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
+# part of a step rounds them all up: some five times what the order of a sum changes, and well below
+# what lies between two means of 32 x 32 bytes.
+_TIES_UP = 2**-12
 
 
 @dataclass
@@ -125,11 +126,11 @@ def display_images_on_cpu(
     is not woken for work this small.
     """
     out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.float32)
-    for slot, video in enumerate(videos):
-        images = as_array(img_batch[:, video])
-        for position, t in enumerate(frames):
+    for position, t in enumerate(frames):
+        for slot, video in enumerate(videos):
+            image = as_array(img_batch[t, video])
             for channel in range(3):
-                grid.average_array(images[t, channel], out[position, slot, channel])
+                grid.average_array(image[channel], out[position, slot, channel])
     return out
 
 
@@ -154,15 +155,21 @@ def denormalize(
 
 
 def denormalize_array(images: np.ndarray) -> np.ndarray:
-    """Do what `denormalize` does, for means of bytes, the same whatever device took them.
+    """Undo the normalisation of frames at display size, on the calling thread alone.
 
-    OpenCV does it on the calling thread alone; torch would start threads beside those of training.
+    Torch would start threads beside those of training.
+
+    Args:
+        images: [..., 3, h, w] float32, left as it is.
+
+    Returns:
+        [..., 3, h, w] uint8, rounded to the nearest, halves up, and clamped; NaN becomes 0. Means
+        of bytes come out the same whatever device took them.
     """
     out = np.empty(images.shape, np.uint8)
     for index in np.ndindex(images.shape[:-2]):
         mean, std = IMAGENET_MEAN[index[-1]], IMAGENET_STD[index[-1]]
         values = np.clip(images[index], -mean / std, (1 - mean) / std)
-        # Rounds to the nearest and makes NaN 0.
         cv2.convertScaleAbs(values, dst=out[index], alpha=std * 255, beta=mean * 255 + _TIES_UP)
     return out
 

@@ -78,7 +78,8 @@ class Snapshot:
         frames: Positions in the clip of the frames drawn.
         measured: Positions in the clip of the frames whose pixels were counted.
         options: What was asked for.
-        arrays: Named copies in memory of their own; complete once `event` has passed.
+        arrays: Named copies in memory of their own, frames still normalised; complete once `event`
+            has passed.
         clicks: For each frame with clicks, how many of their columns are the initial prompt.
         prompted: T flags, the frame was prompted from the start.
         received_prompt: T flags, the frame received any prompt, corrections included.
@@ -489,7 +490,8 @@ def _copy(array: "Tensor | np.ndarray") -> np.ndarray:
 
 def _pack(tensors: Iterable[Tensor]) -> Tensor:
     """Put tensors one behind the other: [N] uint8 on their device."""
-    return torch.cat([tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors])
+    # As bytes, a tensor's last dimension must lie in a piece, which that of a column need not.
+    return torch.cat([tensor.unsqueeze(-1).view(torch.uint8).flatten() for tensor in tensors])
 
 
 def _unpack(packed: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:

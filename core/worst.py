@@ -8,7 +8,7 @@ from collections import deque
 from core.sheet import Clip
 from core.snapshot import Snapshot
 
-# Enough for a drawing or two to finish meanwhile; a snapshot is a few MB.
+# Clips; enough for a drawing or two to finish meanwhile, and of each a few MB are kept.
 MAX_UNRANKED = 16
 
 
@@ -36,7 +36,7 @@ class WorstClips:
 
     def has_room(self) -> bool:
         """Return whether another snapshot may wait to be ranked."""
-        return len(self._unranked) < MAX_UNRANKED
+        return sum(len(snapshot.videos) for snapshot in self._unranked) < MAX_UNRANKED
 
     def add(self, snapshot: Snapshot) -> None:
         """Have the clips of a snapshot ranked by the next `rank`."""

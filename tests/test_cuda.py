@@ -1,6 +1,7 @@
 """Snapshots of tensors that live on a GPU: nothing waits, and the pictures are those of CPU."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,7 +95,6 @@ def test_sheet_is_the_same_as_on_cpu(size, device):
         {"videos": [0, 1], "num_categories": 5, "draw_all_frames": True, "max_frames": 1},
         {"videos": [0, 1], "obj_to_cat": torch.tensor([2, 0, 1])},
         {"videos": [0, 1], "obj_to_cat": [0, 1, 2]},
-        {"videos": []},
     ],
     ids=str,
 )
@@ -102,6 +102,22 @@ def test_sheets_of_a_batch_of_two_videos_are_the_same_as_on_cpu(options, masks_g
     inputs = make_inputs(masks_given=masks_given)
     pairs = zip(sheets_of(inputs, device, **options), sheets_of(inputs, **options), strict=True)
     assert all(np.array_equal(of_device, of_cpu) for of_device, of_cpu in pairs)
+
+
+@pytest.mark.parametrize("num_objects", [0, 1])
+def test_sheet_of_few_objects_is_the_same_as_on_cpu(num_objects, device):
+    batch, outs = make_scene(size=64, num_objects=1)
+    batch = SimpleNamespace(
+        img_batch=batch.img_batch,
+        masks=batch.masks[:, :num_objects],
+        obj_to_frame_idx=batch.obj_to_frame_idx[:, :num_objects],
+        metadata=SimpleNamespace(
+            unique_objects_identifier=batch.metadata.unique_objects_identifier[:, :num_objects]
+        ),
+    )
+    outs = [{"pred_masks_high_res": item["pred_masks_high_res"][:num_objects]} for item in outs]
+    [of_device], [of_cpu] = sheets_of((batch, outs), device), sheets_of((batch, outs))
+    assert np.array_equal(of_device, of_cpu)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

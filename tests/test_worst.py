@@ -19,6 +19,7 @@ class Snapshot:
 
     def __init__(self, *scores):
         self._scores = scores
+        self.videos = range(len(scores))
 
     def clips(self):
         return [SimpleNamespace(mean_iou=score) for score in self._scores]
@@ -76,11 +77,12 @@ def test_a_snapshot_that_fails_does_not_keep_the_next_one_from_being_ranked():
     assert scores(worst) == [0.3]
 
 
-def test_room_ends_and_comes_back_with_ranking():
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_room_for_clips_ends_and_comes_back_with_ranking(batch_size):
     worst = WorstClips(1)
-    for _ in range(MAX_UNRANKED):
+    for _ in range(MAX_UNRANKED // batch_size):
         assert worst.has_room()
-        worst.add(Snapshot(0.5))
+        worst.add(Snapshot(*[0.5] * batch_size))
     assert not worst.has_room()
     worst.rank()
     assert worst.has_room()
