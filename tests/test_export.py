@@ -73,7 +73,7 @@ def trained(clip):
     import_sam2()
     from training.loss_fns import MultiStepMultiMasksAndIous
 
-    # the weights of configs/model/tiny.yaml, with which it learns quickly
+    # more weight on what is there than official training gives it: it learns quickly
     weights = dataclasses.asdict(LossConfig(focal_alpha=0.75, loss_dice=5.0))
     loss_fn = MultiStepMultiMasksAndIous(
         weight_dict={name: weights.pop(name) for name in list(weights) if name.startswith("loss_")},
