@@ -134,23 +134,19 @@ def display_images_on_cpu(
     return out
 
 
-def denormalize(
-    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-) -> Tensor:
+def denormalize(images: Tensor) -> Tensor:
     """Undo the normalisation of frames.
 
     Args:
         images: [..., 3, H, W] float, left as it is.
-        mean: The three means that were subtracted.
-        std: The three deviations that were divided by.
 
     Returns:
         [..., 3, H, W] uint8, rounded to the nearest and clamped; NaN becomes 0.
     """
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    for channel in range(3):
-        torch.mul(images[..., channel, :, :], std[channel] * 255, out=out[..., channel, :, :])
-        out[..., channel, :, :] += mean[channel] * 255
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        torch.mul(images[..., channel, :, :], std * 255, out=out[..., channel, :, :])
+        out[..., channel, :, :] += mean * 255
     return out.nan_to_num_(0.0, 255.0, 0.0).round_().clamp_(0, 255).to(torch.uint8)
 
 
