@@ -48,7 +48,7 @@ def build(config: Config, run_dir: Path) -> tuple[Any, Any, Any]:
     """
     # Imported late: `--help` and mistakes in the configuration answer at once, and sam2 must not
     # initialise Hydra before Hydra itself does.
-    from core.model import import_sam2
+    from core.official import import_sam2
 
     import_sam2()
     import lightning.pytorch as pl

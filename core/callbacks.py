@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from core.config import TrainerConfig
+from .config import TrainerConfig
 
 
 class ValidateLastStep(Callback):

@@ -11,17 +11,17 @@ import difflib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Optional, get_args, get_origin  # noqa: UP035 (OmegaConf reads List)
+from typing import TYPE_CHECKING, Any, List, Optional, get_args, get_origin  # noqa: UP035 (OmegaConf reads List)
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
-from core.checks import require, require_choice
-from core.data_config import (  # noqa: F401 (every section can be imported from here)
+from .checks import require, require_choice
+from .data_config import (  # noqa: F401 (every section can be imported from here)
     AugmentationConfig,
     DataConfig,
     SyntheticConfig,
 )
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
@@ -417,10 +417,12 @@ class Config:
 
 def register_schema() -> None:
     """Make the dataclasses known to Hydra as ``schema``, the first entry of ``config.yaml``."""
+    from hydra.core.config_store import ConfigStore
+
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def to_config(cfg: DictConfig) -> Config:
+def to_config(cfg: "DictConfig") -> Config:
     """Turn a composed configuration into checked dataclasses.
 
     Args:
@@ -433,6 +435,8 @@ def to_config(cfg: DictConfig) -> Config:
         ValueError: A field has a value that makes no sense; the message names the field, the value
             and what is allowed.
     """
+    from omegaconf import OmegaConf
+
     OmegaConf.resolve(cfg)
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Optional
 
-from core.checks import require, require_choice
+from .checks import require, require_choice
 
 DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
 

@@ -14,8 +14,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from core.config import ModelConfig
-from core.model import (
+from .config import ModelConfig
+from .model import (
     PACKAGED_CONFIGS,
     CheckpointError,
     architecture_node,

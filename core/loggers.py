@@ -14,7 +14,7 @@ from typing import Any, Optional
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from core.config import Config, SwanLabConfig
+from .config import Config, SwanLabConfig
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from core.config import TRAINABLE_PRESETS, ModelConfig
+from .config import TRAINABLE_PRESETS, ModelConfig
+from .official import import_sam2
 
 if TYPE_CHECKING:
     from training.model.sam2 import SAM2Train
@@ -95,43 +96,8 @@ _DECODER_MODULES = (
 )
 
 
-class MissingSam2Error(ImportError):
-    """The ``sam2`` package is not installed."""
-
-
 class CheckpointError(ValueError):
     """A file with weights is missing, unreadable, or does not fit the model."""
-
-
-def import_sam2() -> None:
-    """Import ``sam2`` and leave Hydra's global state as it was.
-
-    ``sam2/__init__.py`` initialises Hydra with its own configurations unless Hydra is initialised
-    already. A later ``@hydra.main`` or ``hydra.initialize*`` then fails with "GlobalHydra is
-    already initialized". So what was not initialised before this call is not initialised after it;
-    call it before the first ``import sam2`` or ``import training``. Meta's ``build_sam2*``
-    functions need that global state: `core.export.loading_code` gives lines that set it.
-
-    Raises:
-        MissingSam2Error: The package is not installed.
-    """
-    from hydra.core.global_hydra import GlobalHydra
-
-    was_initialized = GlobalHydra.instance().is_initialized()
-    try:
-        import sam2  # noqa: F401
-        import training.model.sam2  # noqa: F401
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("sam2", "training"):
-            raise
-        raise MissingSam2Error(
-            "the package sam2 is not installed: run `make setup`, or by hand, after torch, "
-            "setuptools and wheel: SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps "
-            "sam2==1.1.0"
-        ) from error
-    finally:
-        if not was_initialized:
-            GlobalHydra.instance().clear()
 
 
 def build_model(config: ModelConfig) -> "SAM2Train":

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from core.config import OptimizerConfig, SchedulerConfig
+from .config import OptimizerConfig, SchedulerConfig
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:

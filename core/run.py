@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
-from core.config import Config, TrainerConfig
-from core.export import export_checkpoint, loading_code
-from core.model import parameter_table
+from .config import Config, TrainerConfig
+from .export import export_checkpoint, loading_code
+from .model import parameter_table
 
 log = logging.getLogger(__name__)
 

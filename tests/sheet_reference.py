@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from core.paint import category_color
+from core.visualization.drawing.paint import category_color
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NEUTRAL = (205, 205, 205)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from sheet_reference import MEAN, STD, make_batch
 
-from core.model import import_sam2
-from core.prompts import prompts_from_clicks
+from core.official import import_sam2
 from core.utils import (
     PromptData,
     build_prompts_from_gt_first_frame,
@@ -16,6 +15,7 @@ from core.utils import (
     to_category_gt_masks,
     to_video_frames,
 )
+from core.visualization.prompts import prompts_from_clicks
 
 import_sam2()
 

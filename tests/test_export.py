@@ -20,7 +20,8 @@ from core.export import (
     predictor_overrides,
     stored_config,
 )
-from core.model import CheckpointError, build_model, import_sam2
+from core.model import CheckpointError, build_model
+from core.official import import_sam2
 
 SIZE, NUM_FRAMES = 64, 4
 CONFIG = ModelConfig(image_size=SIZE)

@@ -16,7 +16,7 @@ from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, Visualiz
 from core.data import VideoDataModule
 from core.loggers import build_loggers, finish_swanlab, finish_wandb
 from core.trainer import VisualizationsMixin
-from core.utils import draw_sheets
+from core.visualization.publisher import draw_sheets
 
 KEYS = ("train/composites", "val/composites")
 
@@ -66,7 +66,7 @@ def fit(names, folder, monkeypatch) -> list:
         sheets.extend(drawn[0])
         return drawn
 
-    monkeypatch.setattr("core.visualizer.draw_sheets", remember)
+    monkeypatch.setattr("core.visualization.visualizer.draw_sheets", remember)
     data = VideoDataModule(config.data, 64, seed=0)
     trainer = Trainer(
         max_steps=3,

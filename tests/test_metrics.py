@@ -23,9 +23,9 @@ from core.metrics import (
     mean_iou,
     region_similarity,
 )
-from core.prompts import received_prompt
-from core.snapshot import SnapshotOptions, take_snapshot
+from core.official import received_prompt
 from core.trainer import CORE_LOSS, SAM2LightningModule
+from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
 
 def mask_pair(seed):

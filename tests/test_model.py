@@ -13,14 +13,13 @@ from hydra.core.global_hydra import GlobalHydra
 from core.config import ModelConfig
 from core.model import (
     CheckpointError,
-    MissingSam2Error,
     architecture_node,
     build_model,
     freeze,
-    import_sam2,
     load_weights,
     parameter_table,
 )
+from core.official import MissingSam2Error, import_sam2
 
 SIZE = 64
 

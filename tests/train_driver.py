@@ -44,15 +44,13 @@ def main():
 
 
 def patch(options):
-    from core.model import import_sam2
+    from core.official import import_sam2
 
     import_sam2()
     import core.trainer
-    import core.utils
-    import core.visualizer
-    import core.worker
+    from core.visualization import images, publisher, visualizer, worker
 
-    submit, draw_sheets = core.worker.BackgroundWorker.submit, core.visualizer.draw_sheets
+    submit, draw_sheets = worker.BackgroundWorker.submit, visualizer.draw_sheets
 
     def tell(self, task, **kwargs):
         taken = submit(self, task, **kwargs)
@@ -71,14 +69,14 @@ def patch(options):
         calls = itertools.count()
         return lambda *args, **kwargs: fail() if next(calls) % 2 else function(*args, **kwargs)
 
-    core.worker.BackgroundWorker.submit = tell
-    core.visualizer.draw_sheets = slowly
+    worker.BackgroundWorker.submit = tell
+    visualizer.draw_sheets = slowly
     if options.fail == "renderer":
-        core.utils.render_sheet = sometimes(core.utils.render_sheet)
+        publisher.render_sheet = sometimes(publisher.render_sheet)
     elif options.fail == "encoder":
-        core.utils.encode_png = sometimes(core.utils.encode_png)
+        images.encode_png = sometimes(images.encode_png)
     elif options.fail == "logger":
-        core.utils._log_to = sometimes(core.utils._log_to)
+        images._log_to = sometimes(images._log_to)
     elif options.fail == "training":
         training_step = core.trainer.SAM2LightningModule.training_step
 

@@ -13,8 +13,8 @@ from typing import Any, Optional
 import torch
 
 from core.data import VideoDataModule
-from core.snapshot import SnapshotOptions, take_snapshot
 from core.trainer import CORE_LOSS, SAM2LightningModule
+from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
 from .measure import Results, interleave, ratios
 from .scenes import DiscardingLogger, HookedModule, make_scene

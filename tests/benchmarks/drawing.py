@@ -5,10 +5,10 @@ the same panel size too (`sheet_512_speedup_vs_usual`). Panels alone, without te
 drawn by everyone from the same frames and masks at the same size, peers included.
 """
 
-from core.render import _paint_panels, render_sheet
-from core.sheet import Clip
-from core.snapshot import SnapshotOptions, take_snapshot
-from core.utils import encode_png
+from core.visualization.clip import Clip
+from core.visualization.drawing.sheet import _paint_panels, render_sheet
+from core.visualization.images import encode_png
+from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
 from .measure import Results, interleave, ratios
 from .scenes import make_scene

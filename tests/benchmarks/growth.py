@@ -6,8 +6,8 @@ of that (`growth_clicks`). Snapshot (`growth_blocked`) and drawing are timed apa
 reads full frames, the sheet does not know how large they were.
 """
 
-from core.render import render_sheet
-from core.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.drawing.sheet import render_sheet
+from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
 from .measure import Results, interleave, ratios
 from .scenes import make_scene

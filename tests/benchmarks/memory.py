@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from core.loggers import build_loggers, finish_swanlab
-from core.snapshot import take_snapshot
+from core.visualization.snapshot import take_snapshot
 
 from .measure import Results
 from .scenes import HookedModule, make_scene

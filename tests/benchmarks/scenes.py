@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from core.config import VisualizationsConfig
-from core.model import import_sam2
-from core.reduction import IMAGENET_MEAN, IMAGENET_STD
+from core.official import IMAGENET_MEAN, IMAGENET_STD, import_sam2
 from core.trainer import VisualizationsMixin
 
 
@@ -115,7 +114,7 @@ class DiscardingLogger:
 
     def log_image(self, key: str, images: list, step: int, caption: list[str]) -> None:
         """Encode and forget."""
-        from core.utils import encode_png
+        from core.visualization.images import encode_png
 
         for image in images:
             encode_png(image)

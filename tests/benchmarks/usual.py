@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from core.paint import FALSE, HIT, MISSED, category_color
-from core.sheet import Clip
+from core.visualization.clip import Clip
+from core.visualization.drawing.paint import FALSE, HIT, MISSED, category_color
 
 matplotlib.use("Agg")
 

@@ -1,0 +1,33 @@
+"""Annotated videos as official ``BatchedVideoDatapoint`` batches.
+
+    readers/         one file per format: a video's frames and masks
+    split.py         which videos train, which validate
+    clips.py         clips cut from videos, augmented (augmentation.py); synthetic.py draws its own
+    datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what
+    loader.py        the order of clips, resuming inside an epoch
+    module.py        VideoDataModule, which puts them together
+    check.py         ``python -m core.data``: look before you train
+
+A training item is a pure function of (seed, epoch, index), whatever the number of workers.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from ..official import import_sam2
+
+_HOMES = {
+    "ClipDataset": ".clips",
+    "DataError": ".readers.files",
+    "SyntheticDataset": ".clips",
+    "VideoDataModule": ".module",
+}
+__all__ = ["ClipDataset", "DataError", "SyntheticDataset", "VideoDataModule"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is asked for: ``python -m core.data`` says itself what is missing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_sam2()  # before anything of its package `training`
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,255 @@
+"""``python -m core.data DATA_ARGS``: look through a data set before training on it.
+
+Takes the Hydra overrides of ``train.py``. Reads every annotated frame of both splits, prints what
+is there, and writes one sheet of ground truth and prompts per sampled clip.
+"""
+
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from tqdm import tqdm
+from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
+
+from ..config import CONFIG_DIR, Config, explain_typos, register_schema, to_config
+from .clips import ClipDataset, SyntheticDataset
+from .module import VideoDataModule
+from .readers.files import DataError
+from .readers.folders import VosFolderReader
+
+OUTPUT_DIR = Path("outputs/data_check")
+SHEETS_PER_SPLIT = 4
+# three panels make a sheet of the width that the sheet draws by itself
+_PANEL_SIZE = 384
+# drawn clips have no end: so many are looked at
+_SYNTHETIC_CLIPS = 16
+
+
+@dataclass
+class SplitReport:
+    """What one split holds.
+
+    Attributes:
+        videos: Videos that clips are cut from.
+        clips: Clips per epoch.
+        frames: Annotated frames of these videos.
+        objects: Objects (category layout: categories) that are seen, summed over the videos.
+        late_objects: Those of them that are not there on the first annotated frame.
+        empty_frames: Annotated frames without any object.
+        unmatched_frames: Frames without a mask, which are left out.
+        unmatched_masks: Masks without a frame.
+        sizes: Frame sizes (width, height) and in how many frames they occur.
+    """
+
+    videos: int = 0
+    clips: int = 0
+    frames: int = 0
+    objects: int = 0
+    late_objects: int = 0
+    empty_frames: int = 0
+    unmatched_frames: int = 0
+    unmatched_masks: int = 0
+    sizes: Counter = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """Describe the split in one line."""
+        sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(5))
+        text = (
+            f"{self.videos} videos, {self.clips} clips per epoch, {self.frames} annotated frames"
+            f" ({self.empty_frames} empty), {self.objects} objects, frame sizes: {sizes}"
+        )
+        notes = {
+            "frames without a mask are left out": self.unmatched_frames,
+            "masks have no frame": self.unmatched_masks,
+            "objects are not there on the first frame of their video; a clip takes the objects of"
+            " its own first frame": self.late_objects,
+        }
+        return text + "".join(f"\n  {count} {note}" for note, count in notes.items() if count)
+
+
+def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> SplitReport:
+    """Read every annotated frame of a split, with a progress bar.
+
+    Args:
+        dataset: The split.
+        description: The progress bar's label.
+
+    Raises:
+        DataError: A file is not usable.
+    """
+    report = SplitReport(clips=len(dataset))
+    if isinstance(dataset, SyntheticDataset):
+        report.videos = len(dataset)
+        for index in tqdm(range(min(len(dataset), _SYNTHETIC_CLIPS)), desc=description):
+            _count_drawn(dataset[index], report)
+        return report
+    report.videos = len(dataset.sources)
+    reader = dataset.reader
+    with tqdm(total=len(dataset.sources), desc=description, unit="video") as progress:
+        for source in dataset.sources:
+            seen, at_first = set(), None
+            for frame in reader.video(source.video).frames:
+                image = reader.image(frame)
+                report.sizes[image.size] += 1
+                masks = reader.masks(source.video, frame)
+                present = {key for key, mask in masks.items() if mask.any()}
+                report.frames += 1
+                report.empty_frames += not present
+                seen |= present
+                at_first = present if at_first is None else at_first
+            report.objects += len(seen)
+            report.late_objects += len(seen - (at_first or set()))
+            if isinstance(reader, VosFolderReader):
+                frames, masks = reader.num_unmatched(source.video)
+                report.unmatched_frames += frames
+                report.unmatched_masks += masks
+            progress.update()
+    return report
+
+
+def _count_drawn(clip: VideoDatapoint, report: SplitReport) -> None:
+    report.frames += len(clip.frames)
+    report.sizes[clip.size[::-1]] += len(clip.frames)
+    report.objects += len(clip.frames[0].objects)
+    report.empty_frames += sum(
+        not any(item.segment.any() for item in frame.objects) for frame in clip.frames
+    )
+
+
+def draw_sheet(
+    batch: BatchedVideoDatapoint, header: str, prompt_type: str, names: Sequence[str]
+) -> np.ndarray:
+    """Draw one clip's frames with ground truth and the prompts of its first frame.
+
+    Args:
+        batch: A batch of one clip.
+        header: Written above the first row.
+        prompt_type: ``point``, ``bbox`` or ``mask``.
+        names: What the legend calls the mask slots to draw.
+
+    Returns:
+        uint8 [h, w, 3], one row per frame: image, ground truth, prompts.
+    """
+    # the renderer brings matplotlib, which reading data does not need
+    from ..utils import to_category_gt_masks
+    from ..visualization.clip import Clip, plain_text
+    from ..visualization.drawing.sheet import render_sheet
+    from ..visualization.prompts import build_prompts_from_gt_first_frame
+    from ..visualization.reduction import Grid, denormalize_array, display_images_on_cpu
+
+    masks = to_category_gt_masks(batch, len(names), 0)
+    num_frames, num_slots, *size = masks.shape
+    positions = list(range(num_frames))
+    grid = Grid.fit(*size, _PANEL_SIZE)
+    images = denormalize_array(display_images_on_cpu(batch.img_batch, positions, [0], grid)[:, 0])
+    drawn = grid.sample(masks)
+    prompts = build_prompts_from_gt_first_frame(drawn, prompt_type)
+    prompted = np.arange(num_frames) == 0
+    areas, nothing = masks.sum((2, 3)).numpy(), np.zeros((num_frames, num_slots), int)
+    unknown = np.full((num_frames, num_slots), math.nan, np.float32)
+    clip = Clip(
+        stage="",
+        epoch=0,
+        step=0,
+        name="",
+        frame_positions=positions,
+        frame_numbers=batch.metadata.unique_objects_identifier[:, 0, 2].tolist(),
+        images=np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
+        gt_masks=drawn.numpy(),
+        pred_masks=np.zeros(drawn.shape, bool),
+        intersections=nothing,
+        unions=areas,
+        gt_areas=areas,
+        pred_areas=nothing,
+        predicted_ious=unknown,
+        object_scores=unknown,
+        non_finite=np.zeros((num_frames, num_slots), bool),
+        prompts=[prompts if first else [] for first in prompted],
+        prompted=prompted,
+        mask_prompted=np.zeros(num_frames, bool),
+        model_size=(grid.height, grid.width),
+        mean_iou=math.nan,
+        category_names=[plain_text(name) for name in names],
+    )
+    return render_sheet(
+        clip, panel_size=_PANEL_SIZE, header=[header], has_prediction=False, num_panels=3
+    )
+
+
+def _slot_names(module: VideoDataModule, stage: str, batch: BatchedVideoDatapoint) -> list[str]:
+    video, ids = batch.metadata.unique_objects_identifier[0, :, :2].T.tolist()
+    known = module.object_names(stage, video[0]) or {}
+    if module.category_layout:
+        return [known.get(slot, "") for slot in ids]
+    return [f"{known.get(key, 'object')} (id {key})" for key in ids]
+
+
+def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, SplitReport]:
+    """Look through both splits, print what they hold and write the sheets.
+
+    Args:
+        config: The whole configuration; `data`, `model.image_size`, `model.prompt_type` and `seed`
+            are read.
+        output_dir: Where the sheets go.
+
+    Returns:
+        The report of ``train`` and of ``val``.
+
+    Raises:
+        DataError: The data set is not usable.
+    """
+    module = VideoDataModule(config.data, config.model.image_size, config.seed)
+    module.setup()
+    reports = {stage: check_split(dataset, stage) for stage, dataset in module.datasets.items()}
+    for stage, report in reports.items():
+        print(f"{stage}: {report}")
+    if module.category_layout:
+        print(f"{module.num_categories} category slots: {', '.join(module.category_names)}")
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for stage in module.datasets:
+        for sheet in output_dir.glob(f"{stage}_[0-9]*.png"):
+            sheet.unlink()  # of an earlier check, of another data set perhaps
+    prompt_type = "mask" if config.model.prompt_type == "mixed" else config.model.prompt_type
+    for stage, dataset in module.datasets.items():
+        for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
+            batch = collate_fn([dataset[index]], dict_key="all")
+            name = module.clip_name(stage, index % reports[stage].videos)
+            header = (
+                f"{stage} · {name} · {prompt_type} prompts as the first ground truth gives them"
+            )
+            sheet = draw_sheet(batch, header, prompt_type, _slot_names(module, stage, batch))
+            path = output_dir / f"{stage}_{index}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:80]}.png"
+            Image.fromarray(sheet).save(path)
+    print(f"sheets of ground truth and prompts: {output_dir}/")
+    return reports
+
+
+def main(overrides: Optional[list[str]] = None) -> None:
+    """Run the check; ends the process with status 1 and one sentence when the data is not usable.
+
+    Args:
+        overrides: Hydra overrides; None: the command line's.
+    """
+    register_schema()
+    overrides = sys.argv[1:] if overrides is None else overrides
+    if {"-h", "--help"} & set(overrides):
+        print(f"{__doc__}\nExample: python -m core.data data=vos_folder data.root=DIR")
+        return
+    explain_typos(overrides)
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = to_config(compose("config", overrides))
+        check_data(config)
+    except (HydraException, OmegaConfBaseException, DataError, ValueError) as error:
+        sys.exit(f"error: {error}")

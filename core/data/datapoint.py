@@ -1,0 +1,43 @@
+"""Meta's ``VideoDatapoint`` from arrays; whose generator draws what."""
+
+import numpy as np
+import torch
+from training.utils.data_utils import Frame, Object, VideoDatapoint
+
+from ..official import IMAGENET_MEAN, IMAGENET_STD
+
+# In the frames' own precision: double would make every frame double.
+_MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+# What a generator is for: the first entry of its seed, so that no two ever draw the same.
+ORDER, CLIP, AUGMENT, SYNTHETIC_TRAIN, SYNTHETIC_VAL = range(5)
+
+
+def make_generator(purpose: int, seed: int, *numbers: int) -> np.random.Generator:
+    """Return a generator of its own for each purpose, seed and numbers."""
+    return np.random.default_rng([purpose, seed % 2**63, *numbers])
+
+
+def to_datapoint(
+    images: np.ndarray,
+    masks: np.ndarray,
+    object_ids: list[int],
+    frame_numbers: list[int],
+    video_id: int,
+    original_size: tuple[int, int],
+) -> VideoDatapoint:
+    """Build the official datapoint from uint8 frames [T, S, S, 3] and bool masks [T, O, S, S]."""
+    pixels = (images.astype(np.float32) / 255 - _MEAN) / _STD
+    tensors = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    segments = torch.from_numpy(np.ascontiguousarray(masks))
+    frames = [
+        Frame(
+            data=tensors[t],
+            objects=[
+                Object(object_id=object_id, frame_index=number, segment=segments[t, o])
+                for o, object_id in enumerate(object_ids)
+            ],
+        )
+        for t, number in enumerate(frame_numbers)
+    ]
+    return VideoDatapoint(frames=frames, video_id=video_id, size=original_size)

@@ -1,0 +1,1 @@
+"""Readers of annotated videos, one file per format."""

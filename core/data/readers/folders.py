@@ -1,0 +1,207 @@
+"""Readers of annotated videos: folders of palette PNGs, PNGs per object, SA-V.
+
+Every reader, that of `coco_video.py` too, offers the same few members, which `clips.py` cuts
+clips with:
+
+- ``names``: the videos' names; a video is addressed by its index in this list.
+- ``video(i)``: its annotated frames in order, as the official ``VOSVideo``.
+- ``size(frame)``: (width, height) of a frame from its header, without decoding it.
+- ``image(frame)``: the frame as an RGB ``PIL.Image``.
+- ``masks(i, frame)``: {object id: bool array [H, W]} of a frame; an object may be missing or empty.
+- ``object_names(i)``: {object id: name} or None.
+
+Files are not trusted: sizes are compared and limited before anything is decoded.
+"""
+
+import functools
+from collections import defaultdict
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_segment_loader import PalettisedPNGSegmentLoader
+
+from ...config import DataConfig
+from .files import (
+    DataError,
+    by_number,
+    check_folder,
+    check_mask_size,
+    decode_image,
+    frame_files,
+    open_image,
+    read_json,
+)
+
+
+def _with_480p(folder: Path) -> Path:
+    # DAVIS keeps its frames and masks one level further down
+    return folder / "480p" if (folder / "480p").is_dir() else folder
+
+
+class VosFolderReader:
+    """DAVIS, MOSE and YouTube-VOS (`per_object` False) or one folder of PNGs per object (True).
+
+    Args:
+        data: `data.root`, `data.image_folder`, `data.annotation_folder`, `data.max_image_pixels`.
+        per_object: Masks are ``<video>/<object>/<frame>.png`` instead of palette PNGs
+            ``<video>/<frame>.png``.
+
+    Raises:
+        DataError: A folder is missing, or there are no videos.
+    """
+
+    def __init__(self, data: DataConfig, per_object: bool = False) -> None:
+        """List the videos."""
+        root = Path(data.root)
+        check_folder(root, f"data.root={data.root}")
+        images, masks = root / data.image_folder, root / data.annotation_folder
+        for name, folder, content in (
+            ("image_folder", images, "frames"),
+            ("annotation_folder", masks, "masks"),
+        ):
+            check_folder(
+                folder,
+                f"data.root={data.root}, data.{name}={getattr(data, name)}",
+                f"a folder with one folder of {content} per video in it",
+            )
+        self.image_folder, self.mask_folder = _with_480p(images), _with_480p(masks)
+        self.max_pixels = data.max_image_pixels
+        self.per_object = per_object
+        self.category_names = None
+        self.names = sorted(
+            entry.name
+            for entry in self.image_folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+        if not self.names:
+            raise DataError(
+                f"data.root={data.root} has no videos: expected folders of frames in"
+                f" {self.image_folder}"
+            )
+        self._meta = {}
+        if (root / "meta.json").is_file():
+            meta = read_json(str(root / "meta.json"), str(root / "meta.json"))
+            if isinstance(meta, dict) and isinstance(meta.get("videos"), dict):
+                self._meta = meta["videos"]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
+    def _read(
+        self, i: int
+    ) -> tuple[VOSVideo, dict[int, dict[int, Path]], Optional[PalettisedPNGSegmentLoader]]:
+        """Return the video, {frame number: {object id: mask file}} and the loader of palettes.
+
+        A palette PNG is listed as object 0, which no object is.
+        """
+        name = self.names[i]
+        frames, masks = self.image_folder / name, self.mask_folder / name
+        pattern, other_pattern, other = "*.png", "*/*.png", "png_folders"
+        if self.per_object:
+            pattern, other_pattern, other = other_pattern, pattern, "vos_folder"
+        if not any(masks.glob(pattern)):
+            message = f"{frames} has frames without masks, expected {pattern} in {masks}"
+            if any(masks.glob(other_pattern)):
+                message += f"; what is there is read with data={other}"
+            raise DataError(message)
+        loader = None
+        if self.per_object:
+            files = _object_mask_files(masks)
+        else:
+            files = {number: {0: path} for number, path in by_number(masks.glob("*.png")).items()}
+            loader = _palette_loader(masks, files)
+        images = frame_files(frames)
+        if not images:
+            raise DataError(f"{frames} has no .jpg or .png frames")
+        annotated = [
+            VOSFrame(number, image_path=str(path))
+            for number, path in images.items()
+            if number in files
+        ]
+        if not annotated:
+            raise DataError(
+                f"{frames} has frames without masks: no frame number of it is found in {masks}"
+            )
+        return VOSVideo(name, i, annotated), files, loader
+
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return how many frames of video `i` have no mask, and how many masks no frame."""
+        frames = frame_files(self.image_folder / self.names[i]).keys()
+        masks = self._read(i)[1].keys()
+        return len(frames - masks), len(masks - frames)
+
+    def video(self, i: int) -> VOSVideo:
+        """Return the annotated frames of video `i`."""
+        return self._read(i)[0]
+
+    def size(self, frame: VOSFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame from its header."""
+        with open_image(frame.image_path, self.max_pixels) as image:
+            return image.size
+
+    def image(self, frame: VOSFrame) -> Image.Image:
+        """Return a frame as RGB."""
+        with open_image(frame.image_path, self.max_pixels) as image:
+            return decode_image(image, frame.image_path)
+
+    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+        """Return {object id: bool mask [H, W]} of a frame.
+
+        Object folders count from 0 and objects from 1, as the official loader has it.
+        """
+        _, files, loader = self._read(i)
+        paths = files[frame.frame_idx]
+        size = self.size(frame)
+        for path in paths.values():
+            with open_image(str(path), self.max_pixels) as mask:
+                check_mask_size(mask.size, size, f"mask {path}")
+                if mask.mode not in ("P", "L", "1"):
+                    raise DataError(
+                        f"mask {path} has mode {mask.mode}, expected a palette or grey PNG whose"
+                        " values are object ids"
+                    )
+        try:
+            if loader is None:
+                return {key: np.asarray(Image.open(path)) > 0 for key, path in paths.items()}
+            segments = loader.load(frame.frame_idx)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(
+                f"the masks of frame {frame.frame_idx} in {self.mask_folder / self.names[i]} cannot"
+                f" be read: {error}"
+            ) from error
+        return {int(key): segment.numpy() for key, segment in segments.items()}
+
+    def object_names(self, i: int) -> Optional[dict[int, str]]:
+        """Return {object id: category} from YouTube-VOS's ``meta.json``, None without it."""
+        entry = self._meta.get(self.names[i])
+        if not isinstance(entry, dict) or not isinstance(entry.get("objects"), dict):
+            return None
+        return {
+            int(key): str(value["category"])
+            for key, value in entry["objects"].items()
+            if str(key).isdigit() and isinstance(value, dict) and "category" in value
+        }
+
+
+def _object_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
+    """Return {frame number: {object id: file}} of one folder of PNGs per object."""
+    files: dict[int, dict[int, Path]] = defaultdict(dict)
+    objects = (path for path in folder.iterdir() if path.is_dir())
+    for object_number, object_folder in by_number(objects).items():
+        for number, path in by_number(object_folder.glob("*.png")).items():
+            files[number][object_number + 1] = path
+    return dict(files)
+
+
+def _palette_loader(folder: Path, files: dict[int, dict[int, Path]]) -> PalettisedPNGSegmentLoader:
+    try:
+        loader = PalettisedPNGSegmentLoader(str(folder))
+    except ValueError as error:
+        raise DataError(
+            f"{folder} has a file whose name is not a number ({error}), expected masks like"
+            " 00000.png"
+        ) from error
+    # it lists files of every kind: only those that are checked are to be read
+    loader.frame_id_to_png_filename = {number: paths[0].name for number, paths in files.items()}
+    return loader

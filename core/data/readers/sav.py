@@ -1,0 +1,187 @@
+"""Reader of SA-V."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Optional
+
+import cv2
+import numpy as np
+from PIL import Image
+from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_segment_loader import JSONSegmentLoader
+
+from ...config import DataConfig
+from .files import DataError, check_folder, check_mask_size, decode_image, frame_files, open_image
+
+SAV_FRAMES_FPS = 24
+
+
+class SavReader:
+    """SA-V: ``<id>_manual.json`` beside ``<id>.mp4``, or frames in ``<image_folder>/<id>/``.
+
+    Labels come at 6 fps for frames at 24 fps; frames without labels are left out, as the official
+    reader does. Frames of an mp4 file are decoded in order when they are asked for.
+
+    Raises:
+        DataError: A folder is missing, or there are no videos.
+    """
+
+    def __init__(self, data: DataConfig) -> None:
+        """List the videos."""
+        root = Path(data.root)
+        check_folder(root, f"data.root={data.root}")
+        self.json_folder = root / data.annotation_folder
+        check_folder(
+            self.json_folder, f"data.root={data.root}, data.annotation_folder={self.json_folder}"
+        )
+        self.image_folder = root / data.image_folder
+        self.max_pixels = data.max_image_pixels
+        self.category_names = None
+        # SA-V ships its videos in subfolders sav_000, sav_001, ...
+        self.names = sorted(
+            str(path.relative_to(self.json_folder))[: -len("_manual.json")]
+            for path in self.json_folder.rglob("*_manual.json")
+        )
+        if not self.names:
+            raise DataError(
+                f"data.root={data.root} has no videos: expected <id>_manual.json files in"
+                f" {self.json_folder}"
+            )
+        self._movie = _Movie()
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 (a reader lives as long as the run)
+    def _read(self, i: int) -> tuple[VOSVideo, JSONSegmentLoader]:
+        name = self.names[i]
+        json_path = self.json_folder / f"{name}_manual.json"
+        try:
+            loader = JSONSegmentLoader(video_json_path=str(json_path), frames_fps=SAV_FRAMES_FPS)
+            labelled = [
+                k * loader.ann_every
+                for k, annotation in enumerate(loader.frame_annots)
+                if annotation is not None and None not in annotation
+            ]
+        except (AssertionError, KeyError, TypeError, ValueError, NotImplementedError) as error:
+            raise DataError(
+                f"{json_path} is not an SA-V annotation file ({type(error).__name__}: {error}),"
+                " expected a list `masklet` of RLE masks per frame and object"
+            ) from error
+        if not labelled:
+            raise DataError(f"{json_path} has no annotated frame, expected masks in `masklet`")
+        paths = self._frame_paths(name, json_path)
+        frames = [VOSFrame(k, image_path=paths[k]) for k in labelled if k in paths]
+        if not frames:
+            raise DataError(
+                f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, none of which is"
+                f" among the {len(paths)} frames of the video"
+            )
+        return VOSVideo(name, i, frames), loader
+
+    def _frame_paths(self, name: str, json_path: Path) -> dict[int, str]:
+        """Return {frame number: its file, or the mp4 that it is in}."""
+        folder = self.image_folder / name
+        if folder.is_dir():
+            return {number: str(path) for number, path in frame_files(folder).items()}
+        beside = (self.image_folder / f"{name}.mp4", self.json_folder / f"{name}.mp4")
+        path = next((path for path in beside if path.is_file()), None)
+        if path is None:
+            raise DataError(f"{json_path} has no frames: expected {beside[1]} or a folder {folder}")
+        return dict.fromkeys(range(_movie_info(str(path))[0]), str(path))
+
+    def video(self, i: int) -> VOSVideo:
+        """Return the annotated frames of video `i`."""
+        return self._read(i)[0]
+
+    def size(self, frame: VOSFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame from its header."""
+        if not frame.image_path.endswith(".mp4"):
+            with open_image(frame.image_path, self.max_pixels) as image:
+                return image.size
+        width, height = _movie_info(frame.image_path)[1:]
+        if width * height > self.max_pixels:
+            raise DataError(
+                f"{frame.image_path} has {width} x {height} pixels, more than"
+                f" data.max_image_pixels={self.max_pixels} allows"
+            )
+        return width, height
+
+    def image(self, frame: VOSFrame) -> Image.Image:
+        """Return a frame as RGB."""
+        self.size(frame)
+        if frame.image_path.endswith(".mp4"):
+            return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx))
+        with open_image(frame.image_path, self.max_pixels) as image:
+            return decode_image(image, frame.image_path)
+
+    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+        """Return {object id: bool mask [H, W]} of a frame, decoded by the official loader."""
+        loader = self._read(i)[1]
+        annotation = loader.frame_annots[frame.frame_idx // loader.ann_every]
+        if not annotation:
+            return {}
+        where = f"a mask of frame {frame.frame_idx} in {self.names[i]}_manual.json"
+        size = self.size(frame)
+        for rle in annotation:
+            if not isinstance(rle, dict) or len(rle.get("size", ())) != 2:
+                raise DataError(f"{where} is not an RLE, expected a mapping of `size` and `counts`")
+            check_mask_size((rle["size"][1], rle["size"][0]), size, where)
+        try:
+            segments = loader.load(frame.frame_idx)
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataError(f"{where} cannot be decoded: {error}") from error
+        return {int(key): segment.numpy() > 0 for key, segment in segments.items()}
+
+    def object_names(self, i: int) -> Optional[dict[int, str]]:
+        """Return None: SA-V's objects have no names."""
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _movie_info(path: str) -> tuple[int, int, int]:
+    """Return (number of frames, width, height)."""
+    capture = cv2.VideoCapture(path)
+    properties = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    num_frames, width, height = (int(capture.get(prop)) for prop in properties)
+    capture.release()
+    if min(num_frames, width, height) < 1:
+        raise DataError(f"{path} cannot be read as a video")
+    return num_frames, width, height
+
+
+class _Movie:
+    """One open mp4 file, read forwards: seeking in compressed video is not exact everywhere."""
+
+    def __init__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.path, self.capture, self.next_index, self.pid = None, None, 0, None
+        self.last_index, self.last = -1, None
+
+    def __getstate__(self) -> dict:
+        return {}
+
+    def __setstate__(self, state: dict) -> None:
+        self._close()
+
+    def frame(self, path: str, index: int) -> np.ndarray:
+        """Return frame `index` as uint8 RGB [H, W, 3]."""
+        # a forked worker must not share its parent's file position
+        same = self.path == path and self.pid == os.getpid()
+        if same and index == self.last_index:
+            return self.last
+        if not same or index < self.next_index:
+            self._close()
+            self.path, self.capture, self.pid = path, cv2.VideoCapture(path), os.getpid()
+        image = None
+        while self.next_index <= index:
+            if not self.capture.grab():
+                break
+            self.next_index += 1
+        else:
+            image = self.capture.retrieve()[1]
+        if image is None:
+            self._close()
+            raise DataError(f"{path} cannot be decoded at frame {index}")
+        self.last_index, self.last = index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return self.last

@@ -1,0 +1,17 @@
+"""From a batch to a picture on a dashboard.
+
+mixin.py        is a picture due (cadence.py)? hand the batch over
+visualizer.py   training thread: take a snapshot, queue it, go on (limits: budget, failures)
+snapshot.py     small copies of what a sheet needs, reduced where the tensors live
+                (reduction.py) and copied to the host once (transfer.py)
+worker.py       one background thread, bounded
+publisher.py    on that thread: snapshot -> clips (clip.py) -> sheets (drawing/) -> loggers
+                (images.py)
+worst.py        the worst clips of a validation
+flush.py        pictures are logged before a run ends
+"""
+
+from ..config import VisualizationsConfig
+from .mixin import VisualizationsMixin
+
+__all__ = ["VisualizationsConfig", "VisualizationsMixin"]

@@ -1,0 +1,326 @@
+"""The sheet of paper: glyphs and markers by matplotlib's Agg renderer, over pixels put beneath.
+
+pyplot is never imported: its figures are global, they leak and belong to the main thread.
+"""
+
+import itertools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Optional, Union
+
+import cv2
+import matplotlib.font_manager
+import numpy as np
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D, Bbox
+
+from ..prompts import NEGATIVE, POSITIVE, PromptData
+from .paint import NEUTRAL, category_color, convert_colors, pack, stripes
+
+LINE, MARGIN = 20, 10
+FAINT = (105, 105, 105)
+_INK, _PAPER = (25, 25, 25), (255, 255, 255)
+_FONT_SIZE = 14
+# Names of categories are often Chinese; the first of these that is installed writes them.
+_CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "SimHei",
+    "PingFang SC",
+)
+
+# A sample (a colour, "positive", "negative", "bbox", "mask" or None) and the text behind it.
+Mark = Union[None, str, tuple[int, int, int]]
+Entry = tuple[Mark, str]
+
+
+@lru_cache(maxsize=1)
+def _font() -> FontProperties:
+    installed = {font.name for font in matplotlib.font_manager.fontManager.ttflist}
+    return FontProperties(
+        family=["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)],
+        size=_FONT_SIZE,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _glyph(char: str) -> tuple[np.ndarray, float]:
+    """Return a character's coverage [LINE, 3 * size] uint8, pen at column size, and its advance.
+
+    matplotlib lays out and rasterises every string anew, which takes milliseconds; a sheet has a
+    hundred strings of the same few characters.
+    """
+    renderer = RendererAgg(3 * _FONT_SIZE, LINE, 72)
+    renderer.draw_text(renderer.new_gc(), _FONT_SIZE, LINE - 5, char, _font(), 0, ismath=False)
+    coverage = np.array(renderer.buffer_rgba())[..., 3]
+    both, pair = (
+        renderer.get_text_width_height_descent(text, _font(), False)[0]
+        for text in (f"x{char}x", "xx")
+    )
+    return coverage, both - pair
+
+
+@lru_cache(maxsize=1024)
+def _advance(word: str) -> float:
+    return sum(_glyph(char)[1] for char in word)
+
+
+def text_width(text: str) -> int:
+    """Return the width of a line of text in pixels."""
+    return math.ceil(sum(map(_advance, _words(text))))
+
+
+def _words(text: str) -> list[str]:
+    """Split a line at its spaces, which count as words too."""
+    return re.findall(" |[^ ]+", text)
+
+
+@lru_cache(maxsize=256)
+def _swatch(mark: "str | tuple[int, int, int]") -> np.ndarray:
+    """Return a legend's sample of a colour, or of a mask prompt: [12, 12] packed."""
+    color = NEUTRAL if mark == "mask" else mark
+    swatch = np.full((12, 12, 3), color, np.uint8)
+    if mark == "mask":
+        swatch[~stripes((12, 12))] = _PAPER
+    swatch[[0, -1]] = swatch[:, [0, -1]] = [channel * 2 // 3 for channel in color]
+    return pack(swatch)
+
+
+@lru_cache(maxsize=512)
+def _word(word: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a word covers, and how much: ys, xs [N] from its pen on, coverage [N, 1].
+
+    Lines hold numbers and are seldom the same twice; their words are.
+    """
+    coverage = np.zeros((LINE, math.ceil(_advance(word)) + 4 * _FONT_SIZE), np.uint8)
+    pen = float(_FONT_SIZE)
+    for char in word:
+        glyph, advance = _glyph(char)
+        start = round(pen) - _FONT_SIZE
+        area = coverage[:, start : start + glyph.shape[1]]
+        np.maximum(area, glyph[:, : area.shape[1]], out=area)
+        pen += advance
+    ys, xs = np.nonzero(coverage)
+    return ys, xs - _FONT_SIZE, coverage[ys, xs, None].astype(np.uint16)
+
+
+def fit(text: str, width: int) -> str:
+    """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
+    if text_width(text) <= width:
+        return text
+    room = width - text_width("…")
+    kept = 0
+    for char in text:
+        room -= _glyph(char)[1]
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + "…"
+
+
+def entry_width(entry: Entry) -> int:
+    """Return the width of a sample, its text and the space behind them."""
+    mark, text = entry
+    return (0 if mark is None else 18) + text_width(text) + 16
+
+
+class Canvas:
+    """A white sheet: pixels go into the renderer's own buffer, markers are drawn over them."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._renderer = RendererAgg(width, height, 72)
+        self._buffer = np.asarray(self._renderer.buffer_rgba())
+        self._packed = self._buffer.view(np.uint32)[..., 0]
+        self._buffer[:] = 255
+        self._height = height
+
+    def pixels(self) -> np.ndarray:
+        """Return the sheet: [h, w, 3] uint8 of its own memory."""
+        return convert_colors(self._buffer, cv2.COLOR_RGBA2RGB, 3)
+
+    def paste(self, x: int, y: int, pixels: np.ndarray) -> None:
+        """Put packed pixels [h, w] at (x, y)."""
+        self._packed[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+
+    def lines(self, y: int, lines: Sequence[Sequence[Entry]]) -> int:
+        """Write lines of entries from y downwards and return the y below them."""
+        pieces = []
+        for line in lines:
+            x = MARGIN
+            for mark, text in line:
+                if mark is not None:
+                    self._mark(x, y, mark)
+                    x += 18
+                text = fit(text, self._buffer.shape[1] - MARGIN - x)
+                pieces.append((x, y, text))
+                x += text_width(text) + 16
+            y += LINE
+        self.write(pieces)
+        return y
+
+    def write(
+        self,
+        pieces: Sequence[tuple[int, int, str]],
+        color: Sequence[int] = _INK,
+        columns: Optional[slice] = None,
+    ) -> None:
+        """Write texts, each (x, y, text) on one line from there on, inside `columns` alone.
+
+        All at once: blending costs per call more than per pixel.
+        """
+        parts = []
+        for x, y, text in pieces:
+            pen = float(x)
+            for word in _words(text):
+                ys, xs, ink = _word(word)
+                parts.append((ys + y, xs + round(pen), ink))
+                pen += _advance(word)
+        if not parts:
+            return
+        ys, xs, ink = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        height, width = self._packed.shape
+        first, end, _ = (columns or slice(None)).indices(width)
+        inside = (ys >= 0) & (ys < height) & (xs >= first) & (xs < end)
+        pixels, ink = (ys * width + xs)[inside], ink[inside]
+        sheet = self._packed.reshape(-1)
+        paper = sheet[pixels].view(np.uint8).reshape(-1, 4)
+        mixed = (paper * (255 - ink) + ink * np.array([*color, 255], np.uint16) + 127) // 255
+        sheet[pixels] = mixed.astype(np.uint8).view(np.uint32)[:, 0]
+
+    def _mark(self, x: int, y: int, mark: "str | Sequence[int]") -> None:
+        """Draw a legend sample in the 12 x 12 pixels before its text."""
+        if mark in ("positive", "negative"):
+            self._click(x + 6, y + 9, POSITIVE if mark == "positive" else NEGATIVE, NEUTRAL, None)
+        elif mark == "bbox":
+            self._box(x + 0.5, y + 3.5, x + 11.5, y + 14.5, NEUTRAL, None)
+        else:
+            self.paste(x, y + 3, _swatch(mark))
+
+    def prompts(
+        self,
+        prompts: Sequence[PromptData],
+        x: int,
+        y: int,
+        size: tuple[int, int],
+        scale: tuple[float, float],
+    ) -> None:
+        """Draw boxes, then clicks, on the panel at (x, y); the centre of pixel i is at i + 0.5."""
+        panel = Bbox.from_bounds(x, self._height - y - size[1], *size)
+        for prompt in prompts:
+            if prompt.prompt_type == "bbox" and prompt.bbox.isfinite().all():
+                x0, y0, x1, y1 = prompt.bbox.tolist()
+                corners = (
+                    x + (x0 + 0.5) * scale[0], y + (y0 + 0.5) * scale[1],
+                    x + (x1 + 0.5) * scale[0], y + (y1 + 0.5) * scale[1],
+                )  # fmt: skip
+                self._box(*corners, category_color(prompt.obj_id), panel)
+        numbers = defaultdict(list)
+        for prompt in prompts:
+            if prompt.prompt_type != "point":
+                continue
+            rounds = [0] * len(prompt.points) if prompt.rounds is None else prompt.rounds.tolist()
+            for (px, py), label, number in zip(
+                prompt.points.tolist(), prompt.labels.tolist(), rounds, strict=True
+            ):
+                if label not in (POSITIVE, NEGATIVE) or not math.isfinite(px + py):
+                    continue
+                at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
+                self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
+                if number and x <= at_x <= x + size[0] and y <= at_y <= y + size[1]:
+                    numbers[at_x, at_y].append(number)
+        for (at_x, at_y), clicked in numbers.items():
+            self._number(_ranges(clicked), at_x, at_y, x, y, size)
+
+    def _number(
+        self, text: str, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
+    ) -> None:
+        width = text_width(text)
+        left = round(at_x + 8)
+        if left + width + 1 > x + size[0]:
+            left = round(at_x - 8 - width)
+        left = min(max(left, x + 1), x + size[0] - width - 1)
+        top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
+        panel = slice(x, x + size[0])
+        for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            self.write([(left + dx, top + dy, text)], _INK, panel)
+        self.write([(left, top, text)], _PAPER, panel)
+
+    def _click(
+        self, x: float, y: float, label: int, color: Sequence[int], panel: Optional[Bbox]
+    ) -> None:
+        """Positive: a green disc with a plus; negative: a red diamond with a minus."""
+        positive = label == POSITIVE
+        shape = Path.unit_circle() if positive else _DIAMOND
+        fill = (0, 140, 60) if positive else (200, 0, 30)
+        radius = 6 if positive else 7.5
+        self._path(shape, x, y, radius + 1.5, None, fill=_INK, panel=panel)
+        self._path(shape, x, y, radius + 0.5, None, fill=color, panel=panel)
+        self._path(shape, x, y, radius - 1.5, None, fill=fill, panel=panel)
+        self._path(_PLUS if positive else _MINUS, x, y, 3, _PAPER, width=1.5, panel=panel)
+
+    def _box(
+        self,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        color: Sequence[int],
+        panel: Optional[Bbox],
+    ) -> None:
+        outline = Path([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], closed=True)
+        self._path(outline, 0, 0, 1, _INK, width=3, panel=panel)
+        self._path(outline, 0, 0, 1, color, width=1.5, dashes=(5, 3), panel=panel)
+
+    def _path(
+        self,
+        path: Path,
+        x: float,
+        y: float,
+        size: float,
+        stroke: Optional[Sequence[int]],
+        *,
+        fill: Optional[Sequence[int]] = None,
+        width: float = 0.0,
+        dashes: Optional[Sequence[float]] = None,
+        panel: Optional[Bbox] = None,
+    ) -> None:
+        gc = self._renderer.new_gc()
+        if panel is not None:
+            gc.set_clip_rectangle(panel)
+        gc.set_linewidth(width if stroke is not None else 0)
+        if stroke is not None:
+            gc.set_foreground(_unit(stroke))
+        if dashes is not None:
+            gc.set_dashes(0, dashes)
+        gc.set_snap(False)
+        flip = Affine2D(
+            np.array([(size, 0, x), (0, -size, self._height - y), (0, 0, 1)], np.float64)
+        )
+        self._renderer.draw_path(gc, path, flip, None if fill is None else _unit(fill))
+        gc.restore()
+
+
+_DIAMOND = Path([(0, -1), (1, 0), (0, 1), (-1, 0), (0, -1)], closed=True)
+_MINUS = Path([(-1, 0), (1, 0)])
+_PLUS = Path([(-1, 0), (1, 0), (0, -1), (0, 1)], [Path.MOVETO, Path.LINETO] * 2)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write numbers in order, neighbours as a range: 1–3,7."""
+    texts = []
+    ordered = sorted(set(numbers))
+    # neighbours have the same distance to their position
+    for _, run in itertools.groupby(enumerate(ordered), lambda item: item[1] - item[0]):
+        first, *rest = [number for _, number in run]
+        texts.append(f"{first}–{rest[-1]}" if rest else str(first))
+    return ",".join(texts)
+
+
+def _unit(color: Sequence[int]) -> tuple[float, ...]:
+    return (*(channel / 255 for channel in color), 1.0)

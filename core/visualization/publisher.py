@@ -1,0 +1,18 @@
+"""From clips to sheets and captions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .clip import Clip
+from .drawing.sheet import mean_iou_words, render_sheet
+
+
+def draw_sheets(clips: Sequence[Clip], panel_size: int) -> tuple[list[np.ndarray], list[str]]:
+    """Return one sheet and one caption per clip."""
+    sheets = [render_sheet(clip, panel_size=panel_size) for clip in clips]
+    return sheets, [_caption(clip) for clip in clips]
+
+
+def _caption(clip: Clip) -> str:
+    return f"{clip.stage} · step {clip.step} · {clip.name} · {mean_iou_words(clip)}"

@@ -1,0 +1,392 @@
+"""Every fault of drawing and logging, injected into a real fit: it trains on as if nothing were."""
+
+import threading
+import time
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from fault_helpers import (
+    RememberingLogger,
+    SketchModule,
+    assert_same_training,
+    clips,
+    fit,
+    make_trainer,
+    our_warnings,
+    visualizations,
+    wait_until,
+)
+from lightning.pytorch.loggers import CSVLogger
+
+from core.config import VisualizationsConfig
+from core.visualization import visualizer
+from core.visualization.worker import BackgroundWorker
+
+FAULTY = (1, 2)  # the steps that go wrong
+FINE = [0, 3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """The training without visualisation."""
+    return fit(tmp_path_factory.mktemp("untouched"), VisualizationsConfig())
+
+
+def check_training_steps(untouched, tmp_path, caplog, section=None, logger=None, **options):
+    """Fit with a fault, compare with the fit without pictures and return the warnings."""
+    logger = RememberingLogger() if logger is None else logger
+    training = fit(tmp_path, section or visualizations(), logger, **options)
+    assert_same_training(training, untouched)
+    return [record.getMessage() for record in our_warnings(caplog)]
+
+
+def on_faulty_steps(error):
+    def fault(key, step):
+        if key.startswith("train") and step in FAULTY:
+            raise error
+
+    return fault
+
+
+# What fails
+
+
+def test_logger_that_raises_is_said_once_and_used_again(untouched, tmp_path, caplog):
+    logger = RememberingLogger(on_faulty_steps(ConnectionError("no route")))
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
+    assert logger.steps() == FINE
+    assert len(warnings) == 1
+    assert "drawing or logging failed, training goes on" in warnings[0]
+    assert "no route" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("injected"), MemoryError(), SystemExit(3), KeyboardInterrupt()], ids=type
+)
+def test_renderer_that_raises_is_said_once_and_used_again(
+    error, untouched, tmp_path, caplog, monkeypatch
+):
+    draw = visualizer.draw_sheets
+
+    def fail(clips, panel_size):
+        if clips[0].stage == "train" and clips[0].step in FAULTY:
+            raise error
+        return draw(clips, panel_size)
+
+    monkeypatch.setattr(visualizer, "draw_sheets", fail)
+    logger = RememberingLogger()
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
+    assert logger.steps() == FINE
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), ValueError("x")],
+    ids=type,
+)
+def test_snapshot_that_fails_is_said_once_and_taken_again(
+    error, untouched, tmp_path, caplog, monkeypatch
+):
+    take = visualizer.take_snapshot
+
+    def fail(*args, stage, step, **kwargs):
+        if stage == "train" and step in FAULTY:
+            raise error
+        return take(*args, stage=stage, step=step, **kwargs)
+
+    monkeypatch.setattr(visualizer, "take_snapshot", fail)
+    logger = RememberingLogger()
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
+    assert logger.steps() == FINE
+    assert len(warnings) == 1
+    assert "taking a snapshot failed" in warnings[0]
+
+
+def test_system_without_room_for_a_thread_costs_the_pictures_alone(
+    untouched, tmp_path, caplog, monkeypatch
+):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "visualizations":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    section = visualizations(worst_clips=1)
+    warnings = check_training_steps(untouched, tmp_path, caplog, section)
+    assert "can't start new thread" in caplog.text
+    assert "5 failures in a row, no more pictures in this run" in warnings[-1]
+
+
+def test_worst_clips_without_a_thread_cost_the_pictures_alone(
+    untouched, tmp_path, caplog, monkeypatch
+):
+    submit = BackgroundWorker.submit
+
+    def refuse(self, run, **how):
+        if how.get("even_if_full"):
+            raise RuntimeError("can't start new thread")
+        return submit(self, run, **how)
+
+    monkeypatch.setattr(BackgroundWorker, "submit", refuse)
+    logger = RememberingLogger()
+    section = visualizations(worst_clips=1)
+    warnings = check_training_steps(untouched, tmp_path, caplog, section, logger)
+    assert logger.steps() == [0, 1, 2, 3, 4, 5]
+    assert len(warnings) == 1
+    assert "drawing the worst clips failed, training goes on" in warnings[0]
+
+
+def test_flush_that_fails_costs_nothing(untouched, tmp_path, caplog, monkeypatch):
+    def fail(self, timeout_s):
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(BackgroundWorker, "drain", fail)
+    warnings = check_training_steps(untouched, tmp_path, caplog)
+    assert len(warnings) == 1
+    assert "waiting for the pictures failed, training goes on" in warnings[0]
+
+
+def test_flush_that_fails_does_not_hide_why_training_failed(tmp_path, monkeypatch):
+    class Break(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            raise ZeroDivisionError("of the training")
+
+    def fail(self, timeout_s):
+        raise RuntimeError("of the pictures")
+
+    monkeypatch.setattr(BackgroundWorker, "drain", fail)
+    with pytest.raises(ZeroDivisionError, match="of the training"):
+        fit(tmp_path, visualizations(), RememberingLogger(), callbacks=[Break()])
+
+
+def test_interrupt_while_flushing_passes(monkeypatch):
+    def interrupt(self, timeout_s):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BackgroundWorker, "drain", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        visualizer.Visualizer(visualizations()).flush()
+
+
+def test_interrupt_in_a_snapshot_reaches_the_trainer(tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(visualizer, "take_snapshot", interrupt)
+    with pytest.raises(SystemExit):  # what Lightning makes of it
+        fit(tmp_path, visualizations(), RememberingLogger())
+
+
+def test_each_kind_of_failure_is_said_once(untouched, tmp_path, caplog):
+    errors = {1: ConnectionError("a"), 2: OSError("b"), 4: ConnectionError("c"), 5: OSError("d")}
+
+    def fault(key, step):
+        if key.startswith("train") and step in errors:
+            raise errors[step]
+
+    logger = RememberingLogger(fault)
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
+    assert logger.steps() == [0, 3]
+    assert len(warnings) == 2
+
+
+def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, caplog, monkeypatch):
+    taken, calls = [], []
+    take = visualizer.take_snapshot
+    monkeypatch.setattr(
+        visualizer, "take_snapshot", lambda *a, **k: taken.append(k["step"]) or take(*a, **k)
+    )
+
+    def fault(key, step):
+        calls.append((key, step))
+        raise ConnectionError
+
+    class Wait(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 4:  # the last step begins with the failures known
+                wait_until(lambda: pl_module._visualizer.disabled)
+
+    logger = RememberingLogger(fault)
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger, callbacks=[Wait()])
+    assert len(calls) == visualizer.MAX_FAILURES_IN_A_ROW
+    assert max(taken) <= 4
+    assert len(warnings) == 2
+    assert "5 failures in a row, no more pictures in this run" in warnings[1]
+
+
+def test_ranking_of_clips_that_works_does_not_hide_that_drawing_fails(untouched, tmp_path, caplog):
+    def fault(key, step):
+        raise ConnectionError
+
+    section = visualizations(worst_clips=1, every_n_steps=2)  # 3 + 2 + 2 pictures
+    warnings = check_training_steps(untouched, tmp_path, caplog, section, RememberingLogger(fault))
+    assert "5 failures in a row, no more pictures in this run" in warnings[-1]
+
+
+def test_next_trainer_draws_again(tmp_path):
+    def fault(key, step):
+        raise OSError
+
+    module = SketchModule(visualizations())
+    make_trainer(tmp_path, RememberingLogger(fault)).fit(module, clips(16))
+    assert module._visualizer.disabled
+    working = RememberingLogger()
+    make_trainer(tmp_path, working).fit(module, clips(4))
+    assert list(working.images) == [("train/composites", 0), ("train/composites", 1)]
+
+
+def test_one_broken_logger_costs_the_others_nothing(untouched, tmp_path, caplog):
+    def fault(key, step):
+        raise ConnectionError("no route")
+
+    broken, working = RememberingLogger(fault), RememberingLogger()
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=[broken, working])
+    assert working.steps() == [0, 1, 2, 3, 4, 5]
+    assert len(warnings) == 1
+    assert "other loggers did" in warnings[0]
+
+
+# Loggers that do not take part
+
+
+@pytest.mark.parametrize("answer", [None, False], ids=repr)
+def test_logger_that_returns_none_took_the_pictures(answer, untouched, tmp_path, caplog):
+    class Answers(RememberingLogger):
+        def log_image(self, *args, **kwargs):
+            super().log_image(*args, **kwargs)
+            return answer
+
+    logger = Answers()
+    assert check_training_steps(untouched, tmp_path, caplog, logger=logger) == []
+    assert logger.steps() == [0, 1, 2, 3, 4, 5]
+
+
+def test_logger_whose_experiment_is_none_takes_no_pictures(untouched, tmp_path, caplog):
+    class Closed(CSVLogger):
+        experiment = None
+
+        def log_metrics(self, metrics, step=None):
+            pass
+
+        save = finalize = log_hyperparams = lambda self, *args, **kwargs: None
+
+    logger = Closed(tmp_path)
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
+    assert warnings == ["visualizations: no logger takes images; no pictures are drawn"]
+
+
+def test_without_logger_nothing_is_drawn_and_it_is_said_once(untouched, tmp_path, caplog):
+    training = fit(tmp_path, visualizations(), False)
+    assert_same_training(training, untouched)
+    warnings = our_warnings(caplog)
+    assert [record.getMessage() for record in warnings] == [
+        "visualizations: no logger takes images; no pictures are drawn"
+    ]
+
+
+def test_logger_without_images_gets_its_metrics_alone(untouched, tmp_path, caplog):
+    csv = CSVLogger(tmp_path, name="csv", version="")
+    warnings = check_training_steps(untouched, tmp_path, caplog, logger=csv)
+    assert warnings == ["visualizations: no logger takes images; no pictures are drawn"]
+    assert "visualizations/" not in (tmp_path / "csv" / "metrics.csv").read_text()
+
+
+def test_csv_is_never_written_from_two_threads(untouched, tmp_path, caplog):
+    csv, working = CSVLogger(tmp_path, name="csv", version=""), RememberingLogger()
+    threads = set()
+    log_metrics = csv.log_metrics
+
+    def remember(*args, **kwargs):
+        threads.add(threading.current_thread())
+        log_metrics(*args, **kwargs)
+
+    csv.log_metrics = remember
+    check_training_steps(untouched, tmp_path, caplog, logger=[csv, working])
+    assert threads == {threading.main_thread()}
+    assert "visualizations/render_ms" in working.scalars
+
+
+def test_logger_that_comes_later_gets_pictures(tmp_path):
+    module = SketchModule(visualizations())
+    make_trainer(tmp_path, False).fit(module, clips(4))
+    logger = RememberingLogger()
+    make_trainer(tmp_path, logger).fit(module, clips(4))
+    assert logger.steps() == [0, 1]
+
+
+# Slowness
+
+
+def test_logger_that_hangs_costs_a_bounded_time_at_the_end(untouched, tmp_path, caplog):
+    release = threading.Event()
+    logger = RememberingLogger(lambda key, step: release.wait(60))
+    started = time.monotonic()
+    warnings = check_training_steps(
+        untouched, tmp_path, caplog, visualizations(flush_timeout_s=0.5), logger
+    )
+    elapsed = time.monotonic() - started
+    release.set()
+    assert 0.5 < elapsed < 15
+    # 6 training steps, twice 2 validation clips (the first is pinned as well)
+    assert warnings == [
+        "visualizations: 10 pictures were given up, they were not drawn and logged within "
+        "visualizations.flush_timeout_s=0.5"
+    ]
+
+
+def test_pictures_are_drawn_again_after_a_logger_hung(tmp_path):
+    release = threading.Event()
+    module = SketchModule(visualizations(flush_timeout_s=0.2))
+    hanging = RememberingLogger(lambda key, step: release.wait(60))
+    make_trainer(tmp_path, hanging).fit(module, clips(4))
+    release.set()
+    wait_until(module._visualizer._worker.has_room)
+    working = RememberingLogger()
+    make_trainer(tmp_path, working).fit(module, clips(4))
+    assert working.steps() == [0, 1]
+
+
+def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(tmp_path, caplog):
+    release = threading.Event()
+    module = SketchModule(visualizations(flush_timeout_s=0.2))
+    hanging = RememberingLogger(lambda key, step: release.wait(60))
+    make_trainer(tmp_path, hanging).fit(module, clips(4))
+    caplog.clear()
+    make_trainer(tmp_path, RememberingLogger()).fit(module, clips(4))
+    assert [record.getMessage() for record in our_warnings(caplog)] == [
+        "visualizations: a picture that was given up is still being drawn or logged; further "
+        "ones are dropped until that ends"
+    ]
+    assert module._visualizer.dropped == 2
+    release.set()
+    wait_until(module._visualizer._worker.has_room)
+
+
+def test_full_queue_drops_new_pictures_and_says_so_once(untouched, tmp_path, caplog):
+    release, entered = threading.Event(), threading.Event()
+
+    def wait(key, step):
+        entered.set()
+        assert release.wait(60)
+
+    class Release(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:  # the first picture has left the queue
+                assert entered.wait(20)
+            if batch_idx == 5:
+                release.set()
+                pl_module._visualizer.flush()
+
+    logger = RememberingLogger(wait)
+    section = visualizations(max_pending=1)
+    warnings = check_training_steps(
+        untouched, tmp_path, caplog, section, logger, callbacks=[Release()]
+    )
+    assert logger.steps() == [0, 1, 5]
+    assert logger.scalars["visualizations/dropped"] >= 5
+    assert len(warnings) == 1
+    assert "1 pictures wait" in warnings[0]

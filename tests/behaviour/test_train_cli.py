@@ -1,0 +1,354 @@
+"""train.py as a user calls it: command lines, sweeps, stored files and clear refusals."""
+
+import csv
+import logging
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from PIL import Image
+
+from core.config import Config, ModelConfig
+from core.export import loading_code
+from core.run import describe, say_how_to_go_on
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "model.image_size=64", "data.num_frames=2", "data.batch_size=1", "data.val_batch_size=1",
+    "data.synthetic.num_val_clips=1", "data.synthetic.max_objects=2", "trainer.max_steps=1",
+    "trainer.val_check_interval=1", "trainer.validate_first=false", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "visualizations.max_pending=100",
+    "visualizations.max_overhead=1",
+]  # fmt: skip
+QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "finetune", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
+}  # fmt: skip
+
+
+def train_py(name):
+    """Return a function of train.py."""
+    return runpy.run_path(str(ROOT / "train.py"))[name]
+
+
+def run_here(monkeypatch, folder, *arguments) -> str:
+    """Run train.py in this process; return what it exits with, empty at success."""
+    files = [f"swanlab.log_dir={folder / 'swanlog'}"]
+    if not any(argument.startswith("hydra.") for argument in arguments):
+        files.append(f"hydra.run.dir={folder / 'run'}")
+    # What ends a process whose SwanLab hangs would end the tests.
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("SwanLab did not finish"))
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *QUIET, *files])
+    try:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    except SystemExit as end:
+        return str(end.code or "")
+    return ""
+
+
+def run_apart(*arguments, before: str = "") -> subprocess.CompletedProcess:
+    """Run train.py in a process of its own, after some lines of Python."""
+    code = f"{before}\nimport runpy\nrunpy.run_path('train.py', run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def sheets(folder) -> list[Path]:
+    return sorted(folder.glob("swanlog/run-*/media/image/*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_rows"),
+    [
+        (["visualizations.enabled=true"], 4),
+        (
+            [
+                "visualizations.enabled=true",
+                "visualizations.every_n_steps=100",
+                "visualizations.max_frames=3",
+            ],
+            3,
+        ),
+        (["visualizations.enabled=true", "visualizations.num_categories=10"], 4),
+    ],
+)
+def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, arguments, num_rows):
+    assert run_here(monkeypatch, tmp_path, *TINY, "data.num_frames=4", *arguments) == ""
+    written = sheets(tmp_path)
+    assert len(written) == 2  # one of each stage
+    for path in written:
+        height = Image.open(path).height
+        assert (height - 80) // 256 == num_rows
+    said = capsys.readouterr().out
+    assert f"run         {tmp_path / 'run'}" in said
+    assert "look at them with: make dashboard" in said
+    code = tmp_path / "run" / "weights" / "load.py"
+    assert f"load them   {code}" in said
+    size = ModelConfig(image_size=64)
+    assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    for argument in arguments:
+        name, value = argument.removeprefix("visualizations.").split("=")
+        assert stored["visualizations"][name] == yaml.safe_load(value)
+    assert stored["model"]["image_size"] == 64
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_end_tells_where_other_loggers_wrote(monkeypatch, tmp_path, capsys):
+    assert run_here(monkeypatch, tmp_path, *TINY, "logger=[tensorboard,csv]") == ""
+    said = capsys.readouterr().out
+    metrics = tmp_path / "run" / "csv" / "metrics.csv"
+    assert f"csv         {metrics}\n" in said
+    assert metrics.is_file()
+    assert f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}\n" in said
+    assert "make dashboard" not in said
+
+
+def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
+    sweep = tmp_path / "sweep"
+    result = run_apart(
+        "--multirun", *TINY, "seed=1,2", "visualizations.enabled=true",
+        f"swanlab.log_dir={tmp_path / 'swanlog'}", f"hydra.sweep.dir={sweep}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert len(list((tmp_path / "swanlog").glob("run-*"))) == 2
+    assert len(sheets(tmp_path)) == 4
+    for job, seed in (("0", 1), ("1", 2)):
+        assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
+        assert (sweep / job / "weights" / "last.pt").exists()
+
+
+def test_cfg_job_prints_the_configuration_and_trains_nothing(monkeypatch, tmp_path, capsys):
+    assert run_here(monkeypatch, tmp_path, "--cfg", "job", "seed=7") == ""
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_sam2_one_sentence_says_what_to_do(tmp_path):
+    block = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('sam2', 'training'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Block())"
+    )
+    result = run_apart(f"hydra.run.dir={tmp_path}", before=block)
+    assert result.returncode == 1
+    assert result.stderr.strip().count("\n") == 0
+    assert "the package sam2 is not installed: run `make setup`" in result.stderr
+
+
+def make_video(root, name="a", mask_size=(32, 24), num_masks=4) -> Path:
+    for t in range(4):
+        frames, masks = root / "JPEGImages" / name, root / "Annotations" / name
+        frames.mkdir(parents=True, exist_ok=True)
+        masks.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 24), (90, 90, 90)).save(frames / f"{t:05d}.jpg")
+        if t < num_masks:
+            mask = Image.new("P", mask_size, 1)
+            mask.putpalette([0, 0, 0, 255, 0, 0])
+            mask.save(masks / f"{t:05d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder of data sets, lists and checkpoints, most of them unusable."""
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.save({"model": {"weight": torch.ones(3)}}, folder / "other.pt")
+    (folder / "damaged.pt").write_bytes(b"no checkpoint")
+    (folder / "empty.txt").write_text("\n")
+    (folder / "a_file").write_text("x")
+    make_video(make_video(folder / "fine"), "b")
+    make_video(make_video(folder / "sizes"), "b", mask_size=(16, 24))
+    make_video(make_video(folder / "no_masks"), "b", num_masks=0)
+    return folder
+
+
+BAD_INPUTS = {
+    "missing data set": ("data=vos_folder data.root={}/nope", "nope does not exist"),
+    "data set is a file": ("data=vos_folder data.root={}/a_file", "is not a folder"),
+    "no root": ("data=vos_folder", "data.root must be"),
+    "frames without masks": ("data=vos_folder data.root={}/no_masks", "frames without masks"),
+    "mask of another size": ("data=vos_folder data.root={}/sizes", "16 x 24 pixels, expected"),
+    "empty split": (
+        "data=vos_folder data.root={0}/fine data.val_list={0}/empty.txt",
+        "empty.txt is empty, expected one video name per line",
+    ),
+    "clips too long": (
+        "data=vos_folder data.root={}/fine data.num_frames=9",
+        "data.num_frames=9",
+    ),
+    "checkpoint of another model": ("model.checkpoint_path={}/other.pt", "does not fit the model"),
+    "damaged checkpoint": ("model.checkpoint_path={}/damaged.pt", "damaged"),
+    "missing checkpoint": ("model.checkpoint_path=nope.pt", "nope.pt does not exist"),
+    "nothing to resume": ("ckpt_path=nope.ckpt", "ckpt_path=nope.ckpt does not exist"),
+    "unknown module": (
+        "model.trainable_modules=[memory_attentoin]",
+        "did you mean 'memory_attention'?",
+    ),
+    "unknown prompt type": ("model.prompt_type=clik", "model.prompt_type must be one of"),
+    "negative interval": (
+        "visualizations.every_n_steps=-5",
+        "visualizations.every_n_steps must be at least 1, got -5",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input_ends_in_one_sentence_before_training(
+    monkeypatch, tmp_path, inputs, arguments, words
+):
+    said = run_here(monkeypatch, tmp_path, *TINY, *arguments.format(inputs).split())
+    assert said.startswith("error: ")
+    assert words in said
+    assert "\n" not in said
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "swanlog").exists()
+
+
+def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
+    result = run_apart("visualizations.every_n_steps=0", f"hydra.run.dir={tmp_path}")
+    assert result.returncode == 1
+    assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
+
+
+def test_an_error_in_training_comes_with_its_traceback(tmp_path):
+    break_it = (
+        "from core.model import import_sam2; import_sam2()\n"
+        "from core.trainer import SAM2LightningModule\n"
+        "def fail(*args): raise ValueError('injected')\n"
+        "SAM2LightningModule.training_step = fail"
+    )
+    result = run_apart(*TINY, "logger=null", f"hydra.run.dir={tmp_path}", before=break_it)
+    assert result.returncode == 1
+    assert "error: injected" not in result.stderr
+    for text in (result.stderr, (tmp_path / "train.log").read_text()):
+        assert text.count("in fail") == 1
+        assert text.count("ValueError: injected") == 1
+    assert f"run         {tmp_path}\n" in result.stdout
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.touch()
+    say_how_to_go_on(tmp_path)
+    said = capsys.readouterr().out
+    assert f"ckpt_path={last}" in said
+    assert f"python -m core.export {last}" in said
+
+
+def test_a_typo_ends_the_process_with_the_nearest_name():
+    result = run_apart("visualizations.enable=true")
+    assert result.returncode == 1
+    assert "did you mean visualizations.enabled?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=2"],
+        ["model.activation_checkpointing=true"],
+        pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.slow),
+    ],
+    ids=["bf16", "accumulation", "activation checkpointing", "compile"],
+)
+def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
+    run = [*TINY, "visualizations.enabled=true", "logger=tensorboard", *arguments]
+    assert run_here(monkeypatch, tmp_path, *run) == ""
+    weights = torch.load(tmp_path / "run" / "weights" / "last.pt", weights_only=True)["model"]
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"train/composites", "val/composites"}
+
+
+def steps_in(path, column="step") -> list[int]:
+    """Return the steps of the rows that have a value in `column`."""
+    with open(path) as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row[column]]
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_several_processes_find_unused_parameters(tmp_path, strategy):
+    config = Config(model=ModelConfig(image_size=64), logger=None)
+    config.trainer.accelerator, config.trainer.devices = "cpu", 2
+    config.trainer.strategy = strategy
+    _, _, trainer = train_py("build")(config, tmp_path)
+    assert (type(trainer.strategy), trainer.world_size) == (DDPStrategy, 2)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+
+
+def test_one_process_is_no_ddp(tmp_path):
+    config = Config(model=ModelConfig(image_size=64), logger=None)
+    config.trainer.accelerator = "cpu"
+    _, _, trainer = train_py("build")(config, tmp_path)
+    assert type(trainer.strategy) is SingleDeviceStrategy
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ckpt_path", "level", "words"),
+    [
+        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path to its released"),
+        ("sam2.1_hiera_small", "hpc", "INFO", "those of the checkpoint that is resumed"),
+        ("tiny", None, "INFO", "weights: random"),
+    ],
+)
+def test_the_log_says_which_weights_training_starts_from(
+    architecture, ckpt_path, level, words, caplog
+):
+    caplog.set_level(logging.INFO)
+    module = SimpleNamespace(load_report=None, model=torch.nn.Linear(1, 1))
+    config = Config(model=ModelConfig(architecture=architecture))
+    describe(config, module, ckpt_path)
+    said = [record for record in caplog.records if "weights: " in record.getMessage()]
+    assert [record.levelname for record in said] == [level]
+    assert words in said[0].getMessage()
+
+
+def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
+    options = ["logger=csv", "trainer.log_every_n_steps=1"]
+    assert run_here(monkeypatch, tmp_path, *TINY, *options, "trainer.max_steps=2") == ""
+    run = tmp_path / "run"
+    shutil.move(run / "checkpoints" / "last.ckpt", run / "hpc_ckpt_1.ckpt")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    again = [
+        *options, "trainer.max_steps=4", "trainer.val_check_interval=9",
+        "trainer.validate_first=true",
+    ]  # fmt: skip
+    # What the job was started with is older than what it left when it was requeued.
+    older = shutil.copy(next((run / "checkpoints").glob("best-step*")), tmp_path / "older.ckpt")
+    assert run_here(monkeypatch, tmp_path, *TINY, *again, f"ckpt_path={older}") == ""
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    assert last["global_step"] == 4
+    assert min(steps_in(run / "csv" / "metrics.csv")) == 0  # of the first start
+    # Neither trained nor measured again from the start.
+    assert min(steps_in(run / "csv" / "1" / "metrics.csv")) == 2
+
+
+def test_an_epoch_is_validated_at_its_end(monkeypatch, tmp_path):
+    options = [
+        "trainer=epochs", "trainer.max_epochs=2", "data.synthetic.num_train_clips=3", "logger=csv",
+        "trainer.max_steps=-1", "trainer.val_check_interval=null",
+    ]  # fmt: skip
+    assert run_here(monkeypatch, tmp_path, *TINY, *options) == ""
+    # The third and the sixth step.
+    assert steps_in(tmp_path / "run" / "csv" / "metrics.csv", "val/iou") == [2, 5]

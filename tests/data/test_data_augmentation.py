@@ -1,0 +1,172 @@
+"""Augmentation and synthetic clips."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.config import AugmentationConfig, SyntheticConfig
+from core.data.augmentation import augment_clip
+from core.data.synthetic import make_clip
+
+WHITE = 255
+
+
+def painted_clip(size: int = 32, num_frames: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Two rectangles of flat colour over black, well inside the frame."""
+    masks = np.zeros((num_frames, 2, size, size), bool)
+    for t in range(num_frames):
+        masks[t, 0, 8:16, 8 + t : 18 + t] = True
+        masks[t, 1, 18:25, 12:20] = True
+    images = np.zeros((num_frames, size, size, 3), np.uint8)
+    images[masks[:, 0]] = (WHITE, 0, 0)
+    images[masks[:, 1]] = (0, 0, WHITE)
+    return images, masks
+
+
+def interior(mask: np.ndarray) -> np.ndarray:
+    """Pixels whose eight neighbours belong to the mask too."""
+    padded = np.pad(mask, 1)
+    size = mask.shape[0]
+    shifted = [padded[y : y + size, x : x + size] for y in range(3) for x in range(3)]
+    return np.logical_and.reduce(shifted)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    degrees=st.floats(0, 60),
+    shear=st.floats(0, 30),
+    aspect=st.floats(0.5, 2),
+)
+def test_augmented_masks_stay_on_their_colours(seed, degrees, shear, aspect):
+    images, masks = painted_clip()
+    config = AugmentationConfig(horizontal_flip=0.5, degrees=degrees, shear=shear)
+    images, masks = augment_clip(images, masks, config, np.random.default_rng(seed), aspect)
+    for t in range(2):
+        for o, channel in enumerate((0, 2)):
+            inside = interior(masks[t, o])
+            outside = interior(~masks[t, o])
+            assert (images[t][inside][:, channel] > 200).all()
+            # grey corners are filled with the ImageNet mean
+            assert (images[t][outside][:, channel] <= 128).all()
+
+
+def test_flip_mirrors_frames_and_masks():
+    images, masks = painted_clip()
+    config = AugmentationConfig(horizontal_flip=1)
+    flipped, flipped_masks = augment_clip(images, masks, config, np.random.default_rng(0))
+    np.testing.assert_array_equal(flipped, images[:, :, ::-1])
+    np.testing.assert_array_equal(flipped_masks, masks[..., ::-1])
+
+
+def test_nothing_asked_changes_nothing_and_copies():
+    images, masks = painted_clip()
+    config = AugmentationConfig(horizontal_flip=0)
+    new_images, new_masks = augment_clip(images, masks, config, np.random.default_rng(0))
+    np.testing.assert_array_equal(new_images, images)
+    np.testing.assert_array_equal(new_masks, masks)
+    assert not np.shares_memory(new_images, images)
+
+
+def test_input_is_left_alone():
+    images, masks = painted_clip()
+    before = images.copy(), masks.copy()
+    config = AugmentationConfig(1.0, 25, 20, 0.1, 0.1, 0.1, 1.0, True)
+    augment_clip(images, masks, config, np.random.default_rng(0))
+    np.testing.assert_array_equal(images, before[0])
+    np.testing.assert_array_equal(masks, before[1])
+
+
+def test_grey_clip_has_equal_channels():
+    images, masks = painted_clip()
+    config = AugmentationConfig(horizontal_flip=0, grayscale=1)
+    grey, _ = augment_clip(images, masks, config, np.random.default_rng(0))
+    assert (grey == grey[..., :1]).all()
+    assert grey.max() > 0
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_colour_jitter_is_the_same_in_every_frame_unless_asked(per_frame):
+    images = np.full((3, 8, 8, 3), 100, np.uint8)
+    masks = np.ones((3, 1, 8, 8), bool)
+    config = AugmentationConfig(horizontal_flip=0, brightness=0.5, jitter_per_frame=per_frame)
+    changed, _ = augment_clip(images, masks, config, np.random.default_rng(0))
+    assert (changed[0] != 100).any()
+    assert (changed[0] != changed[1]).any() == per_frame
+
+
+def test_affine_that_loses_an_object_is_left_out():
+    masks = np.zeros((1, 1, 32, 32), bool)
+    masks[0, 0, 0, 0] = True
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    config = AugmentationConfig(horizontal_flip=0, degrees=45)
+    for seed in range(20):
+        _, moved = augment_clip(images, masks, config, np.random.default_rng(seed))
+        assert moved.any()
+
+
+def synthetic_clip(seed=0, num_frames=6, max_objects=3, **options):
+    rng = np.random.default_rng(seed)
+    return make_clip(SyntheticConfig(**options), num_frames, 1, 64, max_objects, rng)
+
+
+def test_synthetic_clip_repeats_by_seed():
+    first, again, other = synthetic_clip(0), synthetic_clip(0), synthetic_clip(1)
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_synthetic_objects_stay_apart_and_inside(seed):
+    images, masks = synthetic_clip(seed)
+    assert images.shape == (6, 64, 64, 3)
+    assert 2 <= masks.shape[1] <= 3
+    assert masks.sum(1).max() == 1
+    areas = masks.sum((2, 3))
+    # nothing is cut off: every object keeps its area, up to its outline on the grid
+    assert (areas.min(0) > 0.85 * areas.max(0)).all()
+
+
+def test_synthetic_objects_move_and_have_one_colour():
+    images, masks = synthetic_clip(3)
+    assert (masks[0] != masks[-1]).any((1, 2)).all()
+    for o in range(masks.shape[1]):
+        assert images[masks[:, o]].std(0).max() < 4
+
+
+def test_synthetic_overlap_hides_but_never_shares_pixels():
+    clips = [synthetic_clip(seed, overlap=True, speed=0.1) for seed in range(10)]
+    assert all(masks.sum(1).max() == 1 for _, masks in clips)
+    shrinks = [(m.sum((2, 3)).min(0) < 0.6 * m[0].sum((1, 2))).any() for _, m in clips]
+    assert any(shrinks)
+
+
+def test_synthetic_objects_leave_and_come_back():
+    visible = np.concatenate(
+        [synthetic_clip(seed, leave_frame=True)[1].any((2, 3)).T for seed in range(10)]
+    )
+    assert visible[:, 0].all()
+    assert visible[:, -1].all()
+    assert not visible.all()
+
+
+def test_synthetic_texture_adds_contrast():
+    images, masks = synthetic_clip(0, texture=0.5)
+    background = ~masks.any(1)
+    assert images[background].std() > 15
+
+
+@pytest.mark.parametrize("num_objects", [1, 8])
+def test_synthetic_objects_always_fit(num_objects):
+    config = SyntheticConfig(min_objects=num_objects, max_objects=num_objects, max_radius=0.5)
+    _, masks = make_clip(config, 16, 1, 64, 8, np.random.default_rng(0))
+    assert masks.any((2, 3)).all()
+    assert masks.shape[1] == num_objects

@@ -1,0 +1,151 @@
+"""What was made fast gives the same as the plain way beside it."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks.scenes import make_scene
+from PIL import Image
+
+from core.official import IMAGENET_MEAN, IMAGENET_STD
+from core.visualization.drawing import paint
+from core.visualization.drawing.paint import convert_colors, pack, paint_mask_prompts, paint_masks
+from core.visualization.images import encode_png
+from core.visualization.prompts import PromptData
+from core.visualization.reduction import (
+    Grid,
+    denormalize_array,
+    display_images,
+    display_images_on_cpu,
+    reduce_masks,
+    reduce_masks_on_cpu,
+)
+from core.visualization.snapshot import take_snapshot
+from core.visualization.transfer import _pack, _unpack
+
+# Display size 32: as it is, divided by 2, 3 and 4, and by no whole number.
+SIZES = [32, 64, 96, 128, 80]
+
+
+def spoiled_scene(size, dtype):
+    batch, outs = make_scene(num_frames=3, size=size, num_objects=2)
+    batch.img_batch = batch.img_batch.to(dtype)
+    batch.img_batch[0, 0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    for item in outs:
+        item["pred_masks_high_res"] = item["pred_masks_high_res"].to(dtype)
+    outs[1]["pred_masks_high_res"][0, 0, 0, :2] = torch.tensor([float("nan"), float("inf")])
+    outs[2]["pred_masks_high_res"][1, 0, 0, 0] = -float("inf")
+    return batch, outs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", SIZES)
+def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
+    batch, _ = spoiled_scene(size, dtype)
+    how = ([0, 2], [0], Grid.fit(size, size, 32))
+    of_device = denormalize_array(display_images(batch.img_batch, *how).numpy())
+    of_cpu = denormalize_array(display_images_on_cpu(batch.img_batch, *how))
+    # The exact mean of each area; one that lies between two bytes is rounded up.
+    statistics = (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in statistics)
+    exact = F.interpolate(batch.img_batch[[0, 2], 0].double(), (32, 32), mode="area")
+    exact = ((exact * std + mean) * 255).nan_to_num(0, 255, 0).clamp(0, 255)[:, None]
+    ties_up = 2**-12
+    for reduced in (of_device, of_cpu):
+        assert reduced.shape == (2, 1, 3, 32, 32)
+        assert reduced.dtype == np.uint8
+        assert np.abs(reduced - exact.numpy() - ties_up).max() < 0.5001
+
+
+@pytest.mark.parametrize(
+    ("size", "panel_size"), [*((size, 32) for size in SIZES), (512, 256), (1024, 256), (512, 32)]
+)
+def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_size):
+    batch, _ = make_scene(num_frames=3, size=size)
+    how = ([0, 1, 2], [0], Grid.fit(size, size, panel_size))
+    of_device = denormalize_array(display_images(batch.img_batch, *how).numpy())
+    of_cpu = denormalize_array(display_images_on_cpu(batch.img_batch, *how))
+    assert np.array_equal(of_device, of_cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", SIZES)
+def test_masks_are_reduced_alike_on_both_kinds_of_device(size, dtype):
+    batch, outs = spoiled_scene(size, dtype)
+    grid = Grid.fit(size, size, 32)
+    of_device = reduce_masks(batch.masks, outs, [0, 2], [0, 1, 2], grid)
+    of_cpu = reduce_masks_on_cpu(batch.masks, outs, [0, 2], [0, 1, 2], [0, 1], grid)
+    assert of_device.keys() == of_cpu.keys()
+    for name, array in of_device.items():
+        assert array.numpy().dtype == of_cpu[name].dtype, name
+        assert np.array_equal(array.numpy(), of_cpu[name]), name
+    assert of_cpu["non_finite"].tolist() == [[False, False], [True, False], [False, True]]
+
+
+def test_logits_whose_sum_overflows_are_finite():
+    batch, outs = make_scene(num_frames=1, size=32, num_objects=1)
+    outs[0]["pred_masks_high_res"] = torch.full((1, 1, 32, 32), 1e38)
+    snapshot = take_snapshot(batch, outs, stage="train", step=0)
+    assert not snapshot.arrays["non_finite"].any()
+    assert snapshot.arrays["pred_areas"].tolist() == [[32 * 32]]
+
+
+def test_packed_tensors_come_back_as_they_were():
+    tensors = {
+        "wide": torch.arange(3),
+        "floats": torch.randn(2, 3).t(),
+        "column": torch.arange(6).view(3, 2)[:, 1],
+        "column of one": torch.arange(2).view(1, 2)[:, 1],
+        "column of none": torch.zeros(0, 2)[:, 1],
+        "number": torch.tensor(3.0),
+        "flags": torch.tensor([[True], [False], [True]]),
+        "none": torch.zeros(0, 4),
+        "bytes": torch.arange(5, dtype=torch.uint8),
+    }
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
+    packed = _pack(tensors.values())
+    assert packed.dtype == torch.uint8
+    copies = _unpack(packed, tensors)
+    for name, tensor in tensors.items():
+        assert copies[name].dtype == tensor.dtype
+        assert torch.equal(copies[name], tensor)
+
+
+def test_obj_to_cat_is_copied():
+    batch, outs = make_scene(num_frames=1, size=32, num_objects=2)
+    obj_to_cat = torch.tensor([1, 0])
+    snapshot = take_snapshot(batch, outs, stage="train", step=0, obj_to_cat=obj_to_cat)
+    obj_to_cat.fill_(7)
+    assert snapshot.arrays["obj_to_cat"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_masks_painted_at_once_look_as_if_painted_one_by_one(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    image = pack(rng.integers(0, 255, (24, 31, 3), dtype=np.uint8))
+    masks = np.zeros((20, 24, 31), bool)
+    for mask in masks:
+        y, x, side = rng.integers(0, 22), rng.integers(0, 29), rng.integers(0, 7)
+        mask[y : y + side, x : x + side] = rng.random() < 0.9
+    prompts = [PromptData("mask", k, mask=torch.from_numpy(m)) for k, m in enumerate(masks)]
+    pictures = []
+    for many in (1, 1000):
+        monkeypatch.setattr(paint, "_MANY", many)
+        pictures.append((paint_masks(image, masks), paint_mask_prompts(image, prompts)))
+    assert np.array_equal(pictures[0][0], pictures[1][0])
+    assert np.array_equal(pictures[0][1], pictures[1][1])
+    outside = ~masks.any(0)
+    assert np.array_equal(pictures[0][0][outside], image[outside])
+
+
+def test_colours_are_converted_in_strips_without_seams():
+    image = np.random.default_rng(0).integers(0, 255, (300, 700, 4), dtype=np.uint8)
+    assert np.array_equal(convert_colors(image, cv2.COLOR_RGBA2RGB, 3), image[..., :3])
+
+
+def test_png_is_lossless():
+    image = np.random.default_rng(0).integers(0, 255, (33, 47, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(image)))), image)
