@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from fault_helpers import WITHOUT_PROBES, started
+from processes import WITHOUT_PROBES, started
 
 import core.loggers
 

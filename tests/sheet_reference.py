@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from core.visualization.drawing.paint import category_color
 
@@ -387,30 +386,3 @@ def check_sheet(sheet, expected):
     last = found.ys[-1] + found.height
     assert (sheet[last:] == WHITE).all(), "something is drawn below the last row"
     return found
-
-
-def make_batch(img, masks, videos, ids=None):
-    """A real ``BatchedVideoDatapoint`` whose row o belongs to video ``videos[o]``."""
-    from training.utils.data_utils import BatchedVideoDatapoint, BatchedVideoMetaData
-
-    num_frames, num_rows = masks.shape[:2]
-    layout = torch.zeros((num_frames, num_rows, 2), dtype=torch.int)
-    layout[..., 0] = torch.arange(num_frames)[:, None]
-    layout[..., 1] = torch.tensor(videos, dtype=torch.int)
-    if ids is None:
-        ids = torch.zeros((num_frames, num_rows, 3), dtype=torch.long)
-        ids[..., 0] = layout[..., 1]
-        ids[..., 1] = torch.arange(num_rows)
-        ids[..., 2] = layout[..., 0]
-    return BatchedVideoDatapoint(
-        img_batch=img,
-        obj_to_frame_idx=layout,
-        masks=masks,
-        metadata=BatchedVideoMetaData(
-            unique_objects_identifier=ids,
-            frame_orig_size=torch.zeros((num_frames, num_rows, 2), dtype=torch.long),
-            batch_size=[num_frames],
-        ),
-        dict_key="all",
-        batch_size=[num_frames],
-    )

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from benchmarks import blocked, cuda, drawing, growth, memory, training
-from benchmarks.__main__ import PARTS
-from benchmarks.measure import GOALS, Results, interleave, ratios
+
+from tests.benchmarks import blocked, cuda, drawing, growth, memory, training
+from tests.benchmarks.__main__ import PARTS
+from tests.benchmarks.measure import GOALS, Results, interleave, ratios
 
 FIGURES = {
     blocked: {"blocked_vs_usual", "blocked_vs_step", "hook_not_due_us"},

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fault_helpers import SketchModule, clips, make_trainer, visualizations
+from fakes import SketchModule, visualizations
+from scenes import clips
+from trainings import make_trainer
 
 from core.callbacks import ProgressBar, build_callbacks
 from core.config import TrainerConfig

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from sheet_reference import MEAN, STD, make_batch
+from scenes import make_batch
+from sheet_reference import MEAN, STD
 
 from core.official import import_sam2
 from core.utils import (

@@ -10,6 +10,7 @@ import torch
 from hydra import initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from scenes import make_batch
 
 from core.config import Config, LossConfig, ModelConfig
 from core.export import (
@@ -47,25 +48,8 @@ def clip(tmp_path_factory):
     return folder, frames, masks
 
 
-def make_batch(frames, masks):
-    from training.utils.data_utils import BatchedVideoDatapoint, BatchedVideoMetaData
-
-    num_frames, num_objects = masks.shape[:2]
-    index = torch.zeros(num_frames, num_objects, 2, dtype=torch.int)
-    index[..., 0] = torch.arange(num_frames)[:, None]
-    metadata = BatchedVideoMetaData(
-        unique_objects_identifier=torch.zeros(num_frames, num_objects, 3, dtype=torch.long),
-        frame_orig_size=torch.full((num_frames, num_objects, 2), SIZE),
-        batch_size=[num_frames],
-    )
-    return BatchedVideoDatapoint(
-        img_batch=frames[:, None],
-        obj_to_frame_idx=index,
-        masks=masks,
-        metadata=metadata,
-        dict_key="all",
-        batch_size=[num_frames],
-    )
+def batch_of(frames, masks):
+    return make_batch(frames[:, None], masks, [0] * masks.shape[1])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +67,7 @@ def trained(clip):
     torch.manual_seed(0)
     model = build_model(CONFIG)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    batch = make_batch(*clip[1:])
+    batch = batch_of(*clip[1:])
     for _ in range(20):
         optimizer.zero_grad()
         loss = loss_fn(model(batch), batch.masks)["core_loss"]
@@ -137,7 +121,7 @@ def masks_of(outputs):
 
 def test_predictor_tracks_a_mask_prompt_as_the_model_does(clip, trained, predictor):
     folder, frames, masks = clip
-    expected = masks_of(run_model(trained, make_batch(frames, masks)))
+    expected = masks_of(run_model(trained, batch_of(frames, masks)))
 
     def prompt(state):
         for index in range(2):
@@ -155,7 +139,7 @@ def test_predictor_tracks_clicks_as_the_model_does(clip, trained, predictor):
     folder, frames, masks = clip
     outputs = run_model(
         trained,
-        make_batch(frames, masks),
+        batch_of(frames, masks),
         prob_to_use_pt_input_for_eval=1.0,
         num_correction_pt_per_frame=2,
     )
@@ -182,7 +166,7 @@ def test_predictor_tracks_a_box_as_the_model_does(clip, trained, predictor):
     folder, frames, masks = clip
     outputs = run_model(
         trained,
-        make_batch(frames, masks),
+        batch_of(frames, masks),
         prob_to_use_pt_input_for_eval=1.0,
         prob_to_use_box_input_for_eval=1.0,
         num_correction_pt_per_frame=1,

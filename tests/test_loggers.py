@@ -7,44 +7,18 @@ import time
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch import LightningModule, Trainer
+from fakes import ROOM, SomeonesModule
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
+from processes import png_files
+from trainings import make_trainer
 
 from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
 from core.data import VideoDataModule
 from core.loggers import build_loggers, finish_swanlab, finish_wandb
-from core.trainer import VisualizationsMixin
 from core.visualization.publisher import draw_sheets
 
 KEYS = ("train/composites", "val/composites")
-
-
-class Tracker(VisualizationsMixin, LightningModule):
-    """Someone else's module: two parameters, and logits that follow the ground truth."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.weight = torch.nn.Parameter(torch.ones(2))
-
-    def predict(self, batch):
-        logits = self.weight[0] * (batch.masks.float() * 20 - 10) + self.weight[1]
-        return [{"pred_masks_high_res": frame[:, None]} for frame in logits]
-
-    def training_step(self, batch, batch_idx):
-        outs = self.predict(batch)
-        self.maybe_log_visualizations(batch, outs, batch_idx, "train")
-        loss = torch.stack([out["pred_masks_high_res"].mean() for out in outs]).mean()
-        self.log("train/loss", loss)
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        self.maybe_log_visualizations(batch, self.predict(batch), batch_idx, "val")
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1e-3)
 
 
 def fit(names, folder, monkeypatch) -> list:
@@ -53,9 +27,7 @@ def fit(names, folder, monkeypatch) -> list:
         model=ModelConfig(image_size=64),
         data=DataConfig(num_frames=2, batch_size=1, val_batch_size=1),
         swanlab=SwanLabConfig(log_dir=str(folder / "swanlog")),
-        visualizations=VisualizationsConfig(
-            enabled=True, every_n_steps=2, panel_size=64, max_pending=100, max_overhead=1.0
-        ),
+        visualizations=VisualizationsConfig(**ROOM, every_n_steps=2, panel_size=64),
         logger=names,
     )
     config.data.synthetic.num_val_clips = 1
@@ -68,21 +40,16 @@ def fit(names, folder, monkeypatch) -> list:
 
     monkeypatch.setattr("core.visualization.visualizer.draw_sheets", remember)
     data = VideoDataModule(config.data, 64, seed=0)
-    trainer = Trainer(
+    trainer = make_trainer(
+        folder,
+        build_loggers(config, folder),
         max_steps=3,
-        log_every_n_steps=1,
         limit_val_batches=1,
-        logger=build_loggers(config, folder),
-        accelerator="cpu",
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
         val_check_interval=3,
         num_sanity_val_steps=1,
     )
-    trainer.fit(Tracker(config), data)
+    trainer.fit(SomeonesModule(config.visualizations), data)
     finish_swanlab(30)
     if "wandb" in names:
         finish_wandb(30)
@@ -90,7 +57,7 @@ def fit(names, folder, monkeypatch) -> list:
 
 
 def swanlab_sheets(folder) -> list[np.ndarray]:
-    return [read(path) for path in sorted(folder.glob("swanlog/run-*/media/image/*.png"))]
+    return [read(path) for path in png_files(folder / "swanlog")]
 
 
 def tensorboard_sheets(folder) -> list[np.ndarray]:

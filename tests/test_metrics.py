@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.multiprocessing
 from lightning.pytorch.callbacks import ModelCheckpoint
+from scenes import make_batch, moving_squares
+from trainings import make_trainer, random_states
 
 from core.config import Config, ModelConfig
 from core.metrics import (
@@ -383,8 +385,6 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
 
 def squares_batch(gts, videos=None):
     """A batch of [T, O, H, W] ground truth; by default one video."""
-    from sheet_reference import make_batch
-
     num_frames, num_objects = gts.shape[:2]
     videos = [0] * num_objects if videos is None else videos
     return make_batch(torch.zeros(num_frames, max(videos) + 1, 3, 32, 32), gts, videos)
@@ -459,23 +459,6 @@ class Batches(pl.LightningDataModule):
         return self.train_dataloader()
 
 
-def make_trainer(tmp_path, **options):
-    return pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{
-            "enable_checkpointing": False,
-            "max_steps": 1,
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": 1,
-            **options,
-        },
-    )
-
-
 def test_train_iou_leaves_out_frames_that_were_corrected(tmp_path):
     gts, preds = clip([A, A, A]), clip([A, A, EMPTY])
     module = Scripted(outputs(preds, {1: CORRECTED}))
@@ -504,20 +487,8 @@ def test_val_iou_is_the_mean_iou_of_the_sheet(tmp_path):
     assert sheet.mean_iou == pytest.approx(result["val/iou"])
 
 
-def random_states(module):
-    """Every generator that a validation may draw from."""
-    return [
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-        torch.get_rng_state().tolist(),
-        module.model.rng.bit_generator.state,
-    ]
-
-
 def test_validating_the_same_weights_twice_gives_the_same_numbers(tmp_path):
     """Box prompts have noise, and other generators have moved in between."""
-    from test_model import make_batch as moving_squares
-
     model = ModelConfig(image_size=64, prompt_type="bbox", num_correction_points=1)
     module = SAM2LightningModule(Config(model=model))
     boxes = []
@@ -565,7 +536,7 @@ def test_validation_draws_from_every_generator_anew_and_puts_them_back(tmp_path)
 
     class Drawing(Scripted):
         def forward(self, batch):
-            drawn.append(random_states(self))
+            drawn.append(random_states(self.model.rng))
             random.random(), np.random.rand(), torch.rand(1), self.model.rng.random()
             return super().forward(batch)
 
@@ -574,21 +545,21 @@ def test_validation_draws_from_every_generator_anew_and_puts_them_back(tmp_path)
     for seed in (1, 2):
         pl.seed_everything(seed, verbose=False)
         module.model.rng.random()
-        before = random_states(module)
+        before = random_states(module.model.rng)
         make_trainer(tmp_path).validate(module, data, verbose=False)
-        assert random_states(module) == before
+        assert random_states(module.model.rng) == before
     assert drawn[0] == drawn[1]
 
 
 def test_training_after_an_interrupted_validation_goes_on_with_its_own_states(tmp_path):
     masks = clip([A, A])
     module = Scripted(outputs(masks))
-    before = random_states(module)
+    before = random_states(module.model.rng)
     module.trainer = make_trainer(tmp_path)
     module.on_validation_start()
     torch.rand(1)
     module.on_train_batch_start(None, 0)
-    assert random_states(module) == before
+    assert random_states(module.model.rng) == before
 
 
 def test_infinite_logits_are_no_mask(tmp_path):

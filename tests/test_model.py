@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from scenes import moving_squares
 
 from core.config import ModelConfig
 from core.model import (
@@ -22,28 +23,6 @@ from core.model import (
 from core.official import MissingSam2Error, import_sam2
 
 SIZE = 64
-
-
-def make_batch(num_frames=3, size=SIZE, num_videos=1):
-    """Two squares per video that move one pixel per frame over noise."""
-    import_sam2()
-    from training.utils.data_utils import Frame, Object, VideoDatapoint, collate_fn
-
-    generator = torch.Generator().manual_seed(0)
-    videos = []
-    for video_id in range(num_videos):
-        frames = []
-        for t in range(num_frames):
-            image = torch.randn(3, size, size, generator=generator) * 0.1
-            objects = []
-            for object_id, corner in ((1, size // 8), (2, size // 2)):
-                mask = torch.zeros(size, size, dtype=torch.bool)
-                mask[corner + t : corner + t + size // 4, corner : corner + size // 4] = True
-                image[object_id, mask] = 2.0
-                objects.append(Object(object_id=object_id, frame_index=t, segment=mask))
-            frames.append(Frame(data=image, objects=objects))
-        videos.append(VideoDatapoint(frames=frames, video_id=video_id, size=(size, size)))
-    return collate_fn(videos, dict_key="all")
 
 
 def build(**changes):
@@ -96,7 +75,7 @@ def test_released_architecture_comes_from_the_packaged_yaml():
 def test_prompt_type_is_what_the_model_is_given(prompt_type, keys, training):
     model = build(prompt_type=prompt_type, num_correction_points=1).train(training)
     with torch.no_grad():
-        first = model(make_batch(num_frames=2))[0]
+        first = model(moving_squares(num_frames=2))[0]
     given = set()
     if first["mask_inputs"] is not None:
         given.add("mask")
@@ -118,7 +97,7 @@ def test_mixed_prompts_follow_official_training():
 
 def test_correction_points_are_as_many_as_configured():
     model = build(prompt_type="point", num_correction_points=2)
-    out = model(make_batch(num_frames=2))[0]
+    out = model(moving_squares(num_frames=2))[0]
     assert out["multistep_point_inputs"][-1]["point_labels"].shape == (2, 1 + 2)
 
 
@@ -162,7 +141,7 @@ def test_missing_sam2_is_one_clear_sentence(monkeypatch):
 
 
 def test_activation_checkpointing_gives_identical_gradients():
-    batch = make_batch()
+    batch = moving_squares()
     gradients = []
     for activation_checkpointing in (False, True):
         model = build(activation_checkpointing=activation_checkpointing)
@@ -368,7 +347,7 @@ def test_freeze_refuses_a_module_without_parameters(tiny):
 def test_frozen_modules_get_no_gradient():
     model = build()
     freeze(model, ["memory"])
-    outputs = model(make_batch())
+    outputs = model(moving_squares())
     sum(out["pred_masks_high_res"].square().mean() for out in outputs).backward()
     assert model.memory_encoder.out_proj is not None
     assert model.memory_attention.layers[0].norm1.weight.grad is not None
@@ -394,7 +373,7 @@ def test_sam21_hiera_tiny_trains_and_validates_at_512():
         prompt_type="point",
         num_correction_points=1,
     )
-    batch = make_batch(num_frames=2, size=512)
+    batch = moving_squares(num_frames=2, size=512)
     outputs = model(batch)
     sum(out["pred_masks_high_res"].mean() for out in outputs).backward()
     assert model.image_encoder.trunk.patch_embed.proj.weight.grad.isfinite().all()

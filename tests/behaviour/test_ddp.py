@@ -6,7 +6,7 @@ import signal
 import socket
 
 import pytest
-from fault_helpers import TrainProcess, path_with_scontrol, png_files, wait_until_requeued
+from processes import TrainProcess, path_with_scontrol, png_files, wait_until_requeued
 
 DDP = (
     "trainer.devices=2",

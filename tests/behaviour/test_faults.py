@@ -6,31 +6,16 @@ import time
 import lightning.pytorch as pl
 import pytest
 import torch
-from fault_helpers import (
-    RememberingLogger,
-    SketchModule,
-    assert_same_training,
-    clips,
-    fit,
-    make_trainer,
-    our_warnings,
-    visualizations,
-    wait_until,
-)
+from fakes import RememberingLogger, SketchModule, visualizations
 from lightning.pytorch.loggers import CSVLogger
+from scenes import clips
+from trainings import assert_same_training, fit, make_trainer, our_warnings, wait_until
 
-from core.config import VisualizationsConfig
 from core.visualization import visualizer
 from core.visualization.worker import BackgroundWorker
 
 FAULTY = (1, 2)  # the steps that go wrong
 FINE = [0, 3, 4, 5]
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    """The training without visualisation."""
-    return fit(tmp_path_factory.mktemp("untouched"), VisualizationsConfig())
 
 
 def check_training_steps(untouched, tmp_path, caplog, section=None, logger=None, **options):

@@ -7,15 +7,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from fault_helpers import (
-    RememberingLogger,
-    assert_same_training,
-    fit,
-    our_warnings,
-    visualizations,
-)
+from fakes import RememberingLogger, visualizations
+from trainings import assert_same_training, fit, our_warnings
 
-from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 from core.visualization.snapshot import Snapshot
 
@@ -24,11 +18,6 @@ FINE = [0, 3, 4, 5]
 ALL = [0, 1, 2, 3, 4, 5]
 HOOK = VisualizationsMixin.maybe_log_visualizations
 CLIPS = Snapshot.clips
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    return fit(tmp_path_factory.mktemp("untouched"), VisualizationsConfig())
 
 
 def with_logits(change):

@@ -10,26 +10,14 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
-from fault_helpers import (
-    TrainProcess,
-    assert_same_training,
-    assert_same_weights,
-    fit,
-    our_warnings,
-    png_files,
-    visualizations,
-    wait_until,
-)
+from fakes import visualizations
+from processes import TrainProcess, png_files
+from trainings import assert_same_training, assert_same_weights, fit, our_warnings, wait_until
 
 import core.loggers
-from core.config import Config, SwanLabConfig, VisualizationsConfig
+from core.config import Config, SwanLabConfig
 
 API_KEY = "k" * 21
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    return fit(tmp_path_factory.mktemp("untouched"), VisualizationsConfig())
 
 
 @pytest.fixture

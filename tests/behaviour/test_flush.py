@@ -2,40 +2,25 @@
 
 import json
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 
 import lightning.pytorch as pl
 import pytest
-from fault_helpers import (
-    SketchModule,
-    TrainProcess,
-    clean_environment,
-    clips,
-    make_trainer,
-    path_with_scontrol,
-    png_files,
-    visualizations,
-    wait_until_requeued,
-)
+from fakes import SketchModule, visualizations
 from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image
+from processes import (
+    SLURM,
+    TrainProcess,
+    path_with_scontrol,
+    png_files,
+    wait_until_requeued,
+)
+from scenes import clips
+from trainings import make_trainer
 
 from core.visualization import visualizer
-
-SLURM = {
-    "SLURM_JOB_ID": "7",
-    "SLURM_JOB_NAME": "finetune",
-    "SLURM_NTASKS": "1",
-    "SLURM_NODELIST": "localhost",
-    "SLURM_PROCID": "0",
-    "SLURM_LOCALID": "0",
-    "SLURM_NODEID": "0",
-}
 
 
 @pytest.fixture
@@ -227,45 +212,6 @@ def test_ending_is_bounded_when_logger_and_swanlab_hang(tmp_path):
 
 
 # After SIGKILL
-
-
-@pytest.fixture
-def dashboard():
-    """Serve a SwanLab folder on a free port; ask it with ``get(path)``."""
-    served = []
-
-    def serve(log_dir):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        swanlab = [sys.executable, "-m", "swanlab"]
-        process = subprocess.Popen(
-            [*swanlab, "watch", str(log_dir), "-h", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=clean_environment(log_dir),
-        )
-        served.append(process)
-
-        def get(path):
-            address = f"http://127.0.0.1:{port}/api/v1{path}"
-            with urllib.request.urlopen(address, timeout=20) as page:
-                return page.read()
-
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                get("/project")
-                return get
-            except OSError:
-                assert process.poll() is None, process.stdout.read().decode()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-
-    yield serve
-    for process in served:
-        process.terminate()
-        process.wait(20)
 
 
 def num_pictures_in_dashboard(log_dir):

@@ -2,15 +2,8 @@
 
 import lightning.pytorch as pl
 import pytest
-from fault_helpers import (
-    KeepLosses,
-    RememberingLogger,
-    Training,
-    assert_same_training,
-    make_trainer,
-    random_states,
-    visualizations,
-)
+from fakes import RememberingLogger, visualizations
+from trainings import KeepLosses, Training, assert_same_training, make_trainer, random_states
 
 from core.config import Config, DataConfig, ModelConfig, SyntheticConfig, VisualizationsConfig
 from core.data import VideoDataModule

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fakes import HookedModule, WaitingLogger
 
 import core.visualization.visualizer
-from core.config import VisualizationsConfig
-from core.trainer import VisualizationsMixin
-from core.visualization.visualizer import GRACE_S, Visualizer
+from core.visualization.visualizer import GRACE_S
 from core.visualization.worst import MAX_UNRANKED
 
 SIZE = 16
@@ -23,44 +22,6 @@ class Untouchable:
         pytest.fail(f"{name} was read")  # no Exception: the hook lets it pass
 
     __len__ = __iter__ = __getitem__ = __bool__ = None
-
-
-class RecordingLogger:
-    def __init__(self):
-        self.images, self.metrics = [], []
-        self.entered, self.open = threading.Event(), threading.Event()
-        self.open.set()
-
-    def log_image(self, key, images, step, caption):
-        self.entered.set()
-        assert self.open.wait(60)
-        self.images.append((key, step))
-
-    def log_metrics(self, metrics, step):
-        self.metrics.append((step, metrics))
-
-
-class Module(VisualizationsMixin):
-    def __init__(self, logger, **options):
-        options = {"enabled": True, "every_n_steps": 1, **options}
-        self.config = SimpleNamespace(visualizations=VisualizationsConfig(**options))
-        self.trainer = SimpleNamespace(
-            is_global_zero=True,
-            sanity_checking=False,
-            global_step=0,
-            current_epoch=0,
-            loggers=[logger],
-            callbacks=[],
-            datamodule=None,
-        )
-
-    @property
-    def visualizer(self) -> Visualizer:
-        return self.__dict__["_visualizer"]
-
-    def event(self, step, scene, stage="train", batch_idx=0):
-        self.trainer.global_step = step
-        self.maybe_log_visualizations(*scene, batch_idx, stage)
 
 
 class Clock:
@@ -96,7 +57,7 @@ def slow_snapshots(monkeypatch, clock):
 
 @pytest.fixture
 def logger():
-    logger = RecordingLogger()
+    logger = WaitingLogger()
     yield logger
     logger.open.set()
 
@@ -115,7 +76,7 @@ def scene():
 
 
 def steps(logger):
-    return [step for _, step in logger.images]
+    return [step for _, step in logger.moments]
 
 
 def budget_notices(caplog):
@@ -125,7 +86,7 @@ def budget_notices(caplog):
 def test_events_are_skipped_with_one_notice_while_the_share_is_too_large(
     clock, slow_snapshots, scene, logger, caplog
 ):
-    module = Module(logger, max_overhead=0.1)
+    module = HookedModule(logger, max_overhead=0.1)
     module.event(1, scene)
     module.visualizer.flush()
     slow_snapshots.seconds = GRACE_S
@@ -147,7 +108,7 @@ def test_events_are_skipped_with_one_notice_while_the_share_is_too_large(
 def test_events_are_taken_again_once_the_share_is_small_enough(
     clock, slow_snapshots, scene, logger
 ):
-    module = Module(logger, max_overhead=0.1)
+    module = HookedModule(logger, max_overhead=0.1)
     slow_snapshots.seconds = GRACE_S
     module.event(1, scene)
     module.visualizer.flush()
@@ -162,7 +123,7 @@ def test_events_are_taken_again_once_the_share_is_small_enough(
 
 
 def test_the_first_events_of_a_run_are_not_judged(clock, slow_snapshots, scene, logger):
-    module = Module(logger, max_overhead=0.001)
+    module = HookedModule(logger, max_overhead=0.001)
     slow_snapshots.seconds = 0.3 * GRACE_S
     for step in range(1, 4):
         module.event(step, scene)
@@ -172,7 +133,7 @@ def test_the_first_events_of_a_run_are_not_judged(clock, slow_snapshots, scene, 
 
 
 def test_a_quarter_of_a_second_is_already_judged(clock, slow_snapshots, scene, logger):
-    module = Module(logger, max_overhead=0.1)
+    module = HookedModule(logger, max_overhead=0.1)
     slow_snapshots.seconds = 0.25
     module.event(1, scene)
     clock.now += 1.0
@@ -183,7 +144,7 @@ def test_a_quarter_of_a_second_is_already_judged(clock, slow_snapshots, scene, l
 
 
 def test_worst_clips_never_cost_a_picture(clock, slow_snapshots, scene, logger, caplog):
-    module = Module(logger, max_overhead=0.1, worst_clips=1, every_n_steps=1000)
+    module = HookedModule(logger, max_overhead=0.1, worst_clips=1, every_n_steps=1000)
     slow_snapshots.seconds = 0.1
     for step in (1, 2, 3):
         module.event(step, scene, "val")  # the pinned clip, and the first candidates
@@ -195,7 +156,7 @@ def test_worst_clips_never_cost_a_picture(clock, slow_snapshots, scene, logger, 
         module.visualizer.flush()
     # 0.2 s at first, then 0.1 s for the picture, and candidates up to a twentieth of the time.
     assert steps(logger) == [1, 1, 2, 2, 3, 3]
-    assert {key for key, _ in logger.images} == {"val/composites", "val/worst"}
+    assert {key for key, _ in logger.moments} == {"val/composites", "val/worst"}
     assert module.visualizer.dropped == 0
     assert slow_snapshots.taken * 0.1 <= 0.1 * (clock.now - 100.0)
     notices = [record.getMessage() for record in caplog.records]
@@ -204,7 +165,7 @@ def test_worst_clips_never_cost_a_picture(clock, slow_snapshots, scene, logger, 
 
 
 def test_candidates_for_the_worst_clips_that_wait_are_bounded(slow_snapshots, scene, logger):
-    module = Module(logger, worst_clips=1, every_n_steps=1000, max_overhead=1.0)
+    module = HookedModule(logger, worst_clips=1, every_n_steps=1000, max_overhead=1.0)
     logger.open.clear()
     module.event(1, scene, "val")
     assert logger.entered.wait(60)
@@ -215,11 +176,11 @@ def test_candidates_for_the_worst_clips_that_wait_are_bounded(slow_snapshots, sc
     logger.open.set()
     module.visualizer.log_worst([logger], 1)
     module.visualizer.flush()
-    assert [key for key, _ in logger.images] == ["val/composites", "val/worst"]
+    assert [key for key, _ in logger.moments] == ["val/composites", "val/worst"]
 
 
 def test_candidates_take_no_room_from_pictures(scene, logger):
-    module = Module(logger, worst_clips=1, max_pending=2, every_n_steps=4, max_overhead=1.0)
+    module = HookedModule(logger, worst_clips=1, max_pending=2, every_n_steps=4, max_overhead=1.0)
     logger.open.clear()
     module.event(1, scene, "val")
     assert logger.entered.wait(60)
@@ -227,7 +188,7 @@ def test_candidates_take_no_room_from_pictures(scene, logger):
         module.event(1, scene, "val", batch_idx)
     logger.open.set()
     module.visualizer.flush()
-    assert [key for key, _ in logger.images] == [
+    assert [key for key, _ in logger.moments] == [
         "val/composites", "val/composites_batch4", "val/composites_batch8"
     ]  # fmt: skip
 
@@ -254,18 +215,18 @@ def never_ready(monkeypatch):
 
 
 def test_worst_clips_never_make_training_wait_for_the_device(never_ready, scene, logger):
-    module = Module(logger, worst_clips=1, max_overhead=1.0)
+    module = HookedModule(logger, worst_clips=1, max_overhead=1.0)
     for batch_idx in range(6):
         module.event(1, scene, "val", batch_idx)
     module.visualizer.log_worst([logger], 1)
     module.visualizer.flush()
-    assert ("val/worst", 1) in logger.images
+    assert ("val/worst", 1) in logger.moments
     assert len(never_ready) >= 6
     assert threading.main_thread() not in never_ready
 
 
 def test_cost_is_logged_with_each_event(clock, slow_snapshots, scene, logger):
-    module = Module(logger)
+    module = HookedModule(logger)
     slow_snapshots.seconds = 0.25
     module.event(7, scene)
     module.visualizer.flush()
@@ -281,7 +242,7 @@ def test_cost_is_logged_with_each_event(clock, slow_snapshots, scene, logger):
 def test_cost_of_further_events_of_a_step_is_in_the_next_value(
     clock, slow_snapshots, scene, logger
 ):
-    module = Module(logger, max_overhead=1.0, max_pending=100, every_n_steps=2)
+    module = HookedModule(logger, max_overhead=1.0, max_pending=100, every_n_steps=2)
     slow_snapshots.seconds = 0.125
     module.event(2, scene)
     for batch_idx in (0, 2, 4):
@@ -294,7 +255,9 @@ def test_cost_of_further_events_of_a_step_is_in_the_next_value(
 
 
 def test_cost_of_looking_for_the_worst_clips_is_logged(clock, slow_snapshots, scene, logger):
-    module = Module(logger, max_overhead=1.0, pinned_clips=0, worst_clips=1, every_n_steps=1000)
+    module = HookedModule(
+        logger, max_overhead=1.0, pinned_clips=0, worst_clips=1, every_n_steps=1000
+    )
     module.event(3, scene, "val")
     module.visualizer.flush()
     slow_snapshots.seconds = 0.0625
@@ -307,7 +270,7 @@ def test_cost_of_looking_for_the_worst_clips_is_logged(clock, slow_snapshots, sc
 
 
 def test_drops_are_counted_and_nothing_is_read_when_there_is_no_room(slow_snapshots, scene, logger):
-    module = Module(logger, max_pending=1)
+    module = HookedModule(logger, max_pending=1)
     logger.open.clear()
     module.event(1, scene)
     assert logger.entered.wait(60)
@@ -325,7 +288,7 @@ def test_drops_are_counted_and_nothing_is_read_when_there_is_no_room(slow_snapsh
 
 
 def test_a_skipped_event_reads_no_tensor(clock, slow_snapshots, scene, logger):
-    module = Module(logger, max_overhead=0.1)
+    module = HookedModule(logger, max_overhead=0.1)
     slow_snapshots.seconds = GRACE_S
     module.event(1, scene)
     module.visualizer.flush()
@@ -344,7 +307,7 @@ def test_a_skipped_event_reads_no_tensor(clock, slow_snapshots, scene, logger):
 )
 @pytest.mark.parametrize("stage", ["train", "val"])
 def test_hook_touches_nothing_when_it_has_nothing_to_do(change, stage, logger):
-    module = Module(logger, enabled=change.get("enabled", True))
+    module = HookedModule(logger, enabled=change.get("enabled", True))
     for name in change.keys() - {"enabled"}:
         setattr(module.trainer, name, change[name])
     module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, stage)
@@ -353,7 +316,7 @@ def test_hook_touches_nothing_when_it_has_nothing_to_do(change, stage, logger):
 
 
 def test_disabled_hook_does_not_even_ask_the_trainer():
-    module = Module(None, enabled=False)
+    module = HookedModule(None, enabled=False)
     module.trainer = Untouchable()
     module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, "train")
 
@@ -361,7 +324,7 @@ def test_disabled_hook_does_not_even_ask_the_trainer():
 @pytest.mark.parametrize("make_batch", [lambda: None, Untouchable], ids=["none", "untouchable"])
 @pytest.mark.parametrize(("stage", "batch_idx"), [("train", 3), ("val", 3)])
 def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, make_batch, logger, caplog):
-    module = Module(logger, every_n_steps=5)
+    module = HookedModule(logger, every_n_steps=5)
     module.trainer.global_step = 3
     module.maybe_log_visualizations(make_batch(), Untouchable(), batch_idx, stage)
     assert caplog.records == []  # a failure would be said
@@ -371,6 +334,6 @@ def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, make_batch, logge
 
 def test_no_thread_is_started_by_a_hook_that_is_not_due(scene, logger):
     before = set(threading.enumerate())
-    module = Module(logger, every_n_steps=5)
+    module = HookedModule(logger, every_n_steps=5)
     module.event(3, scene)
     assert set(threading.enumerate()) <= before

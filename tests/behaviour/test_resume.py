@@ -7,16 +7,10 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from fault_helpers import (
-    KeepLosses,
-    RememberingLogger,
-    TrainProcess,
-    assert_nothing_logged_twice,
-    assert_same_weights,
-    make_trainer,
-    visualizations,
-)
+from fakes import RememberingLogger, visualizations
 from lightning.pytorch.callbacks import ModelCheckpoint
+from processes import TrainProcess
+from trainings import KeepLosses, assert_nothing_logged_twice, assert_same_weights, make_trainer
 
 from core.config import Config, DataConfig, ModelConfig, SchedulerConfig, SyntheticConfig
 from core.data import VideoDataModule

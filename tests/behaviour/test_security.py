@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fault_helpers import mpl_cache
 from PIL import Image
+from processes import mpl_cache
 
 from core.config import DataConfig, ModelConfig
 from core.data import DataError, VideoDataModule

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
+from processes import png_files
 
 from core.utils import safe_log_image
 
@@ -48,7 +49,7 @@ class FailingLogger:
 
 
 def stored(tmp_path):
-    paths = sorted(tmp_path.glob("swanlog/run-*/media/image/*.png"))
+    paths = png_files(tmp_path / "swanlog")
     return [np.asarray(Image.open(path)) for path in paths]
 
 

@@ -2,12 +2,8 @@
 
 import csv
 import logging
-import os
 import runpy
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,58 +11,17 @@ import torch
 import yaml
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
+from processes import REPOSITORY, SLURM, TINY, png_files, run_apart, run_here
+from scenes import label_map, make_video, save_mask
 
 from core.config import Config, ModelConfig
 from core.export import loading_code
 from core.run import describe, say_how_to_go_on
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "model.image_size=64", "data.num_frames=2", "data.batch_size=1", "data.val_batch_size=1",
-    "data.synthetic.num_val_clips=1", "data.synthetic.max_objects=2", "trainer.max_steps=1",
-    "trainer.val_check_interval=1", "trainer.validate_first=false", "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false", "visualizations.max_pending=100",
-    "visualizations.max_overhead=1",
-]  # fmt: skip
-QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-
-
-SLURM = {
-    "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "finetune", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
-    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
-}  # fmt: skip
-
 
 def train_py(name):
     """Return a function of train.py."""
-    return runpy.run_path(str(ROOT / "train.py"))[name]
-
-
-def run_here(monkeypatch, folder, *arguments) -> str:
-    """Run train.py in this process; return what it exits with, empty at success."""
-    files = [f"swanlab.log_dir={folder / 'swanlog'}"]
-    if not any(argument.startswith("hydra.") for argument in arguments):
-        files.append(f"hydra.run.dir={folder / 'run'}")
-    # What ends a process whose SwanLab hangs would end the tests.
-    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("SwanLab did not finish"))
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *QUIET, *files])
-    try:
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-    except SystemExit as end:
-        return str(end.code or "")
-    return ""
-
-
-def run_apart(*arguments, before: str = "") -> subprocess.CompletedProcess:
-    """Run train.py in a process of its own, after some lines of Python."""
-    code = f"{before}\nimport runpy\nrunpy.run_path('train.py', run_name='__main__')"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
-    )
-
-
-def sheets(folder) -> list[Path]:
-    return sorted(folder.glob("swanlog/run-*/media/image/*.png"))
+    return runpy.run_path(str(REPOSITORY / "train.py"))[name]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +41,7 @@ def sheets(folder) -> list[Path]:
 )
 def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, arguments, num_rows):
     assert run_here(monkeypatch, tmp_path, *TINY, "data.num_frames=4", *arguments) == ""
-    written = sheets(tmp_path)
+    written = png_files(tmp_path / "swanlog")
     assert len(written) == 2  # one of each stage
     for path in written:
         height = Image.open(path).height
@@ -124,7 +79,7 @@ def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert len(list((tmp_path / "swanlog").glob("run-*"))) == 2
-    assert len(sheets(tmp_path)) == 4
+    assert len(png_files(tmp_path / "swanlog")) == 4
     for job, seed in (("0", 1), ("1", 2)):
         assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
         assert (sweep / job / "weights" / "last.pt").exists()
@@ -151,19 +106,6 @@ def test_without_sam2_one_sentence_says_what_to_do(tmp_path):
     assert "the package sam2 is not installed: run `make setup`" in result.stderr
 
 
-def make_video(root, name="a", mask_size=(32, 24), num_masks=4) -> Path:
-    for t in range(4):
-        frames, masks = root / "JPEGImages" / name, root / "Annotations" / name
-        frames.mkdir(parents=True, exist_ok=True)
-        masks.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (32, 24), (90, 90, 90)).save(frames / f"{t:05d}.jpg")
-        if t < num_masks:
-            mask = Image.new("P", mask_size, 1)
-            mask.putpalette([0, 0, 0, 255, 0, 0])
-            mask.save(masks / f"{t:05d}.png")
-    return root
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """A folder of data sets, lists and checkpoints, most of them unusable."""
@@ -172,9 +114,13 @@ def inputs(tmp_path_factory):
     (folder / "damaged.pt").write_bytes(b"no checkpoint")
     (folder / "empty.txt").write_text("\n")
     (folder / "a_file").write_text("x")
-    make_video(make_video(folder / "fine"), "b")
-    make_video(make_video(folder / "sizes"), "b", mask_size=(16, 24))
-    make_video(make_video(folder / "no_masks"), "b", num_masks=0)
+    for data_set in ("fine", "sizes", "no_masks"):
+        for name in "ab":
+            make_video(folder / data_set, name, objects=((1,),) * 4)
+    for path in (folder / "sizes" / "Annotations" / "b").iterdir():
+        save_mask(path, label_map(1)[:, :16])
+    for path in (folder / "no_masks" / "Annotations" / "b").iterdir():
+        path.unlink()
     return folder
 
 

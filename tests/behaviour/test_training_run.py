@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from dataset_helpers import coco_content, make_video
 from PIL import Image
-from test_flush import dashboard  # noqa: F401 (a fixture)
-from test_train_cli import TINY, run_here, sheets
+from processes import TINY, png_files, run_here
+from scenes import coco_content, make_video
 
 from core.metrics import VideoMetrics
 from core.visualization.drawing.canvas import Canvas
@@ -134,7 +133,7 @@ def test_an_animation_of_every_validation_is_stored_with_all_frames(run):
         assert not (frames[1] == frames[2]).all()
 
 
-def test_the_dashboard_lists_the_animations(run, dashboard):  # noqa: F811 (a fixture)
+def test_the_dashboard_lists_the_animations(run, dashboard):
     get = dashboard(run / "swanlog")
     experiment = json.loads(get("/project"))["data"]["experiments"][0]["id"]
     tag = json.loads(get(f"/experiment/{experiment}/tag/val%2Fanimation"))["data"]
@@ -192,7 +191,7 @@ def train_on_files(monkeypatch, folder, *data):
     )  # fmt: skip
     assert ended == ""
     captions = [caption for _, caption in stored(folder).values()]
-    assert len(sheets(folder)) == len(captions) == 2
+    assert len(png_files(folder / "swanlog")) == len(captions) == 2
     return captions
 
 

@@ -16,8 +16,9 @@ from core.data import VideoDataModule
 from core.trainer import CORE_LOSS, SAM2LightningModule
 from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
+from ..fakes import DiscardingLogger, HookedModule
+from ..scenes import make_scene
 from .measure import Results, interleave, ratios
-from .scenes import DiscardingLogger, HookedModule, make_scene
 from .training import QUICK, default_config
 from .usual import draw_the_usual_way
 
@@ -32,13 +33,13 @@ def measure(quick: bool) -> Results:
         step=0,
         options=SnapshotOptions(panel_size=1024),
     ).clips()[0]
-    hooked = HookedModule(DiscardingLogger())
+    hooked = HookedModule(DiscardingLogger(), max_overhead=1.0)
     train_step, own_batch = _make_step(quick)
     blocked_ms: dict[str, list[float]] = {"event": [], "event_of_the_step": []}
 
     def event(name: str, batch: Any, outs: list[dict[str, Any]]) -> None:
         started = time.perf_counter()
-        hooked.event(batch, outs)
+        hooked.next_event((batch, outs))
         blocked_ms[name].append((time.perf_counter() - started) * 1e3)
         hooked.wait()
 
@@ -66,8 +67,8 @@ def measure(quick: bool) -> Results:
         usual_ms=times["usual"],
         hook_not_due_us=_not_due_us(batch, outs_per_frame),
     )
-    if hooked.dropped:
-        results.notes.append(f"blocked: {hooked.dropped} events were dropped")
+    if hooked.visualizer.dropped:
+        results.notes.append(f"blocked: {hooked.visualizer.dropped} events were dropped")
     return results
 
 
@@ -95,7 +96,7 @@ def _make_step(quick: bool) -> tuple[Callable[..., None], Any]:
 
 
 def _not_due_us(batch: Any, outs_per_frame: list[dict[str, Any]]) -> list[float]:
-    hooked = HookedModule(DiscardingLogger())
+    hooked = HookedModule(DiscardingLogger(), max_overhead=1.0)
     hooked.config.visualizations.every_n_steps = 10**9
     hooked.trainer.global_step = 1
     times = []

@@ -4,8 +4,9 @@ import time
 
 import torch
 
+from ..fakes import DiscardingLogger, HookedModule
+from ..scenes import make_scene
 from .measure import Results
-from .scenes import DiscardingLogger, HookedModule, make_scene
 
 
 def measure(quick: bool) -> Results:
@@ -17,7 +18,7 @@ def measure(quick: bool) -> Results:
     batch, outs_per_frame = make_scene(
         size=128 if quick else 1024, num_objects=8, device="cuda", noise=0.0
     )
-    hooked = HookedModule(DiscardingLogger())
+    hooked = HookedModule(DiscardingLogger(), max_overhead=1.0)
     times = []
     for repeat in range(5 if quick else 30):
         torch.cuda.synchronize()
@@ -27,13 +28,13 @@ def measure(quick: bool) -> Results:
         torch.cuda.set_sync_debug_mode("error")
         try:
             started = time.perf_counter()
-            hooked.event(batch, outs_per_frame)
+            hooked.next_event((batch, outs_per_frame))
             times.append((time.perf_counter() - started) * 1e3)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         hooked.wait()
     peak_mb = (torch.cuda.max_memory_allocated() - before) / 2**20
     results.add(cuda_blocked_ms=times[4:], cuda_peak_extra_mb=peak_mb)
-    if hooked.dropped:
-        results.notes.append(f"cuda: {hooked.dropped} events were dropped")
+    if hooked.visualizer.dropped:
+        results.notes.append(f"cuda: {hooked.visualizer.dropped} events were dropped")
     return results

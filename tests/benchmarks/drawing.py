@@ -10,8 +10,8 @@ from core.visualization.drawing.sheet import _paint_panels, render_sheet
 from core.visualization.images import encode_png
 from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
+from ..scenes import make_scene
 from .measure import Results, interleave, ratios
-from .scenes import make_scene
 from .usual import draw_the_usual_way, peers
 
 

@@ -9,8 +9,8 @@ reads full frames, the sheet does not know how large they were.
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.snapshot import SnapshotOptions, take_snapshot
 
+from ..scenes import make_scene
 from .measure import Results, interleave, ratios
-from .scenes import make_scene
 
 
 def measure(quick: bool) -> Results:

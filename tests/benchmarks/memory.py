@@ -11,8 +11,9 @@ from typing import Any, Optional
 from core.loggers import build_loggers, finish_swanlab
 from core.visualization.snapshot import take_snapshot
 
+from ..fakes import HookedModule
+from ..scenes import make_scene
 from .measure import Results
-from .scenes import HookedModule, make_scene
 from .training import default_config
 
 WARM_UP = 100
@@ -27,20 +28,22 @@ def measure(quick: bool) -> Results:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         config = default_config([f"swanlab.log_dir={folder}/swanlog"])
         try:
-            hooked = HookedModule(_say_when_drawn(build_loggers(config, Path(folder))[0]))
+            hooked = HookedModule(
+                _say_when_drawn(build_loggers(config, Path(folder))[0]), max_overhead=1.0
+            )
             _run(hooked, scene, 2 if quick else WARM_UP)
             before = _resident_mb()
             _run(hooked, scene, num_events)
             after = _resident_mb()
-            hooked.flush()
+            hooked.visualizer.flush()
         finally:
             finish_swanlab(config.swanlab.finish_timeout_s)
     if before is None or after is None:
         results.notes.append("memory: no /proc and no psutil here, resident growth is left out")
     else:
         results.add(rss_growth_mb_1000=after - before)
-    if hooked.dropped:
-        results.notes.append(f"memory: {hooked.dropped} events were dropped")
+    if hooked.visualizer.dropped:
+        results.notes.append(f"memory: {hooked.visualizer.dropped} events were dropped")
     results.add(peak_queue_mb=_peak_queue_mb(64 if quick else 512))
     return results
 
@@ -61,7 +64,7 @@ def _say_when_drawn(logger: Any) -> Any:
 def _run(hooked: HookedModule, scene: tuple, num_events: int) -> None:
     # As in training, one thread draws all of them: malloc keeps some 25 MB for each that allocates.
     for _ in range(num_events):
-        hooked.event(*scene)
+        hooked.next_event(scene)
         hooked.wait()
 
 
@@ -91,13 +94,13 @@ def _peak_queue_mb(size: int) -> float:
     """Return what is held when a logger takes nothing: one in its hands and all that may wait."""
     batch, outs_per_frame = make_scene(size=size)
     blocker = _BlockingLogger()
-    hooked = HookedModule(blocker)
+    hooked = HookedModule(blocker, max_overhead=1.0)
     for _ in range(8):
-        hooked.event(batch, outs_per_frame)
+        hooked.next_event((batch, outs_per_frame))
         blocker.entered.wait(10)
-    held = 8 - hooked.dropped
+    held = 8 - hooked.visualizer.dropped
     blocker.release.set()
-    hooked.flush()
+    hooked.visualizer.flush()
     snapshot = take_snapshot(batch, outs_per_frame, stage="train", step=0)
     size_b = sum(array.nbytes for array in snapshot.arrays.values())
     return held * size_b / 2**20

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from torch.utils.data._utils.pin_memory import pin_memory
+from trainings import make_trainer
 
 from core.config import AugmentationConfig, DataConfig, SyntheticConfig
 from core.data import VideoDataModule
@@ -185,17 +186,14 @@ class Recorder(LightningModule):
 def fit(module, tmp_path, callbacks=(), ckpt_path=None, **options) -> list:
     recorder = Recorder()
     recorder.fail_at = options.pop("fail_at", None)
-    trainer = Trainer(
+    trainer = make_trainer(
+        tmp_path,
+        callbacks=callbacks,
         max_steps=10,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        max_epochs=-1,
         use_distributed_sampler=False,
-        default_root_dir=tmp_path,
         enable_checkpointing=bool(callbacks),
-        callbacks=list(callbacks),
-        **{"num_sanity_val_steps": 0, "limit_val_batches": 1, **options},
+        **{"limit_val_batches": 1, **options},
     )
     try:
         trainer.fit(recorder, module, ckpt_path=ckpt_path)

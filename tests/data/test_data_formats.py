@@ -8,16 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataset_helpers import (
-    HEIGHT,
-    WIDTH,
-    coco_content,
-    label_map,
-    make_video,
-    rle,
-    save_frame,
-)
 from PIL import Image
+from scenes import HEIGHT, WIDTH, coco_content, label_map, make_video, rle, save_frame
 
 from core.config import AugmentationConfig, DataConfig
 from core.data import DataError, VideoDataModule

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks.scenes import make_scene
 from devices import PretendedCuda, RealCuda
-from test_overhead import Module, RecordingLogger
-from test_snapshot import make_inputs, take
+from fakes import HookedModule, RememberingLogger
+from scenes import clicked_clips, make_scene, take
 
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.reduction import denormalize
@@ -43,8 +42,8 @@ def test_hook_waits_for_no_device(size, device, monkeypatch):
 
     # Of an event the device's debug mode says nothing.
     monkeypatch.setattr(torch.cuda.Event, "synchronize", wait_on_the_worker_alone)
-    logger = RecordingLogger()
-    module = Module(logger, worst_clips=2, max_pending=100, max_overhead=1.0)
+    logger = RememberingLogger()
+    module = HookedModule(logger, worst_clips=2, max_pending=100, max_overhead=1.0)
     scene = device.put(make_scene(size=size))
     with device.nothing_waits():
         module.event(1, scene)
@@ -99,7 +98,7 @@ def test_sheet_is_the_same_as_on_cpu(size, device):
     ids=str,
 )
 def test_sheets_of_a_batch_of_two_videos_are_the_same_as_on_cpu(options, masks_given, device):
-    inputs = make_inputs(masks_given=masks_given)
+    inputs = clicked_clips(masks_given=masks_given)
     pairs = zip(sheets_of(inputs, device, **options), sheets_of(inputs, **options), strict=True)
     assert all(np.array_equal(of_device, of_cpu) for of_device, of_cpu in pairs)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from benchmarks.scenes import make_scene
 from PIL import Image
+from scenes import make_scene
 
 from core.official import IMAGENET_MEAN, IMAGENET_STD
 from core.visualization.drawing import paint

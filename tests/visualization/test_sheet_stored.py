@@ -7,8 +7,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import sheet_reference as reference
-from dataset_helpers import coco_content, save_frame
+from fakes import ROOM
 from PIL import Image
+from processes import png_files
+from scenes import coco_content, save_frame
+from trainings import make_trainer
 
 from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
 from core.data import VideoDataModule
@@ -66,30 +69,24 @@ def train(tmp_path, prompt_type, image_size, **data):
         data=DataConfig(num_frames=3, batch_size=2, val_batch_size=2, **data),
         swanlab=SwanLabConfig(log_dir=str(tmp_path / "swanlog")),
         visualizations=VisualizationsConfig(
-            enabled=True,
+            **ROOM,
             every_n_steps=1,
             max_videos=2,
             max_frames=MAX_FRAMES,
             frame_stride=STRIDE,
             panel_size=64,
-            max_pending=100,
-            max_overhead=1.0,
         ),
     )
     config.data.synthetic.num_val_clips = 2
     pl.seed_everything(0, verbose=False)
     module = RecordingModule(config)
-    trainer = pl.Trainer(
+    trainer = make_trainer(
+        tmp_path,
+        build_loggers(config, tmp_path),
         max_steps=2,
+        max_epochs=-1,
         val_check_interval=2,
         limit_val_batches=1,
-        num_sanity_val_steps=0,
-        logger=build_loggers(config, tmp_path),
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
     )
     try:
@@ -124,7 +121,7 @@ def test_stored_sheets_of_the_category_layout_show_the_recorded_batches(prompt_t
 
 def check_stored_sheets(tmp_path, recorded):
     """Every sheet that the recorded batches must give is in the store once, and no other."""
-    paths = sorted(tmp_path.glob("swanlog/run-*/media/image/*.png"))
+    paths = png_files(tmp_path / "swanlog")
     sheets = {path.name: np.asarray(Image.open(path)) for path in paths}
     assert len(recorded) == 3
     for stage, step, batch, outs in recorded:

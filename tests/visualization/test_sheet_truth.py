@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sheet_reference as reference
 import torch
+from scenes import make_batch
 
 from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
@@ -280,7 +281,7 @@ def make_case(seed):
     images, masks = spread_in_memory(memory, images, torch.from_numpy(masks), outs)
     ids = make_identifiers(videos, num_frames, category_layout)
     case = Case(
-        batch=reference.make_batch(images, masks, videos, ids),
+        batch=make_batch(images, masks, videos, ids),
         outs=outs,
         video=pick.randrange(num_videos),
         max_frames=pick.choice([1, 2, 3]),
@@ -523,7 +524,7 @@ def square_case(num_rows=1, num_frames=1, num_videos=1, **outs):
         | outs
         for t in range(num_frames)
     ]
-    return Case(reference.make_batch(images, masks, videos), frames, 0, 4, 1, None, 64, None)
+    return Case(make_batch(images, masks, videos), frames, 0, 4, 1, None, 64, None)
 
 
 def click(*rows, label=1):

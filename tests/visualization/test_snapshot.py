@@ -9,56 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sheet_reference import make_batch
+from scenes import clicked_clips, moving_squares, take
 
+from core.config import ModelConfig
+from core.model import build_model
 from core.official import import_sam2
 from core.visualization.drawing.sheet import render_sheet
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import take_snapshot
 
 import_sam2()
 
-T, VIDEOS, SIZE = 3, [0, 0, 1], 48
-
-
-def make_inputs(seed=0, masks_given=False):
-    """Two videos with two and one objects, clicks with one correction, three masks per object."""
-    g = torch.Generator().manual_seed(seed)
-    num_rows = len(VIDEOS)
-    masks = torch.rand(T, num_rows, SIZE // 8, SIZE // 8, generator=g) < 0.4
-    masks = masks.repeat_interleave(8, -1).repeat_interleave(8, -2)
-    batch = make_batch(torch.randn(T, 2, 3, SIZE, SIZE, generator=g), masks, VIDEOS)
-    outs = []
-    for t in range(T):
-        logits = (
-            torch.where(masks[t], 2.0, -2.0) + torch.randn(num_rows, SIZE, SIZE, generator=g) * 2
-        )
-        coords = torch.rand(num_rows, 2, 2, generator=g) * (SIZE - 1)
-        labels = torch.randint(0, 2, (num_rows, 2), generator=g, dtype=torch.int32)
-        first = {"point_coords": coords[:, :1], "point_labels": labels[:, :1]}
-        clicked = t == 0 and not masks_given
-        outs.append(
-            {
-                "pred_masks_high_res": logits[:, None],
-                "point_inputs": first if clicked else None,
-                "mask_inputs": masks[t, :, None].clone() if t == 0 and masks_given else None,
-                "multistep_point_inputs": [
-                    first,
-                    {"point_coords": coords, "point_labels": labels},
-                ]
-                if clicked
-                else [None],
-                "multistep_pred_ious": [torch.rand(num_rows, 3, generator=g) for _ in range(2)],
-                "multistep_object_score_logits": [torch.randn(num_rows, 1, generator=g)],
-            }
-        )
-    return batch, outs
-
-
-def take(batch, outs, **options):
-    names = ("videos", "obj_to_cat", "category_names", "clip_name", "object_names")
-    more = {name: options.pop(name) for name in names if name in options}
-    options = SnapshotOptions(**{"panel_size": 48, **options})
-    return take_snapshot(batch, outs, stage="train", step=0, options=options, **more)
+T, SIZE = 3, 48  # of `clicked_clips`
 
 
 def tensors_of(value):
@@ -78,7 +39,7 @@ def tensors_of(value):
 
 @pytest.mark.parametrize("masks_given", [False, True])
 def test_inputs_equal_their_clones_afterwards(masks_given):
-    batch, outs = make_inputs(masks_given=masks_given)
+    batch, outs = clicked_clips(masks_given=masks_given)
     before = [tensor.clone() for tensor in tensors_of([batch, outs])]
     versions = [tensor._version for tensor in tensors_of([batch, outs])]
     for clip in take(batch, outs, videos=[0, 1], measure_all_frames=True).clips():
@@ -89,7 +50,7 @@ def test_inputs_equal_their_clones_afterwards(masks_given):
 
 
 def test_no_global_random_state_moves():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     for clip in take(batch, outs, videos=[0, 1]).clips():
         render_sheet(clip)
@@ -102,7 +63,7 @@ def test_no_global_random_state_moves():
 @pytest.mark.parametrize("panel_size", [16, 20, 48, 96])
 @pytest.mark.parametrize("videos", [[0], [0, 1]])
 def test_snapshot_aliases_none_of_its_inputs(masks_given, panel_size, videos):
-    batch, outs = make_inputs(masks_given=masks_given)
+    batch, outs = clicked_clips(masks_given=masks_given)
     obj_to_cat = torch.tensor([0, 1, 2])
     names = ["a", "b", "c"]
     options = dict(panel_size=panel_size, videos=videos, obj_to_cat=obj_to_cat)
@@ -117,7 +78,7 @@ def test_snapshot_aliases_none_of_its_inputs(masks_given, panel_size, videos):
 
 
 def test_snapshot_keeps_no_graph_and_no_tensor_alive():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     weight = torch.ones((), requires_grad=True)
     for out in outs:
         out["pred_masks_high_res"] = out["pred_masks_high_res"] * weight
@@ -142,7 +103,7 @@ def slow_iou(gt, logits):
 
 @pytest.mark.parametrize("panel_size", [16, 48])
 def test_iou_is_that_of_the_full_size_masks(panel_size):
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     clip = take(batch, outs, videos=[1], panel_size=panel_size).clips()[0]
     expected = [slow_iou(batch.masks[t, 2], outs[t]["pred_masks_high_res"][2, 0]) for t in range(T)]
     assert clip.ious[:, 0].tolist() == pytest.approx(expected)
@@ -151,7 +112,7 @@ def test_iou_is_that_of_the_full_size_masks(panel_size):
 
 
 def test_mean_iou_leaves_out_frames_that_were_only_corrected():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     outs[1]["multistep_point_inputs"] = [None, outs[0]["point_inputs"]]
     clip = take(batch, outs, videos=[1]).clips()[0]
     assert clip.mean_iou == pytest.approx(clip.ious[2, 0])
@@ -159,7 +120,7 @@ def test_mean_iou_leaves_out_frames_that_were_only_corrected():
 
 
 def test_iou_is_nan_where_truth_and_prediction_are_empty():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     batch.masks[1] = False
     outs[1]["pred_masks_high_res"].fill_(-1024.0)
     clip = take(batch, outs).clips()[0]
@@ -169,7 +130,7 @@ def test_iou_is_nan_where_truth_and_prediction_are_empty():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_non_finite_logits_count_as_not_predicted(value):
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     outs[1]["pred_masks_high_res"][0, 0, :24] = value
     clip = take(batch, outs).clips()[0]
     assert not clip.pred_masks[1, 0, :24].any()
@@ -178,7 +139,7 @@ def test_non_finite_logits_count_as_not_predicted(value):
 
 
 def test_models_own_iou_is_that_of_the_mask_sam2_picked():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     clip = take(batch, outs, videos=[0]).clips()[0]
     for t in range(T):
         final = outs[t]["multistep_pred_ious"][-1]
@@ -189,10 +150,9 @@ def test_models_own_iou_is_that_of_the_mask_sam2_picked():
 
 @pytest.mark.parametrize("prompt_type", ["point", "mask"])
 def test_models_own_iou_agrees_with_a_real_model(prompt_type):
-    from test_model import build
-    from test_model import make_batch as moving_squares
-
-    model = build(prompt_type=prompt_type, num_correction_points=1).train()
+    torch.manual_seed(0)
+    config = ModelConfig(image_size=64, prompt_type=prompt_type, num_correction_points=1)
+    model = build_model(config).train()
     batch = moving_squares(num_videos=2)
     with torch.no_grad():
         outs = model(batch)
@@ -210,7 +170,7 @@ def test_models_own_iou_agrees_with_a_real_model(prompt_type):
 
 
 def test_object_scores_are_those_of_the_last_step():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     for out in outs:
         out["multistep_object_score_logits"].append(torch.tensor([[1.0], [-2.0], [3.0]]))
     clip = take(batch, outs, videos=[0]).clips()[0]
@@ -218,7 +178,7 @@ def test_object_scores_are_those_of_the_last_step():
 
 
 def test_missing_scores_are_nan():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     outs = [{"pred_masks_high_res": out["pred_masks_high_res"]} for out in outs]
     clip = take(batch, outs).clips()[0]
     assert np.isnan(clip.predicted_ious).all()
@@ -226,7 +186,7 @@ def test_missing_scores_are_nan():
 
 
 def test_outputs_without_prompts_get_those_that_the_truth_implies_and_say_so():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     outs = [{"pred_masks_high_res": out["pred_masks_high_res"]} for out in outs]
     clip = take(batch, outs).clips()[0]
     assert clip.prompts_implied
@@ -237,7 +197,7 @@ def test_outputs_without_prompts_get_those_that_the_truth_implies_and_say_so():
 
 
 def test_names_are_looked_up_by_the_ids_of_the_metadata():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     batch.metadata.unique_objects_identifier[..., 0] += 40
     batch.metadata.unique_objects_identifier[..., 1] += 7
     snapshot = take_snapshot(
@@ -255,7 +215,7 @@ def test_names_are_looked_up_by_the_ids_of_the_metadata():
 
 
 def broken(what):
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     if what == "too few outputs":
         outs.pop()
     elif what == "no logits":
@@ -298,13 +258,13 @@ def test_wrong_shapes_are_refused(what, message):
 
 
 def test_obj_to_cat_of_another_length_is_refused():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     with pytest.raises(ValueError, match=r"one entry per prompt row \(3\), got 2"):
         take(batch, outs, obj_to_cat=[0, 1]).clips()
 
 
 def test_names_from_files_become_printable_lines():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     odd = "a\nb\ud800"  # what a folder's name in another encoding is read as
     names = {1: odd, 2: odd, 3: odd}
     (clip,) = take(
@@ -315,7 +275,7 @@ def test_names_from_files_become_printable_lines():
 
 
 def test_a_place_in_the_batch_is_not_taken_for_a_video_of_the_data_set():
-    batch, outs = make_inputs()
+    batch, outs = clicked_clips()
     batch = SimpleNamespace(
         img_batch=batch.img_batch, masks=batch.masks, obj_to_frame_idx=batch.obj_to_frame_idx
     )

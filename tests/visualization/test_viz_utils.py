@@ -6,21 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sheet_reference import make_batch
+from fakes import RememberingLogger
+from scenes import make_batch
 
 from core import utils
 from core.official import import_sam2
 from core.visualization import images
 
 import_sam2()
-
-
-class Logger:
-    def __init__(self):
-        self.calls = []
-
-    def log_image(self, key, images, step=None, caption=None):
-        self.calls.append((key, images, step, caption))
 
 
 def make_inputs(num_frames=3, size=(32, 48)):
@@ -52,33 +45,37 @@ def test_viz_utils_shapes(size, num_categories):
 
 
 def test_viz_utils_log_one_sheet_per_video_with_a_caption():
-    logger = Logger()
+    logger = RememberingLogger()
     batch, outs = make_inputs()
     logged = utils.log_training_visualizations(
         logger, batch, outs, stage="train", step=12, max_videos=2
     )
     assert logged is True
-    ((key, images, step, captions),) = logger.calls
+    (((key, step), images),) = logger.images.items()
+    captions = logger.captions[key, step]
     assert (key, step) == ("train/composites", 12)
     assert len(images) == len(captions) == 2
     assert captions[0] == "train · step 12 · video 0 · mean IoU 1.000 over 3 of 3 frames"
 
 
 def test_viz_utils_log_what_is_asked_for():
-    logger = Logger()
+    logger, heights = RememberingLogger(), []
     batch, outs = make_inputs(num_frames=6)
     for max_frames in (1, 3):
         utils.log_training_visualizations(
             logger, batch, outs, stage="val", step=0, max_frames=max_frames, panel_size=64
         )
-    low, high = (call[1][0].shape[0] for call in logger.calls)
+        heights.append(logger.images["val/composites", 0][0].shape[0])
+    low, high = heights
     assert high - low == 2 * (32 + 6 + 20)  # a panel, the gap and a line of text
 
 
 def test_viz_utils_raise_what_does_not_fit():
     batch, outs = make_inputs()
     with pytest.raises(ValueError, match="one entry per frame"):
-        utils.log_training_visualizations(Logger(), batch, outs[:1], stage="train", step=0)
+        utils.log_training_visualizations(
+            RememberingLogger(), batch, outs[:1], stage="train", step=0
+        )
 
 
 @pytest.mark.parametrize("fits", [True, False])

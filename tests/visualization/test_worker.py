@@ -6,8 +6,8 @@ import weakref
 
 import pytest
 import torch
-from fault_helpers import wait_until
 from torch.utils.data import DataLoader
+from trainings import wait_until
 
 from core.visualization.worker import BackgroundWorker
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
-from fault_helpers import RememberingLogger, SketchModule, clips, make_trainer, visualizations
+from fakes import RememberingLogger, SketchModule, visualizations
+from scenes import clips
+from trainings import make_trainer
 
 from core.visualization import visualizer
 from core.visualization.snapshot import Snapshot as RealSnapshot

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sheet_reference import make_batch
+from scenes import make_batch
 
 from core import utils
 from core.official import import_sam2
