@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import core.visualization.visualizer
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
-from core.visualization.visualizer import GRACE_S, Visualizer
+from core.visualization import limits, publisher, visualizer, visualizer_of
+from core.visualization.limits import GRACE_S
+from core.visualization.visualizer import Visualizer
 from core.visualization.worst import MAX_UNRANKED
 
 SIZE = 16
@@ -56,7 +57,7 @@ class Module(VisualizationsMixin):
 
     @property
     def visualizer(self) -> Visualizer:
-        return self.__dict__["_visualizer"]
+        return visualizer_of(self)
 
     def event(self, step, scene, stage="train", batch_idx=0):
         self.trainer.global_step = step
@@ -64,7 +65,7 @@ class Module(VisualizationsMixin):
 
 
 class Clock:
-    """Replaces the `time` module of the visualizer: time passes when it is told to."""
+    """Replaces the `time` module of what measures cost: time passes when it is told to."""
 
     def __init__(self):
         self.now = 100.0
@@ -76,21 +77,22 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(core.visualization.visualizer, "time", clock)
+    for module in (limits, publisher, visualizer):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 @pytest.fixture
 def slow_snapshots(monkeypatch, clock):
     """Every snapshot takes as long as `.seconds` says."""
-    take, cost = core.visualization.visualizer.take_snapshot, SimpleNamespace(seconds=0.0, taken=0)
+    take, cost = visualizer.take_snapshot, SimpleNamespace(seconds=0.0, taken=0)
 
     def take_slowly(*args, **kwargs):
         clock.now += cost.seconds
         cost.taken += 1
         return take(*args, **kwargs)
 
-    monkeypatch.setattr(core.visualization.visualizer, "take_snapshot", take_slowly)
+    monkeypatch.setattr(visualizer, "take_snapshot", take_slowly)
     return cost
 
 
@@ -235,7 +237,7 @@ def test_candidates_take_no_room_from_pictures(scene, logger):
 @pytest.fixture
 def never_ready(monkeypatch):
     """Snapshots whose copies the device has not made; only the worker may wait for it."""
-    take, waits = core.visualization.visualizer.take_snapshot, []
+    take, waits = visualizer.take_snapshot, []
 
     class DeviceEvent:
         def synchronize(self):
@@ -249,7 +251,7 @@ def never_ready(monkeypatch):
         snapshot.event = DeviceEvent()
         return snapshot
 
-    monkeypatch.setattr(core.visualization.visualizer, "take_snapshot", take_on_device)
+    monkeypatch.setattr(visualizer, "take_snapshot", take_on_device)
     return waits
 
 
@@ -348,7 +350,7 @@ def test_hook_touches_nothing_when_it_has_nothing_to_do(change, stage, logger):
     for name in change.keys() - {"enabled"}:
         setattr(module.trainer, name, change[name])
     module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, stage)
-    assert "_visualizer" not in module.__dict__
+    assert visualizer_of(module) is None
     assert module.trainer.callbacks == []
 
 

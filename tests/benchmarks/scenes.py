@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from core.config import VisualizationsConfig
 from core.official import IMAGENET_MEAN, IMAGENET_STD, import_sam2
 from core.trainer import VisualizationsMixin
+from core.visualization import visualizer_of
+from core.visualization.visualizer import Visualizer
 
 
 def make_scene(
@@ -162,9 +164,14 @@ class HookedModule(VisualizationsMixin):
 
     def flush(self) -> None:
         """Wait for the pictures, as at the end of a training."""
-        self.__dict__["_visualizer"].flush()
+        self._visualizer().flush()
 
     @property
     def dropped(self) -> int:
         """Events that were not drawn."""
-        return self.__dict__["_visualizer"].dropped
+        return self._visualizer().dropped
+
+    def _visualizer(self) -> Visualizer:
+        visualizer = visualizer_of(self)
+        assert visualizer is not None, "no event yet"
+        return visualizer
