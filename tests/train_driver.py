@@ -48,9 +48,9 @@ def patch(options):
 
     import_sam2()
     import core.trainer
-    from core.visualization import images, publisher, visualizer, worker
+    from core.visualization import images, publisher, worker
 
-    submit, draw_sheets = worker.BackgroundWorker.submit, visualizer.draw_sheets
+    submit, draw_sheets = worker.BackgroundWorker.submit, publisher.draw_sheets
 
     def tell(self, task, **kwargs):
         taken = submit(self, task, **kwargs)
@@ -70,7 +70,7 @@ def patch(options):
         return lambda *args, **kwargs: fail() if next(calls) % 2 else function(*args, **kwargs)
 
     worker.BackgroundWorker.submit = tell
-    visualizer.draw_sheets = slowly
+    publisher.draw_sheets = slowly
     if options.fail == "renderer":
         publisher.render_sheet = sometimes(publisher.render_sheet)
     elif options.fail == "encoder":
