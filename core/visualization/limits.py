@@ -63,7 +63,7 @@ class Troubles:
         self._lock = threading.Lock()
 
     def begin_anew(self) -> None:
-        """Forget what was turned off and what was said: a run begins."""
+        """Forget what was turned off and said; which loggers take no images stays known."""
         with self._lock:
             self.disabled, self.num_dropped = False, 0
             self._said, self._failures_in_a_row = set(), 0
