@@ -639,11 +639,7 @@ def explain_typos(overrides: list[str]) -> None:
     Args:
         overrides: The command line; options and what Hydra itself checks are left alone.
     """
-    groups = {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in CONFIG_DIR.iterdir()
-        if folder.is_dir()
-    }
+    groups = _group_files()
     names = {*_field_names(Config), *groups}
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -656,6 +652,15 @@ def explain_typos(overrides: list[str]) -> None:
             sys.exit(f"error: {key} is no setting{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
+
+
+def _group_files() -> dict[str, list[str]]:
+    """Return the names of the files of each folder in `configs/`."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in CONFIG_DIR.iterdir()
+        if folder.is_dir()
+    }
 
 
 def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
