@@ -8,10 +8,12 @@ from typing import Any
 
 from PIL import Image
 
+from ...checks import UserError
+
 _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data set, a file of it or a setting that names it is not usable; the message says why."""
 
 
