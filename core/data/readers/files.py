@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from ...config import DataConfig
+
 _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -54,12 +56,31 @@ def read_json(path: str, setting: str) -> Any:
         DataError: The file is missing or not JSON.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         raise DataError(f"{setting} does not exist, expected a JSON file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{setting} cannot be read as JSON: {error}") from error
+
+
+def data_root(data: DataConfig) -> Path:
+    """Return ``data.root``, or raise `DataError` when it is not a folder that can be listed."""
+    assert data.root is not None  # `DataConfig` asks for it
+    root = Path(data.root)
+    check_folder(root, f"data.root={data.root}")
+    return root
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file; False, not an error, when nobody can tell.
+
+    ``Path.exists`` raises where a folder may not be entered or a name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def check_folder(path: Path, setting: str, expected: str = "the data set's folder") -> None:
