@@ -17,6 +17,12 @@ class DataError(ValueError):
     """The data set, a file of it or a setting that names it is not usable; the message says why."""
 
 
+def name_some(names: list[str], limit: int = 5) -> str:
+    """Join the first names for a message."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
 def open_image(path: str, max_pixels: int) -> Image.Image:
     """Open an image file and check its size, without decoding its pixels.
 
