@@ -245,11 +245,6 @@ def main(overrides: Optional[list[str]] = None) -> None:
     if {"-h", "--help"} & set(overrides):
         print(f"{__doc__}\nExample: python -m core.data data=vos_folder data.root=DIR")
         return
-    if not (CONFIG_DIR / "config.yaml").is_file():
-        # an installed copy of the package, or one under another name, comes without them
-        sys.exit(
-            f"error: looking through a data set needs the project's configs/, expected {CONFIG_DIR}"
-        )
     explain_typos(overrides)
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
