@@ -2,7 +2,7 @@
 
     readers/         one file per format: a video's frames and masks
     split.py         which videos train, which validate
-    clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py
+    clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py varies them
     datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what
     loader.py        the order of clips, resuming inside an epoch
     module.py        VideoDataModule, which puts them together
