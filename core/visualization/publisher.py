@@ -15,4 +15,5 @@ def draw_sheets(clips: Sequence[Clip], panel_size: int) -> tuple[list[np.ndarray
 
 
 def _caption(clip: Clip) -> str:
-    return f"{clip.stage} · step {clip.step} · {clip.name} · {mean_iou_words(clip)}"
+    when = f"{clip.moment.stage} · step {clip.moment.step} · " if clip.moment else ""
+    return f"{when}{clip.name} · {mean_iou_words(clip)}"

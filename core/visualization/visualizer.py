@@ -19,7 +19,7 @@ from .clip import Clip
 from .drawing.sheet import render_animation
 from .images import log_gif, log_images, takes_gifs
 from .publisher import draw_sheets
-from .snapshot import Snapshot, SnapshotOptions, take_snapshot
+from .snapshot import Moment, Snapshot, SnapshotOptions, take_snapshot
 from .worker import BackgroundWorker
 from .worst import WorstClips
 
@@ -235,6 +235,7 @@ class Visualizer:
         *,
         draw_all_frames: bool = False,
         measure_all_frames: bool = False,
+        obj_to_cat: Optional[Any] = None,
         **moment: Any,
     ) -> Snapshot:
         config = self.config
@@ -247,7 +248,7 @@ class Visualizer:
             measure_all_frames=measure_all_frames,
         )
         return take_snapshot(
-            batch, outs_per_frame, videos=range(num_videos), options=options, **moment
+            batch, outs_per_frame, Moment(**moment), options, range(num_videos), obj_to_cat
         )
 
     def _within_budget(self, part: float = 1.0) -> bool:
@@ -303,10 +304,10 @@ class Visualizer:
         """Render and log one event, on the worker."""
         started = time.perf_counter()
         clips = snapshot.clips()
-        takers = self._log_sheets(loggers, key, clips, snapshot.step)
-        self._log_cost(takers, snapshot.step, blocked_ms, started)
+        takers = self._log_sheets(loggers, key, clips, snapshot.moment.step)
+        self._log_cost(takers, snapshot.moment.step, blocked_ms, started)
         if snapshot.options.draw_all_frames:
-            self._log_animations(takers, key, clips, snapshot.step)
+            self._log_animations(takers, key, clips, snapshot.moment.step)
 
     def _draw_worst(self, loggers: list, key: str, worst: WorstClips, step: int) -> None:
         """Render and log the worst clips of a validation run, on the worker."""
@@ -354,7 +355,7 @@ class Visualizer:
     def _sheet_frames(self, clip: Clip) -> list[int]:
         config = self.config
         wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
-        return [i for i, t in enumerate(clip.frame_positions) if t in wanted]
+        return [i for i, frame in enumerate(clip.frames) if frame.position in wanted]
 
     def _log_cost(self, loggers: list, step: int, blocked_ms: float, started: float) -> None:
         """Log what was spent since the last values; a second value of one step would be lost."""
