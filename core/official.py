@@ -1,103 +1,15 @@
 """All that is known of Meta's code: importing it, its batches, its outputs, its statistics."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any, Optional, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
-
-def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[dict[str, Any]]) -> None:
-    """Refuse a batch or outputs that no sheet can be drawn of.
-
-    Args:
-        batch: See `core.visualization.snapshot.take_snapshot`.
-        outs_per_frame: See `core.visualization.snapshot.take_snapshot`.
-
-    Raises:
-        ValueError: A tensor is missing or has another shape than the batch implies.
-    """
-    for name, rank in (("img_batch", 5), ("masks", 4), ("obj_to_frame_idx", 3)):
-        value = getattr(batch, name, None)
-        if not isinstance(value, Tensor):
-            raise ValueError(f"batch.{name} must be a torch.Tensor, got {type(value).__name__}")
-        if value.ndim != rank:
-            raise ValueError(f"batch.{name} must have rank {rank}, got {list(value.shape)}")
-    num_frames, num_objects, height, width = batch.masks.shape
-    if batch.img_batch.shape[0] != num_frames or batch.img_batch.shape[2] != 3:
-        raise ValueError(
-            f"batch.img_batch must have shape [{num_frames}, B, 3, H, W], "
-            f"got {list(batch.img_batch.shape)}"
-        )
-    if batch.img_batch.shape[-2:] != batch.masks.shape[-2:]:
-        raise ValueError(
-            f"batch.masks must have the frames' size {list(batch.img_batch.shape[-2:])}, "
-            f"got {[height, width]}"
-        )
-    if batch.obj_to_frame_idx.shape != (num_frames, num_objects, 2):
-        raise ValueError(
-            f"batch.obj_to_frame_idx must have shape [{num_frames}, {num_objects}, 2], "
-            f"got {list(batch.obj_to_frame_idx.shape)}"
-        )
-    if len(outs_per_frame) != num_frames:
-        raise ValueError(
-            f"outs_per_frame must have one entry per frame ({num_frames}), "
-            f"got {len(outs_per_frame)}"
-        )
-    for t, outputs in enumerate(outs_per_frame):
-        if not isinstance(outputs, Mapping):
-            raise ValueError(
-                f"outs_per_frame[{t}] must be a dictionary, got {type(outputs).__name__}"
-            )
-        logits = outputs.get("pred_masks_high_res")
-        if not isinstance(logits, Tensor):
-            raise ValueError(
-                f"outs_per_frame[{t}]['pred_masks_high_res'] must be a torch.Tensor, "
-                f"got {type(logits).__name__}"
-            )
-        if logits.shape != (num_objects, 1, height, width):
-            raise ValueError(
-                f"outs_per_frame[{t}]['pred_masks_high_res'] must have shape "
-                f"[{num_objects}, 1, {height}, {width}], got {list(logits.shape)}"
-            )
-        _check_prompts(t, outputs, (height, width))
-
-
-def _check_prompts(t: int, outputs: Mapping[str, Any], size: tuple[int, int]) -> None:
-    masks = outputs.get("mask_inputs")
-    if masks is not None and not (
-        isinstance(masks, Tensor) and masks.ndim == 4 and masks.shape[1:] == (1, *size)
-    ):
-        raise ValueError(
-            f"outs_per_frame[{t}]['mask_inputs'] must have shape [K, 1, {size[0]}, {size[1]}], "
-            f"got {_describe(masks)}"
-        )
-    steps = outputs.get("multistep_point_inputs") or []
-    if not isinstance(steps, (list, tuple)):
-        raise ValueError(
-            f"outs_per_frame[{t}]['multistep_point_inputs'] must be a list, got {_describe(steps)}"
-        )
-    for clicks in (outputs.get("point_inputs"), *steps):
-        if clicks is None:
-            continue
-        coords, labels = (
-            clicks.get(name) if isinstance(clicks, Mapping) else None
-            for name in ("point_coords", "point_labels")
-        )
-        if not (
-            isinstance(coords, Tensor)
-            and isinstance(labels, Tensor)
-            and labels.ndim == 2
-            and coords.shape == (*labels.shape, 2)
-        ):
-            raise ValueError(
-                f"the clicks of outs_per_frame[{t}] must hold point_coords [K, P, 2] and "
-                f"point_labels [K, P], got {_describe(coords)} and {_describe(labels)}"
-            )
-
-
-def _describe(value: Any) -> str:
-    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+# The statistics of ImageNet, with which official SAM 2 training normalises its frames.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class MissingSam2Error(ImportError):
@@ -135,7 +47,153 @@ def import_sam2() -> None:
             GlobalHydra.instance().clear()
 
 
-def final_clicks(frame_output: dict[str, Any]) -> tuple[Optional[dict[str, Tensor]], int]:
+class Batch(Protocol):
+    """What is read of a ``BatchedVideoDatapoint``: B videos of T frames, O mask rows in all.
+
+    ``metadata.unique_objects_identifier`` is read where there is one (`object_identifiers`).
+    """
+
+    @property
+    def img_batch(self) -> Tensor:
+        """[T, B, 3, H, W] float, normalised with the statistics of ImageNet."""
+
+    @property
+    def masks(self) -> Tensor:
+        """[T, O, H, W] bool."""
+
+    @property
+    def obj_to_frame_idx(self) -> Tensor:
+        """[T, O, 2] = (frame, video in the batch)."""
+
+
+class PointInputs(TypedDict):
+    """The clicks of K prompt rows, P columns each.
+
+    Labels: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 padding.
+    """
+
+    point_coords: Tensor  # [K, P, 2] (x, y) in model pixels
+    point_labels: Tensor  # [K, P]
+
+
+class FrameOutputs(TypedDict, total=False):
+    """What is read of one entry of SAM 2's ``outs_per_frame``."""
+
+    pred_masks_high_res: Tensor  # [O, 1, H, W] final logits
+    point_inputs: Optional[PointInputs]  # the initial prompt
+    mask_inputs: Optional[Tensor]  # [K, 1, H, W]
+    multistep_point_inputs: Sequence[Optional[PointInputs]]  # cumulative, one per round
+    multistep_pred_ious: Sequence[Tensor]  # [O, M] each, the last is final
+    multistep_object_score_logits: Sequence[Tensor]  # [O, 1] each, the last is final
+
+
+def tensor(value: Any, name: str, shape: str) -> Tensor:
+    """Return `value` when it is a tensor of the right shape.
+
+    Args:
+        value: Anything.
+        name: What messages call it.
+        shape: Such as ``[T, B, 3, H, W]``: a letter stands for any number. Words may follow.
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It has another shape.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    wanted = shape[1 : shape.index("]")].split(", ")
+    if value.ndim != len(wanted) or any(
+        size.isdigit() and int(size) != found
+        for size, found in zip(wanted, value.shape, strict=True)
+    ):
+        raise ValueError(f"{name} must have shape {shape}, got {list(value.shape)}")
+    return value
+
+
+def batch_field(batch: Any, name: str, shape: str) -> Tensor:
+    """Return a tensor of a batch; see `tensor`."""
+    return tensor(getattr(batch, name, None), f"batch.{name}", shape)
+
+
+def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
+    """Refuse a batch or outputs that no sheet can be drawn of.
+
+    Args:
+        batch: See `core.visualization.snapshot.take_snapshot`.
+        outs_per_frame: See `core.visualization.snapshot.take_snapshot`.
+
+    Raises:
+        TypeError: A tensor, or a dictionary of outputs, is missing.
+        ValueError: A tensor has another shape than the batch implies.
+    """
+    masks = batch_field(batch, "masks", "[T, O, H, W]")
+    num_frames, num_objects, height, width = masks.shape
+    images = batch_field(batch, "img_batch", f"[{num_frames}, B, 3, H, W]")
+    if images.shape[-2:] != masks.shape[-2:]:
+        raise ValueError(
+            f"batch.masks must have the frames' size {list(images.shape[-2:])}, "
+            f"got {[height, width]}"
+        )
+    batch_field(batch, "obj_to_frame_idx", f"[{num_frames}, {num_objects}, 2]")
+    if len(outs_per_frame) != num_frames:
+        raise ValueError(
+            f"outs_per_frame must have one entry per frame ({num_frames}), "
+            f"got {len(outs_per_frame)}"
+        )
+    for t, outputs in enumerate(outs_per_frame):
+        name = f"outs_per_frame[{t}]"
+        if not isinstance(outputs, Mapping):
+            raise TypeError(f"{name} must be a dictionary, got {type(outputs).__name__}")
+        tensor(
+            outputs.get("pred_masks_high_res"),
+            f"{name}['pred_masks_high_res']",
+            f"[{num_objects}, 1, {height}, {width}]",
+        )
+        given = outputs.get("mask_inputs")
+        if given is not None:
+            tensor(given, f"{name}['mask_inputs']", f"[K, 1, {height}, {width}]")
+        _check_clicks(name, outputs)
+
+
+def _check_clicks(name: str, outputs: Mapping[str, Any]) -> None:
+    steps = outputs.get("multistep_point_inputs") or []
+    if not isinstance(steps, (list, tuple)):
+        raise TypeError(f"{name}['multistep_point_inputs'] must be a list, got {_describe(steps)}")
+    for clicks in (outputs.get("point_inputs"), *steps):
+        if clicks is None:
+            continue
+        coords, labels = (
+            clicks.get(key) if isinstance(clicks, Mapping) else None
+            for key in ("point_coords", "point_labels")
+        )
+        message = (
+            f"the clicks of {name} must hold point_coords [K, P, 2] and "
+            f"point_labels [K, P], got {_describe(coords)} and {_describe(labels)}"
+        )
+        if not (isinstance(coords, Tensor) and isinstance(labels, Tensor)):
+            raise TypeError(message)
+        if labels.ndim != 2 or coords.shape != (*labels.shape, 2):
+            raise ValueError(message)
+
+
+def _describe(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def video_rows(batch: Batch, video_idx: int) -> Tensor:
+    """Return the rows of `video_idx` in masks and outputs, in category order: [N] int64."""
+    return torch.nonzero(batch.obj_to_frame_idx[0, :, 1] == video_idx).flatten()
+
+
+def object_identifiers(batch: Batch) -> Tensor:
+    """Return [T, O, 3] = (data set video, object id, original frame); [0] where there are none."""
+    identifiers = getattr(getattr(batch, "metadata", None), "unique_objects_identifier", None)
+    if not isinstance(identifiers, Tensor) or identifiers.shape != (*batch.masks.shape[:2], 3):
+        return torch.zeros(0)
+    return identifiers.detach()
+
+
+def final_clicks(frame_output: FrameOutputs) -> tuple[Optional[PointInputs], int]:
     """Return all clicks that a frame received, and how many columns of them came first.
 
     ``multistep_point_inputs`` is cumulative: its last entry holds every click in order, its first
@@ -144,14 +202,14 @@ def final_clicks(frame_output: dict[str, Any]) -> tuple[Optional[dict[str, Tenso
     Args:
         frame_output: One entry of SAM 2's ``outs_per_frame``.
     """
-    steps: Sequence = frame_output.get("multistep_point_inputs") or []
+    steps = frame_output.get("multistep_point_inputs") or []
     initial = steps[0] if len(steps) else frame_output.get("point_inputs")
     final = steps[-1] if len(steps) else frame_output.get("point_inputs")
     num_initial = 0 if initial is None else initial["point_labels"].shape[1]
     return final, num_initial
 
 
-def received_prompt(frame_output: dict[str, Any]) -> bool:
+def received_prompt(frame_output: FrameOutputs) -> bool:
     """Return whether a frame received any prompt: clicks or a box, corrections, or a mask.
 
     Metrics leave such frames out: there the model was told where the objects are. Only shapes are
@@ -161,11 +219,10 @@ def received_prompt(frame_output: dict[str, Any]) -> bool:
         frame_output: One entry of SAM 2's ``outs_per_frame``.
     """
     clicks = (frame_output.get("point_inputs"), final_clicks(frame_output)[0])
-    clicked = any(given is not None and given["point_labels"].numel() > 0 for given in clicks)
-    return clicked or is_mask_prompted(frame_output)
+    return any(map(_has_clicks, clicks)) or is_mask_prompted(frame_output)
 
 
-def is_mask_prompted(frame_output: dict[str, Any]) -> bool:
+def is_mask_prompted(frame_output: FrameOutputs) -> bool:
     """Return whether a frame was prompted by masks, which are then its prediction.
 
     Args:
@@ -175,27 +232,39 @@ def is_mask_prompted(frame_output: dict[str, Any]) -> bool:
     return masks is not None and len(masks) > 0
 
 
-def video_rows(batch: Any, video_idx: int) -> Tensor:
-    """Return the rows of `video_idx` in masks and outputs, in category order: [N] int64."""
-    return torch.nonzero(batch.obj_to_frame_idx[0, :, 1] == video_idx).flatten()
+@dataclass(frozen=True)
+class Prompting:
+    """How a frame was prompted, as far as shapes tell: nothing waits for a device.
+
+    Attributes:
+        first: From the start, by clicks, a box or a mask.
+        received: At all, corrections included; see `received_prompt`.
+        by_mask: By a mask, which is then the prediction.
+        clicked: By clicks or a box, corrections included.
+    """
+
+    first: bool
+    received: bool
+    by_mask: bool
+    clicked: bool
 
 
-def is_prompted_first(outputs: dict[str, Any]) -> bool:
-    """Return whether a frame was prompted from the start: by clicks, a box or a mask."""
-    points = outputs.get("point_inputs")
-    return (points is not None and len(points["point_labels"]) > 0) or is_mask_prompted(outputs)
+def prompting_of(frame_output: FrameOutputs) -> Prompting:
+    """Read how a frame was prompted from its outputs."""
+    points, by_mask = frame_output.get("point_inputs"), is_mask_prompted(frame_output)
+    return Prompting(
+        first=(points is not None and len(points["point_labels"]) > 0) or by_mask,
+        received=received_prompt(frame_output),
+        by_mask=by_mask,
+        clicked=_has_clicks(final_clicks(frame_output)[0]),
+    )
 
 
-def object_identifiers(batch: Any) -> Tensor:
-    """Return [T, O, 3] = (data set video, object id, original frame); [0] where there are none."""
-    identifiers = getattr(getattr(batch, "metadata", None), "unique_objects_identifier", None)
-    if not isinstance(identifiers, Tensor) or identifiers.shape != (*batch.masks.shape[:2], 3):
-        return torch.zeros(0)
-    return identifiers.detach()
+def tell_prompts(outs_per_frame: Sequence[FrameOutputs]) -> bool:
+    """Return whether outputs have a field for prompts, if only an empty one."""
+    fields = {"mask_inputs", "point_inputs", "multistep_point_inputs"}
+    return any(not fields.isdisjoint(outputs) for outputs in outs_per_frame)
 
 
-# The statistics of ImageNet, with which official SAM 2 training normalises its frames.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
+def _has_clicks(clicks: Optional[PointInputs]) -> bool:
+    return clicks is not None and clicks["point_labels"].numel() > 0

@@ -19,7 +19,7 @@ from . import random_states
 from .config import Config
 from .metrics import VideoMetrics, as_csv, mean_iou
 from .model import build_model, freeze, load_weights
-from .official import received_prompt
+from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
 from .random_states import RandomStates
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -61,7 +61,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
 
-    def forward(self, batch: Any) -> list[dict[str, Any]]:
+    def forward(self, batch: Any) -> list[FrameOutputs]:
         """Track the batch's objects and return one dict of outputs per frame."""
         return self.model(batch)
 
@@ -175,7 +175,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             sync_dist=not training,
         )
 
-    def _log_train_iou(self, outs_per_frame: list[dict[str, Any]], batch: Any) -> None:
+    def _log_train_iou(self, outs_per_frame: list[FrameOutputs], batch: Any) -> None:
         """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it."""
         prompted = [received_prompt(outs) for outs in outs_per_frame]
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -227,7 +227,7 @@ def _clicks_by_value() -> Iterator[None]:
         cv2.ipp.setUseIPP(used)
 
 
-def _predicted_masks(outs_per_frame: list[dict[str, Any]]) -> Tensor:
+def _predicted_masks(outs_per_frame: list[FrameOutputs]) -> Tensor:
     """Return [T, O, H, W] bool: where the logits are positive and finite."""
     logits = (outs["pred_masks_high_res"].detach()[:, 0] for outs in outs_per_frame)
     return torch.stack([(frame > 0) & (frame < math.inf) for frame in logits])

@@ -7,14 +7,14 @@ Lightning, the logger is an argument, and nothing given is ever changed.
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, List, Optional  # noqa: UP035 (the plan's signatures)
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .config import VisualizationsConfig
-from .official import video_rows
+from .official import Batch, FrameOutputs, batch_field, tensor, video_rows
 from .visualization.drawing.composite import create_composite_visualization
 from .visualization.images import (  # noqa: F401 (they can be imported from here too)
     encode_png,
@@ -23,10 +23,10 @@ from .visualization.images import (  # noqa: F401 (they can be imported from her
     safe_log_image,
     takes_gifs,
 )
-from .visualization.prompts import PromptData, build_prompts_from_gt_first_frame
+from .visualization.prompts import PromptData, check_prompt_type, implied_prompts
 from .visualization.publisher import draw_sheets
 from .visualization.reduction import denormalize
-from .visualization.snapshot import SnapshotOptions, take_snapshot
+from .visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 __all__ = [
     "PromptData",
@@ -42,7 +42,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-def to_video_frames(batch: Any, video_idx: int) -> Tensor:
+def to_video_frames(batch: Batch, video_idx: int) -> Tensor:
     """Return the frames of one video as they were before normalisation.
 
     Args:
@@ -62,7 +62,7 @@ def to_video_frames(batch: Any, video_idx: int) -> Tensor:
     return denormalize(batch.img_batch[:, video_idx].detach()).float().div_(255)
 
 
-def to_category_gt_masks(batch: Any, num_categories: Optional[int], video_idx: int) -> Tensor:
+def to_category_gt_masks(batch: Batch, num_categories: Optional[int], video_idx: int) -> Tensor:
     """Return the ground truth of one video, one mask slot per category.
 
     The k-th row of the video is category k, in both batch layouts.
@@ -82,8 +82,8 @@ def to_category_gt_masks(batch: Any, num_categories: Optional[int], video_idx: i
         IndexError: The batch has no such video.
     """
     _check_video(batch, video_idx)
-    masks = _field(batch, "masks", "[T, O, H, W]")
-    layout = _field(batch, "obj_to_frame_idx", "[T, O, 2]")
+    masks = batch_field(batch, "masks", "[T, O, H, W]")
+    layout = batch_field(batch, "obj_to_frame_idx", "[T, O, 2]")
     if layout.shape != (*masks.shape[:2], 2) or len(layout) == 0:
         raise ValueError(
             f"batch.obj_to_frame_idx must have shape [{len(masks)} >= 1, {masks.shape[1]}, 2] like "
@@ -107,7 +107,7 @@ def to_category_gt_masks(batch: Any, num_categories: Optional[int], video_idx: i
 
 
 def extract_category_preds(
-    outs_per_frame: Sequence[dict[str, Any]], key: str = "pred_masks_high_res"
+    outs_per_frame: Sequence[Mapping[str, Any]], key: str = "pred_masks_high_res"
 ) -> Tensor:
     """Return the predicted probabilities of all rows of a batch.
 
@@ -134,28 +134,9 @@ def extract_category_preds(
         )
     if len(outs_per_frame) == 0:
         raise ValueError("outs_per_frame must hold at least one frame, got none")
-    frames = []
+    frames: list[Tensor] = []
     for t, outputs in enumerate(outs_per_frame):
-        if not isinstance(outputs, Mapping):
-            raise TypeError(
-                f"outs_per_frame[{t}] must be a dictionary, got {type(outputs).__name__}"
-            )
-        if key not in outputs:
-            known = ", ".join(map(str, outputs)) or "nothing"
-            raise KeyError(f"outs_per_frame[{t}] has no {key!r}; it has {known}")
-        if not isinstance(outputs[key], Tensor):
-            raise TypeError(
-                f"outs_per_frame[{t}][{key!r}] must be a torch.Tensor, "
-                f"got {type(outputs[key]).__name__}"
-            )
-        logits = outputs[key].detach().float()
-        if logits.ndim == 4 and logits.shape[1] == 1:
-            logits = logits[:, 0]
-        if logits.ndim != 3:
-            raise ValueError(
-                f"outs_per_frame[{t}][{key!r}] must have shape [C, 1, H, W], "
-                f"got {list(outputs[key].shape)}"
-            )
+        logits = _logits(outputs, f"outs_per_frame[{t}]", key)
         if frames and logits.shape != frames[0].shape:
             raise ValueError(
                 f"outs_per_frame[{t}][{key!r}] must have frame 0's shape "
@@ -165,10 +146,36 @@ def extract_category_preds(
     return torch.stack(frames)
 
 
-def log_training_visualizations(
+def build_prompts_from_gt_first_frame(gt_masks_tchw: Tensor, prompt_type: str) -> List[PromptData]:  # noqa: UP006
+    """Build the prompts that the first frame's ground truth implies.
+
+    Used where a model's outputs do not tell which prompts it was given. A click sits on the mask
+    pixel nearest to the mask's centre of mass; a box encloses the mask's pixels (inclusive
+    coordinates, as in `sam2.utils.misc.mask_to_box`). A category that is empty on the first frame
+    gets no prompt.
+
+    Args:
+        gt_masks_tchw: [T, C, H, W] bool (or positive inside), left as it is.
+        prompt_type: ``point``, ``bbox`` or ``mask``.
+
+    Returns:
+        One prompt per category that is present on the first frame, in order.
+
+    Raises:
+        TypeError: `gt_masks_tchw` is no tensor.
+        ValueError: It has another rank, no frame, or the type is unknown.
+    """
+    shape = "[T >= 1, C, H, W]"
+    if len(tensor(gt_masks_tchw, "gt_masks_tchw", shape)) == 0:
+        raise ValueError(f"gt_masks_tchw must have shape {shape}, got {list(gt_masks_tchw.shape)}")
+    check_prompt_type(prompt_type)
+    return implied_prompts(gt_masks_tchw[0], prompt_type)
+
+
+def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
     pl_logger: Any,
-    batch: Any,
-    outs_per_frame: Sequence[dict[str, Any]],
+    batch: Batch,
+    outs_per_frame: Sequence[FrameOutputs],
     *,
     stage: str,
     step: int,
@@ -204,6 +211,7 @@ def log_training_visualizations(
         True when a logger took the picture.
 
     Raises:
+        TypeError: A tensor of the batch or of the outputs is missing.
         ValueError: Batch and outputs do not fit each other, or an option makes no sense.
     """
     if not isinstance(stage, str) or not stage:
@@ -218,25 +226,26 @@ def log_training_visualizations(
     snapshot = take_snapshot(
         batch,
         outs_per_frame,
-        stage=stage,
-        step=step,
-        epoch=epoch,
-        videos=range(max_videos),
-        options=SnapshotOptions(max_frames, frame_stride, num_categories, panel_size),
-        obj_to_cat=obj_to_cat,
-        category_names=category_names,
+        Moment(stage, step, epoch, category_names=category_names),
+        SnapshotOptions(max_frames, frame_stride, num_categories, panel_size),
+        range(max_videos),
+        obj_to_cat,
     )
     sheets, captions = draw_sheets(snapshot.clips(), panel_size)
     return safe_log_image(pl_logger, f"{stage}/composites", sheets, step, caption=captions)
 
 
-def _field(batch: Any, name: str, shape: str) -> Tensor:
-    value = getattr(batch, name, None)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"batch.{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.ndim != shape.count(",") + 1:
-        raise ValueError(f"batch.{name} must have shape {shape}, got {list(value.shape)}")
-    return value
+def _logits(outputs: Any, name: str, key: str) -> Tensor:
+    """Return the logits of one frame: [C, H, W] float32."""
+    if not isinstance(outputs, Mapping):
+        raise TypeError(f"{name} must be a dictionary, got {type(outputs).__name__}")
+    if key not in outputs:
+        known = ", ".join(map(str, outputs)) or "nothing"
+        raise KeyError(f"{name} has no {key!r}; it has {known}")
+    logits = outputs[key]
+    if isinstance(logits, Tensor) and logits.ndim == 3:
+        return logits.detach().float()
+    return tensor(logits, f"{name}[{key!r}]", "[C, 1, H, W]").detach().float()[:, 0]
 
 
 def _check_int(name: str, value: Any) -> None:
@@ -244,12 +253,8 @@ def _check_int(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
 
 
-def _check_video(batch: Any, video_idx: int) -> None:
-    images = _field(batch, "img_batch", "[T, B, 3, H, W]")
-    if images.shape[2] != 3:
-        raise ValueError(
-            f"batch.img_batch must have shape [T, B, 3, H, W], got {list(images.shape)}"
-        )
+def _check_video(batch: Batch, video_idx: int) -> None:
+    images = batch_field(batch, "img_batch", "[T, B, 3, H, W]")
     _check_int("video_idx", video_idx)
     num_videos = images.shape[1]
     if not 0 <= video_idx < num_videos:

@@ -19,7 +19,7 @@ from training.utils.data_utils import (
 )
 
 from core.official import IMAGENET_MEAN, IMAGENET_STD
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 # Of the frames on disk.
 HEIGHT, WIDTH = 24, 32
@@ -196,10 +196,11 @@ def clicked_clips(seed=0, masks_given=False):
 
 
 def take(batch, outs, **options):
-    names = ("videos", "obj_to_cat", "category_names", "clip_name", "object_names")
-    more = {name: options.pop(name) for name in names if name in options}
+    names = ("category_names", "clip_name", "object_names")
+    moment = Moment("train", 0, **{name: options.pop(name) for name in names if name in options})
+    more = {name: options.pop(name) for name in ("videos", "obj_to_cat") if name in options}
     options = SnapshotOptions(**{"panel_size": 48, **options})
-    return take_snapshot(batch, outs, stage="train", step=0, options=options, **more)
+    return take_snapshot(batch, outs, moment, options, **more)
 
 
 def loader_of(videos, batch_size):

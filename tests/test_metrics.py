@@ -25,7 +25,7 @@ from core.metrics import (
 )
 from core.official import received_prompt
 from core.trainer import CORE_LOSS, SAM2LightningModule
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 
 def mask_pair(seed):
@@ -496,7 +496,7 @@ def test_val_iou_is_the_mean_iou_of_the_sheet(tmp_path):
     batch, outs = squares_batch(gts), outputs(preds)
     (result,) = make_trainer(tmp_path).validate(Scripted(outs), Batches(batch), verbose=False)
     options = SnapshotOptions(measure_all_frames=True)
-    (sheet,) = take_snapshot(batch, outs, stage="val", step=0, options=options).clips()
+    (sheet,) = take_snapshot(batch, outs, Moment("val", 0), options).clips()
     assert result["val/iou"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert sheet.mean_iou == pytest.approx(result["val/iou"])
 

@@ -4,7 +4,6 @@ Takes the Hydra overrides of ``train.py``. Reads every annotated frame of both s
 is there, and writes one sheet of ground truth and prompts per sampled clip.
 """
 
-import math
 import re
 import sys
 from collections import Counter
@@ -140,49 +139,31 @@ def draw_sheet(
         uint8 [h, w, 3], one row per frame: image, ground truth, prompts.
     """
     # the renderer brings matplotlib, which reading data does not need
-    from ..utils import to_category_gt_masks
-    from ..visualization.clip import Clip, plain_text
-    from ..visualization.drawing.sheet import render_sheet
-    from ..visualization.prompts import build_prompts_from_gt_first_frame
-    from ..visualization.reduction import Grid, denormalize_array, display_images_on_cpu
+    from ..visualization.clip import Clip, ClipFrame, Masks, plain_text
+    from ..visualization.drawing.sheet import PANELS, render_sheet
+    from ..visualization.prompts import implied_prompts
+    from ..visualization.reduction import Choice, Grid, OnCpu, denormalize_array
 
-    masks = to_category_gt_masks(batch, len(names), 0)
-    num_frames, num_slots, *size = masks.shape
+    num_frames, num_slots, height, width = batch.masks.shape
     positions = list(range(num_frames))
-    grid = Grid.fit(*size, _PANEL_SIZE)
-    images = denormalize_array(display_images_on_cpu(batch.img_batch, positions, [0], grid)[:, 0])
-    drawn = grid.sample(masks)
-    prompts = build_prompts_from_gt_first_frame(drawn, prompt_type)
-    prompted = np.arange(num_frames) == 0
-    areas, nothing = masks.sum((2, 3)).numpy(), np.zeros((num_frames, num_slots), int)
-    unknown = np.full((num_frames, num_slots), math.nan, np.float32)
+    grid = Grid.fit(height, width, _PANEL_SIZE)
+    reduction = OnCpu(Choice([0], positions, positions, grid), list(range(num_slots)))
+    images = denormalize_array(reduction.images(batch.img_batch)[:, 0])
+    masks = grid.sample(batch.masks)
+    numbers = batch.metadata.unique_objects_identifier[:, 0, 2].tolist()
+    frames = [ClipFrame(t, number) for t, number in enumerate(numbers)]
+    frames[0].prompted, frames[0].prompts = True, implied_prompts(masks[0], prompt_type)
     clip = Clip(
-        stage="",
-        epoch=0,
-        step=0,
-        name="",
-        frame_positions=positions,
-        frame_numbers=batch.metadata.unique_objects_identifier[:, 0, 2].tolist(),
+        name=header,
+        frames=frames,
         images=np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
-        gt_masks=drawn.numpy(),
-        pred_masks=np.zeros(drawn.shape, bool),
-        intersections=nothing,
-        unions=areas,
-        gt_areas=areas,
-        pred_areas=nothing,
-        predicted_ious=unknown,
-        object_scores=unknown,
-        non_finite=np.zeros((num_frames, num_slots), bool),
-        prompts=[prompts if first else [] for first in prompted],
-        prompted=prompted,
-        mask_prompted=np.zeros(num_frames, bool),
         model_size=(grid.height, grid.width),
-        mean_iou=math.nan,
+        gt=Masks(masks.numpy(), batch.masks.sum((2, 3)).numpy()),
+        pred=None,
         category_names=[plain_text(name) for name in names],
     )
-    return render_sheet(
-        clip, panel_size=_PANEL_SIZE, header=[header], has_prediction=False, num_panels=3
-    )
+    panels = PANELS[: PANELS.index("prompts") + 1]
+    return render_sheet(clip, panel_size=_PANEL_SIZE, panels=panels)
 
 
 def _slot_names(module: VideoDataModule, stage: str, batch: BatchedVideoDatapoint) -> list[str]:

@@ -1,72 +1,134 @@
-"""What a sheet shows of one video: all that the renderer sees."""
+"""Clip: what a sheet shows of one video, built from a snapshot; all that the renderer sees."""
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 import numpy as np
+import torch
 
-from .prompts import PromptData
+from ..metrics import object_ious
+from .prompts import UNASSIGNED, PromptData, implied_click, prompts_from_clicks
+from .reduction import Choice, Reduced, denormalize_array
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When in a training something was drawn, and what things are called there.
+
+    Attributes:
+        stage: ``train`` or ``val``.
+        step: Optimizer steps taken.
+        epoch: Lightning's epoch, from 0.
+        clip_name: Gives the name of a data set video by its id in the metadata.
+        object_names: Gives a video's object names by object id.
+        category_names: Names of the categories in the category layout.
+    """
+
+    stage: str
+    step: int
+    epoch: int = 0
+    clip_name: Optional[Callable[[int], str]] = None
+    object_names: Optional[Callable[[int], Optional[dict[int, str]]]] = None
+    category_names: Optional[Sequence[str]] = None
+
+
+@dataclass
+class Masks:
+    """Ground truth or prediction of C categories on T frames.
+
+    Attributes:
+        masks: [T, C, h, w] bool, reduced to display size.
+        areas: [T, C] pixels at full size.
+        non_finite: [T, C] bool, the logits hold NaN or inf there; None: they are not known.
+    """
+
+    masks: np.ndarray
+    areas: np.ndarray
+    non_finite: Optional[np.ndarray] = None
+
+
+@dataclass
+class Scores:
+    """How well prediction and ground truth of C categories agree on T frames.
+
+    Attributes:
+        intersections: [T, C] pixels at full size.
+        unions: [T, C] pixels.
+        predicted_ious: [T, C] the model's own IoU estimate, NaN where there is none; None: no model
+            is known.
+        object_scores: [T, C] object score logits, likewise.
+    """
+
+    intersections: np.ndarray
+    unions: np.ndarray
+    predicted_ious: Optional[np.ndarray] = None
+    object_scores: Optional[np.ndarray] = None
+
+    @property
+    def ious(self) -> np.ndarray:
+        """[T, C] IoU of prediction and ground truth at full size; NaN where both are empty."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.unions > 0, self.intersections / self.unions, np.nan)
+
+
+@dataclass
+class ClipFrame:
+    """Which frame a row of a sheet shows, and how it was prompted.
+
+    Attributes:
+        position: In the clip.
+        number: In the original video.
+        prompts: Coordinates in model pixels.
+        prompted: From the start.
+        mask_prompted: By a mask, which is then the prediction itself.
+    """
+
+    position: int = 0
+    number: int = 0
+    prompts: list[PromptData] = field(default_factory=list)
+    prompted: bool = False
+    mask_prompted: bool = False
 
 
 @dataclass
 class Clip:
-    """One video of a snapshot, ready to be drawn; T drawn frames, C categories, CPU memory only.
+    """One video, ready to be drawn; T drawn frames, C categories, CPU memory only.
 
     Attributes:
-        stage: ``train`` or ``val``.
-        epoch: Lightning's epoch, from 0.
-        step: Optimizer steps taken.
         name: The video's name, or what identifies it; printable, on one line.
-        frame_positions: T positions in the clip.
-        frame_numbers: T frame numbers in the original video.
+        frames: T, those drawn.
         images: [T, h, w, 3] uint8, reduced to display size.
-        gt_masks: [T, C, h, w] bool.
-        pred_masks: [T, C, h, w] bool, logits > 0; non-finite logits are false.
-        intersections: [T, C] pixels at full size, of prediction and ground truth.
-        unions: [T, C] pixels.
-        gt_areas: [T, C] pixels.
-        pred_areas: [T, C] pixels.
-        predicted_ious: [T, C] the model's own IoU estimate, NaN where there is none.
-        object_scores: [T, C] object score logits, NaN where there are none.
-        non_finite: [T, C] bool, the logits hold NaN or inf.
-        prompts: For each drawn frame its prompts; coordinates in model pixels.
-        prompted: [T] bool, the frame was prompted from the start.
-        mask_prompted: [T] bool, by a mask, which is then the prediction itself.
-        prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
-        prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
-        prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
-        model_size: (H, W) of the model's frames.
+        model_size: (H, W) of the model's frames, in whose pixels prompts are.
+        gt: Ground truth; None where there is none.
+        pred: Prediction; None where there is none.
+        scores: None unless there are both.
+        moment: When in a training it was drawn; None: it is of no training, its name tells all.
         mean_iou: The metrics' mean IoU (`core.metrics.object_ious`) of the C categories, over the
             frames that were measured and received no prompt; NaN when nothing is left.
         num_scored_frames: Frames that `mean_iou` covers.
         num_unprompted_frames: Frames of the whole clip that received no prompt.
+        prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
+        prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
+        prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
     """
 
-    stage: str
-    epoch: int
-    step: int
     name: str
-    frame_positions: list[int]
-    frame_numbers: list[int]
+    frames: list[ClipFrame]
     images: np.ndarray
-    gt_masks: np.ndarray
-    pred_masks: np.ndarray
-    intersections: np.ndarray
-    unions: np.ndarray
-    gt_areas: np.ndarray
-    pred_areas: np.ndarray
-    predicted_ious: np.ndarray
-    object_scores: np.ndarray
-    non_finite: np.ndarray
-    prompts: list[list[PromptData]]
-    prompted: np.ndarray
-    mask_prompted: np.ndarray
     model_size: tuple[int, int]
-    mean_iou: float
+    gt: Optional[Masks]
+    pred: Optional[Masks]
+    scores: Optional[Scores] = None
+    moment: Optional[Moment] = None
+    mean_iou: float = math.nan
     num_scored_frames: int = 0
     num_unprompted_frames: int = 0
     prompts_elsewhere: list[int] = field(default_factory=list)
@@ -76,35 +138,277 @@ class Clip:
     num_left_out: int = 0
 
     @property
-    def ious(self) -> np.ndarray:
-        """[T, C] IoU of prediction and ground truth at full size; NaN where both are empty."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.unions > 0, self.intersections / self.unions, np.nan)
+    def num_categories(self) -> int:
+        """C."""
+        found = [masks for masks in (self.gt, self.pred) if masks is not None]
+        return found[0].masks.shape[1] if found else 0
+
+    def prompts(self) -> list[PromptData]:
+        """Return the prompts of all drawn frames."""
+        return [prompt for frame in self.frames for prompt in frame.prompts]
 
     def select(self, positions: Sequence[int]) -> "Clip":
         """Return the clip with only the drawn frames at `positions` of its lists and arrays."""
         index = list(positions)
         left_out = [
-            number
-            for i, number in enumerate(self.frame_numbers)
-            if i not in index and (self.prompted[i] or self.prompts[i])
+            frame.number
+            for i, frame in enumerate(self.frames)
+            if i not in index and (frame.prompted or frame.prompts)
         ]
-        per_frame = {
-            name: getattr(self, name)[index]
-            for name in (
-                "images", "gt_masks", "pred_masks", "intersections", "unions", "gt_areas",
-                "pred_areas", "predicted_ious", "object_scores", "non_finite", "prompted",
-                "mask_prompted",
-            )
-        }  # fmt: skip
-        per_frame |= {
-            name: [getattr(self, name)[i] for i in index]
-            for name in ("frame_positions", "frame_numbers", "prompts")
-        }
-        elsewhere = sorted({*self.prompts_elsewhere, *left_out})
-        return dataclasses.replace(self, **per_frame, prompts_elsewhere=elsewhere)
+        return dataclasses.replace(
+            self,
+            frames=[self.frames[i] for i in index],
+            images=self.images[index],
+            gt=_of_frames(self.gt, index),
+            pred=_of_frames(self.pred, index),
+            scores=_of_frames(self.scores, index),
+            prompts_elsewhere=sorted({*self.prompts_elsewhere, *left_out}),
+        )
+
+
+PerFrame = TypeVar("PerFrame", Masks, Scores)
+
+
+def _of_frames(arrays: Optional[PerFrame], index: list[int]) -> Optional[PerFrame]:
+    """Select frames of all arrays of a `Masks` or `Scores`."""
+    if arrays is None:
+        return None
+    known = {name: array[index] for name, array in vars(arrays).items() if array is not None}
+    return dataclasses.replace(arrays, **known)
 
 
 def plain_text(text: Any) -> str:
     """Return a text from a file as printable characters on one line, which every logger takes."""
     return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def build_clips(moment: Moment, choice: Choice, reduced: Reduced[np.ndarray]) -> list[Clip]:
+    """Return one clip per chosen video."""
+    return [
+        _build_clip(moment, choice, reduced, _Rows.of(video, choice, reduced), slot)
+        for slot, video in enumerate(choice.videos)
+    ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which mask rows of the batch fill the C category slots of a video.
+
+    Attributes:
+        video: Its position in the batch.
+        all: Its rows, in category order.
+        shown: The first C of them.
+        kept: Where what was kept of the batch has those.
+        num_categories: C.
+    """
+
+    video: int
+    all: np.ndarray
+    shown: np.ndarray
+    kept: np.ndarray
+    num_categories: int
+
+    @staticmethod
+    def of(video: int, choice: Choice, reduced: Reduced[np.ndarray]) -> "_Rows":
+        rows = np.flatnonzero(reduced.row_videos == video)
+        count = len(rows) if choice.num_categories is None else choice.num_categories
+        shown = rows[:count]
+        if len(rows) > len(shown):
+            log.debug("%d objects beyond num_categories are not drawn", len(rows) - len(shown))
+        kept = shown if reduced.rows is None else np.searchsorted(reduced.rows, shown)
+        return _Rows(video, rows, shown, kept, count)
+
+    def kept_of(self, array: np.ndarray) -> np.ndarray:
+        """Select from what was kept of each row, [T, R, ...]: [T, C, ...], zero where empty."""
+        return self._fill(array, self.kept, 0)
+
+    def of_batch(self, array: np.ndarray) -> np.ndarray:
+        """Select from what is known of all rows, [T, O]: [T, C], NaN where empty."""
+        return self._fill(array, self.shown, math.nan)
+
+    def _fill(self, array: np.ndarray, rows: np.ndarray, empty: float) -> np.ndarray:
+        out = np.full((len(array), self.num_categories, *array.shape[2:]), empty, array.dtype)
+        out[:, : len(rows)] = array[:, rows]
+        return out
+
+
+def _build_clip(
+    moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], rows: _Rows, slot: int
+) -> Clip:
+    source = _Source.of(rows, reduced)
+    prompting = reduced.prompting
+    frames = [
+        ClipFrame(t, source.frame_numbers[t], [], prompting[t].first, prompting[t].by_mask)
+        for t in choice.frames
+    ]
+    images = denormalize_array(reduced.images[:, slot]).transpose(0, 2, 3, 1)
+    gt = rows.kept_of(reduced.masks.gt)
+    measured = [choice.measured.index(t) for t in choice.frames]
+    non_finite = rows.kept_of(reduced.masks.non_finite)
+    gt_areas, pred_areas, intersections = (
+        rows.kept_of(counts)
+        for counts in (
+            reduced.masks.gt_areas,
+            reduced.masks.pred_areas,
+            reduced.masks.intersections,
+        )
+    )
+    unions = gt_areas + pred_areas - intersections
+    is_prompted = [prompting[t].received for t in choice.measured]
+    num_rows = len(reduced.row_videos)
+    clip = Clip(
+        name=_clip_name(moment, source, rows.video),
+        frames=frames,
+        images=np.ascontiguousarray(images),
+        model_size=choice.grid.source,
+        gt=Masks(gt, gt_areas[measured]),
+        pred=Masks(rows.kept_of(reduced.masks.pred), pred_areas[measured], non_finite[measured]),
+        scores=Scores(
+            intersections[measured],
+            unions[measured],
+            rows.of_batch(_highest(reduced.predicted_ious, choice.frames, num_rows)),
+            rows.of_batch(_highest(reduced.object_scores, choice.frames, num_rows)),
+        ),
+        moment=moment,
+        mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted),
+        num_scored_frames=is_prompted.count(False),
+        num_unprompted_frames=sum(not frame.received for frame in prompting),
+        prompts_elsewhere=[
+            source.frame_numbers[t]
+            for t, frame in enumerate(prompting)
+            if t not in choice.frames and (frame.first or frame.clicked)
+        ],
+        category_names=_category_names(moment, source, rows.num_categories),
+        num_left_out=len(rows.all) - len(rows.shown),
+    )
+    if reduced.prompts_told:
+        _add_prompts(clip, rows, reduced)
+    else:
+        # Frame 0 is always drawn, first.
+        frames[0].prompts = _implied_prompts(gt[0], clip.model_size)
+        clip.prompts_implied = True
+    return clip
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the metadata says of a video.
+
+    Attributes:
+        video: Its id in the data set; None: nothing tells.
+        frame_numbers: T, in the original video; positions in the clip where nothing tells.
+        object_ids: Of the rows shown.
+    """
+
+    video: Optional[int]
+    frame_numbers: list[int]
+    object_ids: list[int]
+
+    @staticmethod
+    def of(rows: _Rows, reduced: Reduced[np.ndarray]) -> "_Source":
+        identifiers = reduced.identifiers
+        if len(rows.all) == 0 or identifiers.size == 0:
+            # Nothing tells which video of the data set this is: its place in the batch does not.
+            return _Source(None, list(range(len(reduced.prompting))), [])
+        of_first = identifiers[:, rows.all[0]]
+        return _Source(
+            int(of_first[0, 0]), of_first[:, 2].tolist(), identifiers[0, rows.shown, 1].tolist()
+        )
+
+
+def _highest(scores: dict[int, np.ndarray], frames: list[int], num_rows: int) -> np.ndarray:
+    """Return [T', O] float32, NaN where there are none.
+
+    Of several masks per object SAM 2 keeps the one with the highest estimate, so the highest
+    estimate is that of the mask drawn.
+    """
+    highest = np.full((len(frames), num_rows), math.nan, np.float32)
+    for position, t in enumerate(frames):
+        if t in scores:
+            highest[position] = scores[t].max(1)
+    return highest
+
+
+def _mean_iou(
+    intersections: np.ndarray, unions: np.ndarray, gt_areas: np.ndarray, is_prompted: list[bool]
+) -> float:
+    """Return what `VideoMetrics` would, of the measured frames; counts are [M, C]."""
+    both, either, truth = (
+        torch.from_numpy(counts).double() for counts in (intersections, unions, gt_areas)
+    )
+    prompted = torch.tensor(is_prompted)[:, None].expand_as(both)
+    return float(object_ious(both, either, truth, prompted).nanmean())
+
+
+def _clip_name(moment: Moment, source: _Source, video: int) -> str:
+    if source.video is None:
+        return f"clip {video} of the batch, frames counted in the clip"
+    if moment.clip_name is None:
+        return f"video {source.video}"
+    return plain_text(moment.clip_name(source.video))
+
+
+def _category_names(moment: Moment, source: _Source, num_categories: int) -> Optional[list[str]]:
+    if moment.category_names is not None:
+        names = [plain_text(name) for name in list(moment.category_names)[:num_categories]]
+        return names + [""] * (num_categories - len(names))
+    if source.video is None:
+        return None
+    by_object = (moment.object_names and moment.object_names(source.video)) or {}
+    names = []
+    for slot, object_id in enumerate(source.object_ids):
+        name = plain_text(by_object.get(object_id, ""))
+        # The metrics' table and the files of masks go by ids; slots are their own.
+        names.append(name if object_id == slot else f"{name} (id {object_id})".strip())
+    return names + [""] * (num_categories - len(names))
+
+
+def _implied_prompts(gt_masks: np.ndarray, model_size: tuple[int, int]) -> list[PromptData]:
+    """Return the clicks that ground truth [C, h, w] implies, in model pixels."""
+    (height, width), (h, w) = model_size, gt_masks.shape[1:]
+    scale = torch.tensor([width / w, height / h])
+    masks = enumerate(torch.from_numpy(gt_masks))
+    return [implied_click(mask, category, scale) for category, mask in masks if mask.any()]
+
+
+def _add_prompts(clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]) -> None:
+    """Give each drawn frame the prompts of its video."""
+    for frame in clip.frames:
+        masks = reduced.mask_prompts.get(frame.position)
+        if masks is not None:
+            for index, obj_id in _assign(len(masks), clip, rows, reduced):
+                if masks[index].any():
+                    mask = torch.from_numpy(masks[index].copy())
+                    frame.prompts.append(PromptData("mask", obj_id, mask=mask))
+        clicks = reduced.clicks.get(frame.position)
+        if clicks is not None:
+            for index, obj_id in _assign(len(clicks.coords), clip, rows, reduced):
+                frame.prompts += prompts_from_clicks(
+                    clicks.coords[index], clicks.labels[index], clicks.num_initial, obj_id
+                )
+
+
+def _assign(
+    num_prompts: int, clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]
+) -> list[tuple[int, int]]:
+    """Return (prompt row, category) of this video; what cannot be known is not guessed."""
+    if reduced.obj_to_cat is not None:
+        prompt_rows = reduced.obj_to_cat.tolist()
+        if len(prompt_rows) != num_prompts:
+            raise ValueError(
+                f"obj_to_cat must have one entry per prompt row ({num_prompts}), "
+                f"got {len(prompt_rows)}"
+            )
+    elif num_prompts == len(reduced.row_videos):
+        prompt_rows = list(range(num_prompts))
+    elif reduced.num_videos == 1:
+        return [(index, UNASSIGNED) for index in range(num_prompts)]
+    else:
+        clip.prompts_unassigned += num_prompts
+        return []
+    category_of_row = {row: category for category, row in enumerate(rows.shown.tolist())}
+    return [
+        (index, category_of_row[row])
+        for index, row in enumerate(prompt_rows)
+        if row in category_of_row
+    ]

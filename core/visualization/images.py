@@ -10,7 +10,8 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
+
+from .arrays import rgb, to_array
 
 try:
     from isal import isal_zlib as deflate
@@ -237,21 +238,11 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def _as_image(image: Any) -> np.ndarray:
     """Return [h, w, 3] uint8, contiguous, in memory of its own."""
-    if isinstance(image, Tensor):
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"image must be an array or tensor, got {type(image).__name__}")
+    image = to_array(image, "image")
     if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] not in (1, 3):
         image = image.transpose(1, 2, 0)
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
         raise ValueError(f"image must have shape [h, w, 3], got {list(image.shape)}")
-    if image.dtype != np.uint8:
-        if np.issubdtype(image.dtype, np.integer):
-            image = image.clip(0, 255)
-        else:
-            image = np.nan_to_num(image.astype(np.float32)).clip(0, 1) * 255
-        image = np.rint(image).astype(np.uint8)
-    return np.array(np.broadcast_to(image, (*image.shape[:2], 3)), order="C")
+    return rgb(image)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
+from ..official import FrameOutputs
+from .clip import Moment
 from .visualizer import Trainer, Visualizer
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class VisualizationsMixin:
     def maybe_log_visualizations(
         self: Host,
         batch: Any,
-        outs_per_frame: Sequence[dict[str, Any]],
+        outs_per_frame: Sequence[FrameOutputs],
         batch_idx: int,
         stage: str,
         *,
@@ -86,9 +88,13 @@ class VisualizationsMixin:
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                epoch=trainer.current_epoch,
-                obj_to_cat=obj_to_cat,
-                **names_of(getattr(trainer, "datamodule", None), stage),
+                Moment(
+                    stage,
+                    event.step,
+                    trainer.current_epoch,
+                    **names_of(getattr(trainer, "datamodule", None), stage),
+                ),
+                obj_to_cat,
             )
         except Exception as error:
             _failed(self, error)

@@ -1,14 +1,16 @@
 """Prompts as data: what a frame's objects were prompted with, read from SAM 2's own outputs."""
 
 from dataclasses import dataclass
-from typing import List, Optional  # noqa: UP035 (the plan's signatures)
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..official import tensor
+
 PROMPT_KINDS = ("point", "bbox", "mask")
-POSITIVE, NEGATIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
+POSITIVE, NEGATIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 1, 0, 2, 3
 UNASSIGNED = -1
 
 
@@ -49,91 +51,77 @@ class PromptData:
             raise TypeError(f"obj_id must be an int, got {type(self.obj_id).__name__}")
         if self.obj_id < UNASSIGNED:
             raise ValueError(f"obj_id must be at least {UNASSIGNED}, got {self.obj_id}")
-        if not isinstance(self.prompt_type, str) or self.prompt_type not in PROMPT_KINDS:
-            raise ValueError(
-                f"prompt_type must be one of {', '.join(PROMPT_KINDS)}, got {self.prompt_type!r}"
-            )
+        check_prompt_type(self.prompt_type)
         if self.prompt_type == "point":
-            points = self._own_tensor("points")
-            labels = self._own_tensor("labels")
-            if points.ndim != 2 or points.shape[1] != 2:
-                raise ValueError(f"points must have shape [K, 2], got {list(points.shape)}")
-            if labels.shape != points.shape[:1]:
-                raise ValueError(
-                    f"labels must have shape [{len(points)}] like points, got {list(labels.shape)}"
-                )
-            if self.rounds is not None and self.rounds.shape != points.shape[:1]:
-                raise ValueError(
-                    f"rounds must have shape [{len(points)}] like points, "
-                    f"got {list(self.rounds.shape)}"
-                )
+            self._check_clicks()
         elif self.prompt_type == "bbox":
-            bbox = self._own_tensor("bbox")
-            if bbox.shape != (4,):
-                raise ValueError(f"bbox must have shape [4], got {list(bbox.shape)}")
+            tensor(self._own("bbox"), "bbox", "[4]")
         else:
-            mask = self._own_tensor("mask")
-            if mask.ndim != 2:
-                raise ValueError(f"mask must have shape [H, W], got {list(mask.shape)}")
+            tensor(self._own("mask"), "mask", "[H, W]")
 
-    def _own_tensor(self, name: str) -> Tensor:
+    def _check_clicks(self) -> None:
+        points, labels = self._own("points"), self._own("labels")
+        tensor(points, "points", "[K, 2]")
+        tensor(labels, "labels", f"[{len(points)}] like points")
+        if self.rounds is not None:
+            tensor(self.rounds, "rounds", f"[{len(points)}] like points")
+
+    def _own(self, name: str) -> Tensor:
         value = getattr(self, name)
         if value is None:
             raise ValueError(f"a {self.prompt_type!r} prompt needs {name}, got None")
         return value
 
 
-def build_prompts_from_gt_first_frame(gt_masks_tchw: Tensor, prompt_type: str) -> List[PromptData]:  # noqa: UP006
-    """Build the prompts that the first frame's ground truth implies.
-
-    Used where a model's outputs do not tell which prompts it was given. A click sits on the mask
-    pixel nearest to the mask's centre of mass; a box encloses the mask's pixels (inclusive
-    coordinates, as in `sam2.utils.misc.mask_to_box`). A category that is empty on the first frame
-    gets no prompt.
-
-    Args:
-        gt_masks_tchw: [T, C, H, W] bool (or positive inside), left as it is.
-        prompt_type: ``point``, ``bbox`` or ``mask``.
-
-    Returns:
-        One prompt per category that is present on the first frame, in order.
-
-    Raises:
-        TypeError: `gt_masks_tchw` is no tensor.
-        ValueError: It has another rank, no frame, or the type is unknown.
-    """
-    if not isinstance(gt_masks_tchw, Tensor):
-        raise TypeError(f"gt_masks_tchw must be a torch.Tensor, got {type(gt_masks_tchw).__name__}")
-    if gt_masks_tchw.ndim != 4 or gt_masks_tchw.shape[0] == 0:
-        raise ValueError(
-            f"gt_masks_tchw must have shape [T >= 1, C, H, W], got {list(gt_masks_tchw.shape)}"
-        )
+def check_prompt_type(prompt_type: Any) -> None:
+    """Raise ValueError unless it is one of `PROMPT_KINDS`."""
     if not isinstance(prompt_type, str) or prompt_type not in PROMPT_KINDS:
         raise ValueError(
             f"prompt_type must be one of {', '.join(PROMPT_KINDS)}, got {prompt_type!r}"
         )
-    prompts = []
-    for category, mask in enumerate(gt_masks_tchw[0].detach() > 0):
-        ys, xs = torch.nonzero(mask, as_tuple=True)
-        if len(xs) == 0:
-            continue
-        if prompt_type == "mask":
-            prompts.append(PromptData("mask", category, mask=mask.clone()))
-        elif prompt_type == "bbox":
-            box = torch.stack([xs.min(), ys.min(), xs.max(), ys.max()]).float()
-            prompts.append(PromptData("bbox", category, bbox=box))
-        else:
-            pixels = torch.stack([xs, ys], dim=1).float()
-            nearest = (pixels - pixels.mean(0)).square().sum(1).argmin()
-            prompts.append(
-                PromptData(
-                    "point",
-                    category,
-                    points=pixels[nearest : nearest + 1],
-                    labels=torch.ones(1, dtype=torch.int32),
-                )
-            )
-    return prompts
+
+
+def implied_prompts(masks: Tensor, prompt_type: str) -> list[PromptData]:
+    """Return the prompts that the ground truth of one frame implies.
+
+    Args:
+        masks: [C, H, W] bool (or positive inside), left as it is.
+        prompt_type: ``point`` (see `implied_click`), ``bbox`` (around the mask's pixels, inclusive
+            coordinates, as in `sam2.utils.misc.mask_to_box`) or ``mask``.
+
+    Returns:
+        One prompt per category that is present, in order.
+    """
+    imply = {"point": implied_click, "bbox": _implied_box, "mask": _implied_mask}[prompt_type]
+    present = [(k, mask) for k, mask in enumerate(masks.detach() > 0) if mask.any()]
+    return [imply(mask, category) for category, mask in present]
+
+
+def implied_click(mask: Tensor, category: int, scale: Optional[Tensor] = None) -> PromptData:
+    """Return a click on the pixel of a mask that is nearest to the mask's centre of mass.
+
+    Args:
+        mask: [H, W] bool, not empty.
+        category: Whose click it is.
+        scale: [2] model pixels per pixel of the mask; None: they are the same.
+    """
+    ys, xs = torch.nonzero(mask, as_tuple=True)
+    pixels = torch.stack([xs, ys], dim=1).float()
+    nearest = (pixels - pixels.mean(0)).square().sum(1).argmin()
+    points = pixels[nearest : nearest + 1]
+    if scale is not None:
+        points = (points + 0.5) * scale - 0.5
+    return PromptData("point", category, points=points, labels=torch.ones(1, dtype=torch.int32))
+
+
+def _implied_box(mask: Tensor, category: int) -> PromptData:
+    ys, xs = torch.nonzero(mask, as_tuple=True)
+    box = torch.stack([xs.min(), ys.min(), xs.max(), ys.max()]).float()
+    return PromptData("bbox", category, bbox=box)
+
+
+def _implied_mask(mask: Tensor, category: int) -> PromptData:
+    return PromptData("mask", category, mask=mask.clone())
 
 
 def prompts_from_clicks(

@@ -86,12 +86,12 @@ class Publisher:
         self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
     ) -> None:
         started = time.perf_counter()
-        key = self._unused(f"{snapshot.stage}/composites", snapshot.step, batch_idx)
+        key = self._unused(f"{snapshot.moment.stage}/composites", snapshot.moment.step, batch_idx)
         clips = snapshot.clips()
-        takers = self._log_sheets(loggers, key, clips, snapshot.step)
-        self._log_cost(takers, snapshot.step, blocked_ms, started)
+        takers = self._log_sheets(loggers, key, clips, snapshot.moment.step)
+        self._log_cost(takers, snapshot.moment.step, blocked_ms, started)
         if snapshot.options.draw_all_frames:
-            self._log_animations(takers, key, clips, snapshot.step)
+            self._log_animations(takers, key, clips, snapshot.moment.step)
 
     def _publish_worst(self, loggers: list[Any], worst: WorstClips, step: int) -> None:
         started = time.perf_counter()
@@ -148,7 +148,7 @@ class Publisher:
     def _sheet_frames(self, clip: Clip) -> list[int]:
         config = self._config
         wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
-        return [i for i, t in enumerate(clip.frame_positions) if t in wanted]
+        return [i for i, frame in enumerate(clip.frames) if frame.position in wanted]
 
     def _log_cost(self, loggers: list[Any], step: int, blocked_ms: float, started: float) -> None:
         """Log what was spent since the last values; a second value of one step would be lost."""
@@ -191,4 +191,5 @@ def draw_sheets(clips: Sequence[Clip], panel_size: int) -> tuple[list[np.ndarray
 
 
 def _caption(clip: Clip) -> str:
-    return f"{clip.stage} · step {clip.step} · {clip.name} · {mean_iou_words(clip)}"
+    when = f"{clip.moment.stage} · step {clip.moment.step} · " if clip.moment else ""
+    return f"{when}{clip.name} · {mean_iou_words(clip)}"

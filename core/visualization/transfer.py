@@ -1,28 +1,40 @@
 """From the device to the host: one pinned copy, without waiting."""
 
-from collections.abc import Iterable
-from typing import Optional
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Optional, TypeGuard, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import as_array
+from .reduction import Either, Reduced
+
+Name = TypeVar("Name")
 
 
 def to_host(
-    arrays: dict[str, "Tensor | np.ndarray"], device: torch.device
-) -> tuple[dict[str, np.ndarray], Optional["torch.cuda.Event"]]:
+    reduced: Reduced[Either], device: torch.device
+) -> tuple[Reduced[np.ndarray], Optional["torch.cuda.Event"]]:
     """Copy tensors to memory that nobody else owns; on CUDA pinned, without waiting.
 
     Arrays are copies already.
+
+    Args:
+        reduced: Left as it is.
+        device: Where the frames live.
+
+    Returns:
+        The same with arrays alone, and the event behind the last copy: on CUDA they are complete
+        once it has passed, on CPU there is none.
     """
     if device.type != "cuda":
-        return {name: _copy(array) for name, array in arrays.items()}, None
-    on_device = {name: array for name, array in arrays.items() if array.device.type != "cpu"}
-    copies = {name: _copy(array) for name, array in arrays.items() if name not in on_device}
+        return _with_each(reduced, _copy), None
+    tensors = [array for array in arrays_of(reduced) if _is_elsewhere(array)]
     # Wide types first keep every array aligned.
-    on_device = dict(sorted(on_device.items(), key=lambda item: -item[1].element_size()))
+    tensors.sort(key=lambda tensor: -tensor.element_size())
+    on_device = {id(tensor): tensor for tensor in tensors}
     # One buffer: asking the driver for pinned memory may wait for the device, and once there is a
     # buffer of this size it is used again and again.
     packed = _pack(on_device.values())
@@ -30,11 +42,41 @@ def to_host(
     host.copy_(packed, non_blocking=True)
     event = torch.cuda.Event(blocking=True)
     event.record(torch.cuda.current_stream(device))
-    unpacked = _unpack(host, on_device)
-    return copies | {name: tensor.numpy() for name, tensor in unpacked.items()}, event
+    arrived = {key: tensor.numpy() for key, tensor in _unpack(host, on_device).items()}
+    return _with_each(
+        reduced, lambda array: arrived[id(array)] if id(array) in arrived else _copy(array)
+    ), event
 
 
-def _copy(array: "Tensor | np.ndarray") -> np.ndarray:
+def arrays_of(value: Any) -> Iterator[Any]:
+    """Yield every tensor and array of what `to_host` is given."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from arrays_of(item)
+    elif dataclasses.is_dataclass(value):
+        for item in vars(value).values():
+            yield from arrays_of(item)
+
+
+def _with_each(value: Any, function: Callable[[Any], np.ndarray]) -> Any:
+    """Return what `to_host` is given with `function` of every tensor and array in its place."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: _with_each(item, function) for name, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = {name: _with_each(item, function) for name, item in vars(value).items()}
+        return dataclasses.replace(value, **items)
+    return value
+
+
+def _is_elsewhere(array: Either) -> TypeGuard[Tensor]:
+    return isinstance(array, Tensor) and array.device.type != "cpu"
+
+
+def _copy(array: Either) -> np.ndarray:
     return np.array(as_array(array.cpu())) if isinstance(array, Tensor) else array
 
 
@@ -44,7 +86,7 @@ def _pack(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.unsqueeze(-1).view(torch.uint8).flatten() for tensor in tensors])
 
 
-def _unpack(packed: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unpack(packed: Tensor, like: dict[Name, Tensor]) -> dict[Name, Tensor]:
     """Return views of what `_pack` made of tensors of the shapes and dtypes of `like`."""
     views, start = {}, 0
     for name, tensor in like.items():

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
+from ..official import Batch, FrameOutputs
 from .cadence import Cadence, Event
+from .clip import Moment
 from .images import takes_gifs
 from .limits import Budget, Troubles
 from .publisher import Publisher
@@ -115,9 +117,10 @@ class Visualizer:
         self,
         event: Event,
         loggers: Sequence[Any],
-        batch: Any,
-        outs_per_frame: Sequence[dict[str, Any]],
-        **moment: Any,
+        batch: Batch,
+        outs_per_frame: Sequence[FrameOutputs],
+        moment: Moment,
+        obj_to_cat: Optional[Sequence[int]] = None,
     ) -> None:
         """Take snapshots of a batch and have them drawn; never raises an Exception.
 
@@ -126,8 +129,8 @@ class Visualizer:
             loggers: Where the pictures go.
             batch: See `take_snapshot`.
             outs_per_frame: See `take_snapshot`.
-            **moment: ``epoch``, ``obj_to_cat``, ``clip_name``, ``object_names``,
-                ``category_names``.
+            moment: See `take_snapshot`.
+            obj_to_cat: See `take_snapshot`.
         """
         loggers = list(loggers)
         if self.disabled or self.troubles.are_useless(loggers):
@@ -138,9 +141,8 @@ class Visualizer:
                     take_snapshot,
                     batch,
                     outs_per_frame,
-                    stage=event.stage,
-                    step=event.step,
-                    **moment,
+                    moment,
+                    obj_to_cat=obj_to_cat,
                 )
                 if event.stage == "val":
                     self.cadence.note_batch_size(event, batch.img_batch.shape[1])

@@ -76,10 +76,10 @@ def test_snapshot_that_fails_is_said_once_and_taken_again(
 ):
     take = visualizer.take_snapshot
 
-    def fail(*args, stage, step, **kwargs):
-        if stage == "train" and step in FAULTY:
+    def fail(batch, outs, moment, *args):
+        if moment.stage == "train" and moment.step in FAULTY:
             raise error
-        return take(*args, stage=stage, step=step, **kwargs)
+        return take(batch, outs, moment, *args)
 
     monkeypatch.setattr(visualizer, "take_snapshot", fail)
     logger = RememberingLogger()
@@ -183,7 +183,7 @@ def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, cap
     taken, calls = [], []
     take = visualizer.take_snapshot
     monkeypatch.setattr(
-        visualizer, "take_snapshot", lambda *a, **k: taken.append(k["step"]) or take(*a, **k)
+        visualizer, "take_snapshot", lambda *args: taken.append(args[2].step) or take(*args)
     )
 
     def fault(key, step):

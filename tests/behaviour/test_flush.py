@@ -44,9 +44,9 @@ def taken(monkeypatch):
         time.sleep(0.05)
         return draw(*args)
 
-    def remember(*args, **kwargs):
-        events.append((kwargs["stage"], kwargs["step"]))
-        return take(*args, **kwargs)
+    def remember(batch, outs, moment, *args):
+        events.append((moment.stage, moment.step))
+        return take(batch, outs, moment, *args)
 
     monkeypatch.setattr(publisher, "draw_sheets", slowly)
     monkeypatch.setattr(visualizer, "take_snapshot", remember)

@@ -14,7 +14,7 @@ import torch
 
 from core.data import VideoDataModule
 from core.trainer import CORE_LOSS, SAM2LightningModule
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 from ..fakes import DiscardingLogger, HookedModule
 from ..scenes import make_scene
@@ -27,11 +27,7 @@ def measure(quick: bool) -> Results:
     """Time events of 4 frames and 3 objects at 512 px against a step and the usual way."""
     batch, outs_per_frame = make_scene(size=64 if quick else 512)
     usual_clip = take_snapshot(
-        batch,
-        outs_per_frame,
-        stage="train",
-        step=0,
-        options=SnapshotOptions(panel_size=1024),
+        batch, outs_per_frame, Moment("train", 0), SnapshotOptions(panel_size=1024)
     ).clips()[0]
     hooked = HookedModule(DiscardingLogger(), max_overhead=1.0)
     train_step, own_batch = _make_step(quick)

@@ -8,7 +8,7 @@ drawn by everyone from the same frames and masks at the same size, peers include
 from core.visualization.clip import Clip
 from core.visualization.drawing.sheet import _paint_panels, render_sheet
 from core.visualization.images import encode_png
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 from ..scenes import make_scene
 from .measure import Results, interleave, ratios
@@ -21,7 +21,7 @@ def measure(quick: bool) -> Results:
 
     def clip_at(panel_size: int) -> Clip:
         options = SnapshotOptions(panel_size=panel_size)
-        return take_snapshot(*scene, stage="train", step=0, options=options).clips()[0]
+        return take_snapshot(*scene, Moment("train", 0), options).clips()[0]
 
     small, full = clip_at(256), clip_at(512)
     results = Results()

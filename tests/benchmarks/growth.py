@@ -7,7 +7,7 @@ reads full frames, the sheet does not know how large they were.
 """
 
 from core.visualization.drawing.sheet import render_sheet
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 from ..scenes import make_scene
 from .measure import Results, interleave, ratios
@@ -50,7 +50,7 @@ def _grow(results: Results, what: str, scenes: dict[int, dict], repeats: int) ->
 
         def snapshot(batch=batch, outs=outs, frames=frames):
             return take_snapshot(
-                batch, outs, stage="train", step=0, options=SnapshotOptions(max_frames=frames)
+                batch, outs, Moment("train", 0), SnapshotOptions(max_frames=frames)
             )
 
         clip = snapshot().clips()[0]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from core.loggers import build_loggers, finish_swanlab
-from core.visualization.snapshot import take_snapshot
+from core.visualization.snapshot import Moment, take_snapshot
+from core.visualization.transfer import arrays_of
 
 from ..fakes import HookedModule
 from ..scenes import make_scene
@@ -101,8 +102,8 @@ def _peak_queue_mb(size: int) -> float:
     held = 8 - hooked.visualizer.dropped
     blocker.release.set()
     hooked.visualizer.flush()
-    snapshot = take_snapshot(batch, outs_per_frame, stage="train", step=0)
-    size_b = sum(array.nbytes for array in snapshot.arrays.values())
+    snapshot = take_snapshot(batch, outs_per_frame, Moment("train", 0))
+    size_b = sum(array.nbytes for array in arrays_of(snapshot.reduced))
     return held * size_b / 2**20
 
 

@@ -25,7 +25,7 @@ def draw_the_usual_way(clip: Clip, inches: float = 10) -> list[bytes]:
 
     pictures = []
     for index in range(len(clip.images)):
-        image, gt, pred = clip.images[index], clip.gt_masks[index], clip.pred_masks[index]
+        image, gt, pred = clip.images[index], clip.gt.masks[index], clip.pred.masks[index]
         figure, axes = plt.subplots(2, 2, figsize=(inches, inches), dpi=100)
         axes[0, 0].imshow(image)
         axes[0, 0].set_title("image")
@@ -61,8 +61,8 @@ def error_masks(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
 
 def panel_masks(clip: Clip, index: int) -> list[tuple[np.ndarray, list[tuple[int, int, int]]]]:
     """Return masks and colours of the four panels that have any: the same as on our sheets."""
-    gt, pred = clip.gt_masks[index], clip.pred_masks[index]
-    prompts = [p for p in clip.prompts[index] if p.mask is not None]
+    gt, pred = clip.gt.masks[index], clip.pred.masks[index]
+    prompts = [p for p in clip.frames[index].prompts if p.mask is not None]
     prompt_masks = np.zeros((0, *gt.shape[1:]), bool)
     if prompts:
         prompt_masks = np.stack([p.mask.numpy().astype(bool) for p in prompts])

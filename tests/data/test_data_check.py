@@ -144,11 +144,11 @@ def drawn(monkeypatch):
 def test_a_sheet_has_one_header_and_three_panels_per_frame(tmp_path, drawn):
     config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=64))
     check_data(config, tmp_path / "sheets")
-    clip, how = drawn[-1]
-    assert how["header"] == ["val · b · mask prompts as the first ground truth gives them"]
-    assert clip.frame_numbers == [0, 1]
+    clip, _ = drawn[-1]
+    assert clip.name == "val · b · mask prompts as the first ground truth gives them"
+    assert [frame.number for frame in clip.frames] == [0, 1]
     assert clip.category_names == ["object (id 1)", "object (id 2)"]
-    assert [len(prompts) for prompts in clip.prompts] == [2, 0]
+    assert [len(frame.prompts) for frame in clip.frames] == [2, 0]
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "val_0_b.png"))
     # frames of 64 pixels are enlarged six times, next to each other and below each other
     assert sheet.shape[1] == 2 * MARGIN + 3 * 384 + 2 * 6
@@ -166,7 +166,7 @@ def test_large_frames_are_reduced_on_the_sheet(tmp_path, drawn):
     clip, _ = drawn[-1]
     assert clip.images.shape == (2, 384, 384, 3)
     # 8 of 30 by 8 of 20 pixels of a frame of 1024 x 1024
-    assert clip.gt_areas[0].tolist() == pytest.approx([1024**2 * 64 / 600] * 2, rel=0.01)
+    assert clip.gt.areas[0].tolist() == pytest.approx([1024**2 * 64 / 600] * 2, rel=0.01)
 
 
 def test_names_of_a_data_set_are_in_the_legend(tmp_path, drawn):

@@ -16,14 +16,13 @@ from core.visualization.drawing.paint import convert_colors, pack, paint_mask_pr
 from core.visualization.images import encode_png
 from core.visualization.prompts import PromptData
 from core.visualization.reduction import (
+    Choice,
     Grid,
+    OnCpu,
+    OnDevice,
     denormalize_array,
-    display_images,
-    display_images_on_cpu,
-    reduce_masks,
-    reduce_masks_on_cpu,
 )
-from core.visualization.snapshot import take_snapshot
+from core.visualization.snapshot import Moment, take_snapshot
 from core.visualization.transfer import _pack, _unpack
 
 # Display size 32: as it is, divided by 2, 3 and 4, and by no whole number.
@@ -45,9 +44,9 @@ def spoiled_scene(size, dtype):
 @pytest.mark.parametrize("size", SIZES)
 def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, _ = spoiled_scene(size, dtype)
-    how = ([0, 2], [0], Grid.fit(size, size, 32))
-    of_device = denormalize_array(display_images(batch.img_batch, *how).numpy())
-    of_cpu = denormalize_array(display_images_on_cpu(batch.img_batch, *how))
+    choice = Choice([0], [0, 2], [0, 2], Grid.fit(size, size, 32))
+    of_device = denormalize_array(OnDevice(choice).images(batch.img_batch).numpy())
+    of_cpu = denormalize_array(OnCpu(choice, [0, 1]).images(batch.img_batch))
     # The exact mean of each area; one that lies between two bytes is rounded up.
     statistics = (IMAGENET_MEAN, IMAGENET_STD)
     mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in statistics)
@@ -65,9 +64,9 @@ def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
 )
 def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_size):
     batch, _ = make_scene(num_frames=3, size=size)
-    how = ([0, 1, 2], [0], Grid.fit(size, size, panel_size))
-    of_device = denormalize_array(display_images(batch.img_batch, *how).numpy())
-    of_cpu = denormalize_array(display_images_on_cpu(batch.img_batch, *how))
+    choice = Choice([0], [0, 1, 2], [0, 1, 2], Grid.fit(size, size, panel_size))
+    of_device = denormalize_array(OnDevice(choice).images(batch.img_batch).numpy())
+    of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch))
     assert np.array_equal(of_device, of_cpu)
 
 
@@ -75,9 +74,10 @@ def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_siz
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, outs = spoiled_scene(size, dtype)
-    grid = Grid.fit(size, size, 32)
-    of_device = reduce_masks(batch.masks, outs, [0, 2], [0, 1, 2], grid)
-    of_cpu = reduce_masks_on_cpu(batch.masks, outs, [0, 2], [0, 1, 2], [0, 1], grid)
+    choice = Choice([0], [0, 2], [0, 1, 2], Grid.fit(size, size, 32))
+    logits = [item["pred_masks_high_res"][:, 0] for item in outs]
+    of_device = vars(OnDevice(choice).masks(batch.masks, logits))
+    of_cpu = vars(OnCpu(choice, [0, 1]).masks(batch.masks, logits))
     assert of_device.keys() == of_cpu.keys()
     for name, array in of_device.items():
         assert array.numpy().dtype == of_cpu[name].dtype, name
@@ -88,9 +88,9 @@ def test_masks_are_reduced_alike_on_both_kinds_of_device(size, dtype):
 def test_logits_whose_sum_overflows_are_finite():
     batch, outs = make_scene(num_frames=1, size=32, num_objects=1)
     outs[0]["pred_masks_high_res"] = torch.full((1, 1, 32, 32), 1e38)
-    snapshot = take_snapshot(batch, outs, stage="train", step=0)
-    assert not snapshot.arrays["non_finite"].any()
-    assert snapshot.arrays["pred_areas"].tolist() == [[32 * 32]]
+    snapshot = take_snapshot(batch, outs, Moment("train", 0))
+    assert not snapshot.reduced.masks.non_finite.any()
+    assert snapshot.reduced.masks.pred_areas.tolist() == [[32 * 32]]
 
 
 def test_packed_tensors_come_back_as_they_were():
@@ -117,9 +117,9 @@ def test_packed_tensors_come_back_as_they_were():
 def test_obj_to_cat_is_copied():
     batch, outs = make_scene(num_frames=1, size=32, num_objects=2)
     obj_to_cat = torch.tensor([1, 0])
-    snapshot = take_snapshot(batch, outs, stage="train", step=0, obj_to_cat=obj_to_cat)
+    snapshot = take_snapshot(batch, outs, Moment("train", 0), obj_to_cat=obj_to_cat)
     obj_to_cat.fill_(7)
-    assert snapshot.arrays["obj_to_cat"].tolist() == [1, 0]
+    assert snapshot.reduced.obj_to_cat.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -16,7 +16,7 @@ from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
 from core.visualization.drawing.paint import category_color
 from core.visualization.drawing.sheet import render_sheet
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 import_sam2()
 
@@ -42,11 +42,10 @@ class Case:
         snapshot = take_snapshot(
             self.batch,
             self.outs if outs is None else outs,
-            stage="train",
-            step=7,
-            videos=[self.video],
-            options=options,
-            obj_to_cat=self.obj_to_cat,
+            Moment("train", 7),
+            options,
+            [self.video],
+            self.obj_to_cat,
         )
         return snapshot.clips()[0]
 
@@ -574,7 +573,7 @@ def test_prompts_of_frames_drawn_in_the_animation_alone_are_noted_on_the_sheet(s
     case = square_case(num_frames=4)
     case.outs[3] = {**case.outs[3], "multistep_point_inputs": [None, click([32.0, 32.0])]}
     options = SnapshotOptions(panel_size=64, draw_all_frames=True)
-    snapshot = take_snapshot(case.batch, case.outs, stage="val", step=0, options=options)
+    snapshot = take_snapshot(case.batch, case.outs, Moment("val", 0), options)
     render_sheet(snapshot.clips()[0].select([0, 1]))
     assert any("prompts on frames that are not drawn: 3" in text for text, *_ in spy.read())
 
@@ -585,7 +584,7 @@ def test_header_of_an_animated_clip_says_that_all_frames_were_measured(spy):
     case.outs[3]["pred_masks_high_res"].fill_(-5.0)
     for all_frames, said in ((False, "1.000 over 1 of 3"), (True, "0.667 over 3 of 3")):
         options = SnapshotOptions(max_frames=2, panel_size=64, draw_all_frames=all_frames)
-        snapshot = take_snapshot(case.batch, case.outs, stage="val", step=0, options=options)
+        snapshot = take_snapshot(case.batch, case.outs, Moment("val", 0), options)
         render_sheet(snapshot.clips()[0].select([0, 1]))
         header = spy.read()[0][0]
         assert header.endswith(f"mean IoU {said} unprompted frames")
@@ -613,9 +612,9 @@ def test_scores_of_as_many_components_as_rows_are_not_taken_for_the_rows_own():
         point_inputs=click([8.0, 8.0], [40.0, 8.0]),
         multistep_object_score_logits=[torch.tensor([[3.0], [-3.0]])],
     )
-    assert case.clip().object_scores.tolist() == [[3.0, -3.0]]
+    assert case.clip().scores.object_scores.tolist() == [[3.0, -3.0]]
     case.obj_to_cat = [1, 1]
-    assert np.isnan(case.clip().object_scores).all()
+    assert np.isnan(case.clip().scores.object_scores).all()
 
 
 def test_clicks_told_by_the_steps_alone_are_not_replaced_by_implied_ones():
@@ -624,7 +623,7 @@ def test_clicks_told_by_the_steps_alone_are_not_replaced_by_implied_ones():
     case.outs[0]["multistep_point_inputs"] = [click([40.0, 20.0], label=0)]
     clip = case.clip()
     assert not clip.prompts_implied
-    assert clip.prompts[0][0].labels.tolist() == [0]
+    assert clip.frames[0].prompts[0].labels.tolist() == [0]
 
 
 def test_number_beside_a_click_at_the_border_leaves_the_click_visible():

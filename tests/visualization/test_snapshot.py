@@ -15,7 +15,7 @@ from core.config import ModelConfig
 from core.model import build_model
 from core.official import import_sam2
 from core.visualization.drawing.sheet import render_sheet
-from core.visualization.snapshot import take_snapshot
+from core.visualization.snapshot import Moment, take_snapshot
 
 import_sam2()
 
@@ -106,7 +106,7 @@ def test_iou_is_that_of_the_full_size_masks(panel_size):
     batch, outs = clicked_clips()
     clip = take(batch, outs, videos=[1], panel_size=panel_size).clips()[0]
     expected = [slow_iou(batch.masks[t, 2], outs[t]["pred_masks_high_res"][2, 0]) for t in range(T)]
-    assert clip.ious[:, 0].tolist() == pytest.approx(expected)
+    assert clip.scores.ious[:, 0].tolist() == pytest.approx(expected)
     # The first frame was prompted, and says nothing about tracking.
     assert clip.mean_iou == pytest.approx(np.mean(expected[1:]))
 
@@ -115,8 +115,8 @@ def test_mean_iou_leaves_out_frames_that_were_only_corrected():
     batch, outs = clicked_clips()
     outs[1]["multistep_point_inputs"] = [None, outs[0]["point_inputs"]]
     clip = take(batch, outs, videos=[1]).clips()[0]
-    assert clip.mean_iou == pytest.approx(clip.ious[2, 0])
-    assert clip.prompted.tolist() == [True, False, False]
+    assert clip.mean_iou == pytest.approx(clip.scores.ious[2, 0])
+    assert [frame.prompted for frame in clip.frames] == [True, False, False]
 
 
 def test_iou_is_nan_where_truth_and_prediction_are_empty():
@@ -124,7 +124,7 @@ def test_iou_is_nan_where_truth_and_prediction_are_empty():
     batch.masks[1] = False
     outs[1]["pred_masks_high_res"].fill_(-1024.0)
     clip = take(batch, outs).clips()[0]
-    assert np.isnan(clip.ious[1]).all()
+    assert np.isnan(clip.scores.ious[1]).all()
     assert not np.isnan(clip.mean_iou)
 
 
@@ -133,9 +133,9 @@ def test_non_finite_logits_count_as_not_predicted(value):
     batch, outs = clicked_clips()
     outs[1]["pred_masks_high_res"][0, 0, :24] = value
     clip = take(batch, outs).clips()[0]
-    assert not clip.pred_masks[1, 0, :24].any()
-    assert clip.non_finite.tolist() == [[False, False], [True, False], [False, False]]
-    assert clip.pred_areas[1, 0] == (outs[1]["pred_masks_high_res"][0, 0, 24:] > 0).sum()
+    assert not clip.pred.masks[1, 0, :24].any()
+    assert clip.pred.non_finite.tolist() == [[False, False], [True, False], [False, False]]
+    assert clip.pred.areas[1, 0] == (outs[1]["pred_masks_high_res"][0, 0, 24:] > 0).sum()
 
 
 def test_models_own_iou_is_that_of_the_mask_sam2_picked():
@@ -145,7 +145,7 @@ def test_models_own_iou_is_that_of_the_mask_sam2_picked():
         final = outs[t]["multistep_pred_ious"][-1]
         for row in (0, 1):
             picked = final[row, int(torch.argmax(final[row]))]
-            assert clip.predicted_ious[t, row] == pytest.approx(float(picked))
+            assert clip.scores.predicted_ious[t, row] == pytest.approx(float(picked))
 
 
 @pytest.mark.parametrize("prompt_type", ["point", "mask"])
@@ -166,7 +166,7 @@ def test_models_own_iou_agrees_with_a_real_model(prompt_type):
                 for k in range(masks.shape[1])
                 if torch.equal(masks[row, k], out["pred_masks_high_res"][row, 0])
             ]
-            assert clip.predicted_ious[t, category] in [pytest.approx(iou) for iou in same]
+            assert clip.scores.predicted_ious[t, category] in [pytest.approx(iou) for iou in same]
 
 
 def test_object_scores_are_those_of_the_last_step():
@@ -174,15 +174,15 @@ def test_object_scores_are_those_of_the_last_step():
     for out in outs:
         out["multistep_object_score_logits"].append(torch.tensor([[1.0], [-2.0], [3.0]]))
     clip = take(batch, outs, videos=[0]).clips()[0]
-    assert clip.object_scores.tolist() == [[1.0, -2.0]] * T
+    assert clip.scores.object_scores.tolist() == [[1.0, -2.0]] * T
 
 
 def test_missing_scores_are_nan():
     batch, outs = clicked_clips()
     outs = [{"pred_masks_high_res": out["pred_masks_high_res"]} for out in outs]
     clip = take(batch, outs).clips()[0]
-    assert np.isnan(clip.predicted_ious).all()
-    assert np.isnan(clip.object_scores).all()
+    assert np.isnan(clip.scores.predicted_ious).all()
+    assert np.isnan(clip.scores.object_scores).all()
 
 
 def test_outputs_without_prompts_get_those_that_the_truth_implies_and_say_so():
@@ -190,8 +190,8 @@ def test_outputs_without_prompts_get_those_that_the_truth_implies_and_say_so():
     outs = [{"pred_masks_high_res": out["pred_masks_high_res"]} for out in outs]
     clip = take(batch, outs).clips()[0]
     assert clip.prompts_implied
-    assert [prompt.obj_id for prompt in clip.prompts[0]] == [0, 1]
-    for prompt in clip.prompts[0]:
+    assert [prompt.obj_id for prompt in clip.frames[0].prompts] == [0, 1]
+    for prompt in clip.frames[0].prompts:
         x, y = prompt.points[0].round().long().tolist()
         assert batch.masks[0, prompt.obj_id, y, x]
 
@@ -200,15 +200,13 @@ def test_names_are_looked_up_by_the_ids_of_the_metadata():
     batch, outs = clicked_clips()
     batch.metadata.unique_objects_identifier[..., 0] += 40
     batch.metadata.unique_objects_identifier[..., 1] += 7
-    snapshot = take_snapshot(
-        batch,
-        outs,
-        stage="val",
-        step=0,
-        videos=[1],
+    moment = Moment(
+        "val",
+        0,
         clip_name=lambda video: f"clip {video}",
         object_names=lambda video: {9: f"dog of {video}"},
     )
+    snapshot = take_snapshot(batch, outs, moment, videos=[1])
     clip = snapshot.clips()[0]
     assert clip.name == "clip 41"
     assert clip.category_names == ["dog of 41 (id 9)"]
@@ -245,7 +243,10 @@ def broken(what):
         ("several masks", r"must have shape \[3, 1, 48, 48\], got \[3, 3, 48, 48\]"),
         ("too few rows", r"must have shape \[3, 1, 48, 48\], got \[2, 1, 48, 48\]"),
         ("small masks", r"batch.masks must have the frames' size \[48, 48\], got \[8, 8\]"),
-        ("rank of frames", r"batch.img_batch must have rank 5, got \[3, 3, 48, 48\]"),
+        (
+            "rank of frames",
+            r"batch.img_batch must have shape \[3, B, 3, H, W\], got \[3, 3, 48, 48\]",
+        ),
         ("grey frames", r"batch.img_batch must have shape \[3, B, 3, H, W\]"),
         ("layout", r"batch.obj_to_frame_idx must have shape \[3, 3, 2\], got \[3, 2, 2\]"),
         ("no masks", r"batch.masks must be a torch.Tensor, got NoneType"),
@@ -253,7 +254,8 @@ def broken(what):
 )
 def test_wrong_shapes_are_refused(what, message):
     batch, outs = broken(what)
-    with pytest.raises(ValueError, match=message):
+    error = TypeError if "must be a torch.Tensor" in message else ValueError
+    with pytest.raises(error, match=message):
         take(batch, outs)
 
 

@@ -171,7 +171,7 @@ def test_animations_that_no_logger_takes_are_neither_kept_nor_drawn(tmp_path, mo
 
     def remember(*args, **kwargs):
         snapshot = take(*args, **kwargs)
-        frames.append(snapshot.frames)
+        frames.append(snapshot.choice.frames)
         return snapshot
 
     monkeypatch.setattr(visualizer, "take_snapshot", remember)

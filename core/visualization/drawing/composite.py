@@ -1,13 +1,13 @@
 """One frame as a row of panels, from arrays alone."""
 
-import math
 from collections.abc import Sequence
 from typing import List, Optional  # noqa: UP035 (the plan's signatures)
 
 import numpy as np
 import torch
 
-from ..clip import Clip
+from ..arrays import masks, rgb, to_array
+from ..clip import Clip, ClipFrame, Masks, Scores
 from ..prompts import PromptData
 from .sheet import render_sheet
 
@@ -43,80 +43,33 @@ def create_composite_visualization(
     _check_categories(num_categories)
     prompts = [] if prompts is None else prompts
     _check_prompts(prompts, (height, width))
-    gt = _as_masks(gt_mask, "gt_mask", (height, width), 0.0)
-    pred = _as_masks(pred_mask, "pred_mask", (height, width), 0.5)
-    count = min(max(len(gt), len(pred)), num_categories)
-    gt, pred = (_with_categories(masks, count) for masks in (gt, pred))
-    intersections = (gt & pred).sum((1, 2))[None]
-    gt_areas, pred_areas = gt.sum((1, 2))[None], pred.sum((1, 2))[None]
-    unknown = np.full((1, count), math.nan, np.float32)
+    gt, pred = (
+        None if given is None else masks(given, name, (height, width), threshold)
+        for given, name, threshold in ((gt_mask, "gt_mask", 0.0), (pred_mask, "pred_mask", 0.5))
+    )
+    counts = [len(found) for found in (gt, pred) if found is not None]
+    count = min(max(counts, default=0), num_categories)
+    gt, pred = _with_categories(gt, count), _with_categories(pred, count)
     clip = Clip(
-        stage="",
-        epoch=0,
-        step=0,
         name=title,
-        frame_positions=[0],
-        frame_numbers=[0],
+        frames=[ClipFrame(prompts=[p for p in prompts if p.obj_id < num_categories])],
         images=pixels[None],
-        gt_masks=gt[None],
-        pred_masks=pred[None],
-        intersections=intersections,
-        unions=gt_areas + pred_areas - intersections,
-        gt_areas=gt_areas,
-        pred_areas=pred_areas,
-        predicted_ious=unknown,
-        object_scores=unknown,
-        non_finite=np.zeros((1, count), bool),
-        prompts=[[p for p in prompts if p.obj_id < num_categories]],
-        prompted=np.zeros(1, bool),
-        mask_prompted=np.zeros(1, bool),
         model_size=(height, width),
-        mean_iou=math.nan,
+        gt=_of_one_frame(gt),
+        pred=_of_one_frame(pred),
+        scores=_compare(gt, pred),
     )
-    return render_sheet(
-        clip,
-        header=[title],
-        has_truth=gt_mask is not None,
-        has_prediction=pred_mask is not None,
-    )
+    return render_sheet(clip)
 
 
 def _as_pixels(image: "np.ndarray | torch.Tensor") -> np.ndarray:
     """Return [H, W, 3] uint8 of its own memory."""
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"image must be an array or tensor, got {type(image).__name__}")
-    if image.ndim == 3 and image.shape[0] == 3:
-        image = image.transpose(1, 2, 0)
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must have shape [3, H, W], got {list(image.shape)}")
-    if image.dtype != np.uint8:
-        image = np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
-        image = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
-    return np.array(image, order="C")
-
-
-def _as_masks(
-    masks: "np.ndarray | torch.Tensor | None", name: str, size: tuple[int, int], threshold: float
-) -> np.ndarray:
-    """Return [C, H, W] bool."""
-    if masks is None:
-        return np.zeros((0, *size), bool)
-    if isinstance(masks, torch.Tensor):
-        masks = masks.detach().cpu()
-        masks = (masks.float() if masks.is_floating_point() else masks).numpy()
-    if not isinstance(masks, np.ndarray):
-        raise TypeError(f"{name} must be an array or tensor, got {type(masks).__name__}")
-    if masks.ndim != 3 or masks.shape[1:] != size:
-        raise ValueError(
-            f"{name} must have shape [C, {size[0]}, {size[1]}] like image, got {list(masks.shape)}"
-        )
-    if masks.dtype == bool:
-        return masks
-    with np.errstate(invalid="ignore"):
-        return (masks > threshold) & np.isfinite(masks)
+    pixels = to_array(image, "image")
+    if pixels.ndim == 3 and pixels.shape[0] == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"image must have shape [3, H, W], got {list(pixels.shape)}")
+    return rgb(pixels)
 
 
 def _check_categories(num_categories: int) -> None:
@@ -132,14 +85,28 @@ def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, PromptData):
             raise TypeError(f"prompts must hold PromptData, got {type(prompt).__name__}")
-        if prompt.prompt_type == "mask" and tuple(prompt.mask.shape) != size:
+        mask = prompt.mask if prompt.prompt_type == "mask" else None
+        if mask is not None and tuple(mask.shape) != size:
             raise ValueError(
                 f"prompts[{index}].mask must have shape [{size[0]}, {size[1]}] like image, "
-                f"got {list(prompt.mask.shape)}"
+                f"got {list(mask.shape)}"
             )
 
 
-def _with_categories(masks: np.ndarray, count: int) -> np.ndarray:
-    out = np.zeros((count, *masks.shape[1:]), bool)
-    out[: len(masks)] = masks[:count]
+def _with_categories(found: Optional[np.ndarray], count: int) -> Optional[np.ndarray]:
+    """Return [count, H, W] bool: further masks are left out, missing ones empty."""
+    if found is None:
+        return None
+    out = np.zeros((count, *found.shape[1:]), bool)
+    out[: len(found)] = found[:count]
     return out
+
+
+def _of_one_frame(found: Optional[np.ndarray]) -> Optional[Masks]:
+    return None if found is None else Masks(found[None], found.sum((1, 2))[None])
+
+
+def _compare(gt: Optional[np.ndarray], pred: Optional[np.ndarray]) -> Optional[Scores]:
+    if gt is None or pred is None:
+        return None
+    return Scores((gt & pred).sum((1, 2))[None], (gt | pred).sum((1, 2))[None])

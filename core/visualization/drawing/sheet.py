@@ -6,11 +6,13 @@ errors. Masks are painted at display size and enlarged by whole numbers only.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
-from ..clip import Clip, plain_text
+from ..clip import Clip, ClipFrame, Masks, Scores, plain_text
+from ..prompts import PromptData
 from .canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
 from .paint import (
     FALSE,
@@ -33,23 +35,14 @@ _MAX_NAME_WIDTH = 420
 
 
 def render_sheet(
-    clip: Clip,
-    *,
-    panel_size: int = 256,
-    header: Optional[Sequence[str]] = None,
-    has_truth: bool = True,
-    has_prediction: bool = True,
-    num_panels: int = len(PANELS),
+    clip: Clip, *, panel_size: int = 256, panels: Sequence[str] = PANELS
 ) -> np.ndarray:
     """Draw a clip: header, legend, and one row of panels per frame.
 
     Args:
         clip: What to draw.
         panel_size: Longest side of a panel; smaller frames are enlarged by whole numbers.
-        header: Lines to write instead of stage, epoch, step and name.
-        has_truth: False says that there is no ground truth, and shows no scores and no errors.
-        has_prediction: The same for the prediction.
-        num_panels: Columns drawn, from the left; 3 leaves out prediction and errors.
+        panels: Columns drawn, some of `PANELS` with the prompts among them.
 
     Returns:
         [h, w, 3] uint8, contiguous.
@@ -57,49 +50,35 @@ def render_sheet(
     frame_height, frame_width = clip.images.shape[1:3]
     enlarge = max(1, panel_size // max(frame_height, frame_width))
     height, width = frame_height * enlarge, frame_width * enlarge
-    sheet_width = max(_MIN_WIDTH, 2 * MARGIN + num_panels * width + (num_panels - 1) * _GAP)
+    sheet_width = max(_MIN_WIDTH, 2 * MARGIN + len(panels) * width + (len(panels) - 1) * _GAP)
     inner = sheet_width - 2 * MARGIN
 
     drawn = _drawn_categories(clip)
-    comparable = has_truth and has_prediction
-    titles = [
-        PANELS[0],
-        PANELS[1] if has_truth else "no ground truth",
-        PANELS[2],
-        PANELS[3] if has_prediction else "no prediction",
-        PANELS[4] if comparable else "errors unknown",
-    ][:num_panels]
-    if header is None:
-        head = [[(None, _header(clip))], *_flow(_notes(clip), inner, 3, "{} more notes")]
-    else:
-        head = [[(None, plain_text(line))] for line in header]
-    legend = _flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories")
-    keys = _flow(_keys(clip, comparable), inner, 3, "{} more")
-    rows = []
-    for index in range(len(clip.images)):
-        chips = _chips(clip, index, drawn) if comparable else []
-        # a single frame under a header of its own is told by that
-        labelled = header is None or len(clip.images) > 1
-        start = [(None, _frame_label(clip, index))] if labelled else []
-        rest = "{} more objects" + _mean_words(clip, index)
-        rows.append(_flow(start + chips, inner, _MAX_CHIP_LINES, rest))
-    num_lines = len(head) + len(legend) + len(keys) + 1 + sum(len(lines) for lines in rows)
+    head: list[list[Entry]] = [
+        [(None, _header(clip))],
+        *_flow(_notes(clip), inner, 3, "{} more notes"),
+        *_flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories"),
+        *_flow(_keys(clip), inner, 3, "{} more"),
+    ]
+    rows = [_row(clip, index, drawn, inner) for index in range(len(clip.frames))]
+    num_lines = len(head) + 1 + sum(len(lines) for lines in rows)
     sheet_height = 2 * MARGIN + num_lines * LINE + len(rows) * (height + _GAP)
 
     canvas = Canvas(sheet_width, sheet_height)
-    y = canvas.lines(MARGIN, head + legend + keys)
-    columns = [MARGIN + panel * (width + _GAP) for panel in range(num_panels)]
-    canvas.write([(x, y, fit(name, width)) for x, name in zip(columns, titles, strict=True)], FAINT)
+    y = canvas.lines(MARGIN, head)
+    columns = [MARGIN + panel * (width + _GAP) for panel in range(len(panels))]
+    titles = [
+        (x, y, fit(_title(clip, name), width)) for x, name in zip(columns, panels, strict=True)
+    ]
+    canvas.write(titles, FAINT)
     y += LINE
+    scale = (width / clip.model_size[1], height / clip.model_size[0])
     for index, lines in enumerate(rows):
         y = canvas.lines(y, lines)
-        panels = _paint_panels(clip, index, PANELS[:num_panels], comparable)
-        for x, panel in zip(columns, panels, strict=True):
+        for x, panel in zip(columns, _paint_panels(clip, index, panels), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
-        scale = (width / clip.model_size[1], height / clip.model_size[0])
-        canvas.prompts(
-            clip.prompts[index], columns[PANELS.index("prompts")], y, (width, height), scale
-        )
+        prompts = clip.frames[index].prompts
+        canvas.prompts(prompts, columns[panels.index("prompts")], y, (width, height), scale)
         y += height + _GAP
     return canvas.pixels()
 
@@ -116,25 +95,26 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         panels = _paint_panels(clip, index, ("image", "ground truth", "prediction"))
         row = _enlarge(np.concatenate(panels, axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
-        title = f"frame {clip.frame_numbers[index]} · image, ground truth, prediction · {clip.name}"
+        title = f"frame {clip.frames[index].number} · image, ground truth, prediction · {clip.name}"
         canvas.write([(4, 0, fit(title, row.shape[1] - 8))])
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
     return frames
 
 
-def _paint_panels(
-    clip: Clip, index: int, names: Sequence[str] = PANELS, comparable: bool = True
-) -> list[np.ndarray]:
-    image, gt, pred = pack(clip.images[index]), clip.gt_masks[index], clip.pred_masks[index]
-    gt_boxes, pred_boxes = bounding_boxes(gt), bounding_boxes(pred)
+def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list[np.ndarray]:
+    image = pack(clip.images[index])
+    gt, pred = (None if found is None else found.masks[index] for found in (clip.gt, clip.pred))
+    gt_boxes, pred_boxes = ([] if masks is None else bounding_boxes(masks) for masks in (gt, pred))
     painters = {
         "image": lambda: image,
-        "ground truth": lambda: paint_masks(image, gt, gt_boxes),
-        "prompts": lambda: paint_mask_prompts(image, clip.prompts[index]),
-        "prediction": lambda: paint_masks(image, pred, pred_boxes),
+        "ground truth": lambda: image if gt is None else paint_masks(image, gt, gt_boxes),
+        "prompts": lambda: paint_mask_prompts(image, clip.frames[index].prompts),
+        "prediction": lambda: image if pred is None else paint_masks(image, pred, pred_boxes),
         "errors": lambda: (
-            paint_errors(image, gt, pred, gt_boxes, pred_boxes) if comparable else image
+            image
+            if gt is None or pred is None
+            else paint_errors(image, gt, pred, gt_boxes, pred_boxes)
         ),
     }
     return [painters[name]() for name in names]
@@ -146,14 +126,39 @@ def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
 
 def _drawn_categories(clip: Clip) -> list[int]:
     """Return the categories that have anything to show on the drawn frames."""
-    shown = (clip.gt_areas > 0).any(0) | (clip.pred_areas > 0).any(0) | clip.non_finite.any(0)
-    prompted = {prompt.obj_id for prompts in clip.prompts for prompt in prompts}
-    return [k for k in range(clip.gt_masks.shape[1]) if shown[k] or k in prompted]
+    shown = {prompt.obj_id for prompt in clip.prompts()}
+    for found in (clip.gt, clip.pred):
+        if found is not None:
+            shown.update(np.flatnonzero((found.areas > 0).any(0)).tolist())
+            shown.update(_non_finite(found))
+    return sorted(shown & set(range(clip.num_categories)))
+
+
+def _non_finite(found: Optional[Masks]) -> list[int]:
+    """Return the categories of whose logits some are NaN or inf."""
+    if found is None or found.non_finite is None:
+        return []
+    return np.flatnonzero(found.non_finite.any(0)).tolist()
+
+
+def _title(clip: Clip, panel: str) -> str:
+    """Return what is written above a column: what is missing is said."""
+    missing = {
+        "ground truth": (clip.gt, "no ground truth"),
+        "prediction": (clip.pred, "no prediction"),
+        "errors": (clip.scores, "errors unknown"),
+    }
+    found, title = missing.get(panel, (clip, panel))
+    return title if found is None else panel
 
 
 def _header(clip: Clip) -> str:
+    moment = clip.moment
+    if moment is None:
+        return plain_text(clip.name)
     name = fit(clip.name, _MAX_NAME_WIDTH)
-    return f"{clip.stage} · epoch {clip.epoch} · step {clip.step} · {name} · {mean_iou_words(clip)}"
+    when = f"{moment.stage} · epoch {moment.epoch} · step {moment.step}"
+    return f"{when} · {name} · {mean_iou_words(clip)}"
 
 
 def _notes(clip: Clip) -> list[Entry]:
@@ -167,8 +172,8 @@ def _notes(clip: Clip) -> list[Entry]:
         rest = len(clip.prompts_elsewhere) - 8
         numbers += f" and {rest} more" if rest > 0 else ""
         notes.append(f"further prompts on frames that are not drawn: {numbers}")
-    if clip.non_finite.any():
-        count = int(clip.non_finite.any(0).sum())
+    if _non_finite(clip.pred):
+        count = len(_non_finite(clip.pred))
         notes.append(f"NaN or inf in the logits of {count} objects is drawn as nothing")
     if clip.num_left_out:
         notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
@@ -185,12 +190,12 @@ def mean_iou_words(clip: Clip) -> str:
 
 
 def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
-    entries = []
+    entries: list[Entry] = []
     for category in drawn:
         name = clip.category_names[category] if clip.category_names else ""
         label = f"{category} {name}".strip()
         entries.append((category_color(category), fit(label, 260)))
-    empty = clip.gt_masks.shape[1] - len(drawn)
+    empty = clip.num_categories - len(drawn)
     if not drawn:
         entries.append((None, "no object here"))
     elif empty:
@@ -198,68 +203,119 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
     return entries
 
 
-def _keys(clip: Clip, comparable: bool) -> list[Entry]:
-    given = [prompt for prompts in clip.prompts for prompt in prompts]
+def _keys(clip: Clip) -> list[Entry]:
+    given = clip.prompts()
     kinds = {prompt.prompt_type for prompt in given}
-    entries = []
+    entries: list[Entry] = []
     if "point" in kinds:
         entries += [("positive", "positive click"), ("negative", "negative click")]
-    if any(prompt.rounds is not None and (prompt.rounds > 0).any() for prompt in given):
+    if _any_correction(given):
         entries.append((None, "number: correction round"))
     if "bbox" in kinds:
         entries.append(("bbox", "box prompt"))
     if "mask" in kinds:
         entries.append(("mask", "mask prompt"))
-    return entries + [(HIT, "hit"), (MISSED, "missed"), (FALSE, "false")] * comparable
+    if clip.scores is not None:
+        entries += [(HIT, "hit"), (MISSED, "missed"), (FALSE, "false")]
+    return entries
 
 
-def _frame_label(clip: Clip, index: int) -> str:
-    label = f"frame {clip.frame_numbers[index]}"
-    if clip.mask_prompted[index]:
+def _any_correction(prompts: Sequence[PromptData]) -> bool:
+    rounds = [prompt.rounds for prompt in prompts if prompt.rounds is not None]
+    return any(bool((numbers > 0).any()) for numbers in rounds)
+
+
+def _row(clip: Clip, index: int, drawn: list[int], width: int) -> list[list[Entry]]:
+    """Return the lines above one frame's panels."""
+    # A single frame of no training is told by the header.
+    labelled = clip.moment is not None or len(clip.frames) > 1
+    start: list[Entry] = [(None, _frame_label(clip.frames[index]))] if labelled else []
+    rest = "{} more objects" + _mean_words(clip, index)
+    return _flow(start + _chips(clip, index, drawn), width, _MAX_CHIP_LINES, rest)
+
+
+def _frame_label(frame: ClipFrame) -> str:
+    label = f"frame {frame.number}"
+    if frame.mask_prompted:
         return label + " · prompted: the prediction is the prompt"
-    if clip.prompted[index]:
+    if frame.prompted:
         label += " · prompted"
-    rounds = [p.rounds for p in clip.prompts[index] if p.rounds is not None]
-    if any(bool((r > 0).any()) for r in rounds):
+    if _any_correction(frame.prompts):
         label += " · corrected"
     return label
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one object on one frame; NaN: not known."""
+
+    present: bool
+    predicted: bool
+    overlaps: bool
+    iou: float
+    predicted_iou: float
+    object_score: float
+    non_finite: bool
+
+
+def _outcomes(
+    gt: Masks, pred: Masks, scores: Scores, index: int, categories: Sequence[int]
+) -> dict[int, _Outcome]:
+    """Return what became of each category's object on one frame."""
+    ious, unknown = scores.ious[index], np.full(gt.areas.shape[1], math.nan)
+    says = unknown if scores.predicted_ious is None else scores.predicted_ious[index]
+    score = unknown if scores.object_scores is None else scores.object_scores[index]
+    return {
+        k: _Outcome(
+            present=bool(gt.areas[index, k] > 0),
+            predicted=bool(pred.areas[index, k] > 0),
+            overlaps=bool(scores.intersections[index, k] > 0),
+            iou=ious[k],
+            predicted_iou=says[k],
+            object_score=score[k],
+            non_finite=pred.non_finite is not None and bool(pred.non_finite[index, k]),
+        )
+        for k in categories
+    }
+
+
 def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
     """Say per object how well it was found, and what the model thinks of that itself."""
-    chips = []
-    ious = clip.ious[index]
+    if clip.gt is None or clip.pred is None or clip.scores is None:
+        return []
+    outcomes = _outcomes(clip.gt, clip.pred, clip.scores, index, drawn)
     # What is there comes first, then false alarms: the last ones are summed up where room is short.
-    absent, unpredicted = clip.gt_areas[index] == 0, clip.pred_areas[index] == 0
-    for category in sorted(drawn, key=lambda k: (absent[k], unpredicted[k])):
-        present = clip.gt_areas[index, category] > 0
-        predicted = clip.pred_areas[index, category] > 0
-        if clip.mask_prompted[index]:
-            words = [] if present else ["absent"]
-        elif not present and not predicted:
-            words = ["absent"]
+    order = sorted(drawn, key=lambda k: (not outcomes[k].present, not outcomes[k].predicted))
+    chips: list[Entry] = []
+    for category in order:
+        outcome = outcomes[category]
+        if clip.frames[index].mask_prompted:
+            words = [] if outcome.present else ["absent"]
         else:
-            words = [f"IoU {ious[category]:.2f}"]
-        if not clip.mask_prompted[index]:
-            says = clip.predicted_ious[index, category]
-            score = clip.object_scores[index, category]
-            if predicted and np.isfinite(says):
-                words.append(f"says {says:.2f}")
-            if np.isfinite(score):
-                words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
-            if present and clip.intersections[index, category] == 0:
-                words.append("lost")
-            elif predicted and not present:
-                words.append("false alarm")
-        if clip.non_finite[index, category]:
+            words = _tracking_words(outcome)
+        if outcome.non_finite:
             words.append("NaN/inf not drawn")
         if words:
             chips.append((category_color(category), f"{category} {' '.join(words)}"))
     return chips
 
 
+def _tracking_words(outcome: _Outcome) -> list[str]:
+    present, predicted, score = outcome.present, outcome.predicted, outcome.object_score
+    words = [f"IoU {outcome.iou:.2f}" if present or predicted else "absent"]
+    if predicted and math.isfinite(outcome.predicted_iou):
+        words.append(f"says {outcome.predicted_iou:.2f}")
+    if math.isfinite(score):
+        words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
+    if present and not outcome.overlaps:
+        words.append("lost")
+    elif predicted and not present:
+        words.append("false alarm")
+    return words
+
+
 def _mean_words(clip: Clip, index: int) -> str:
-    ious = clip.ious[index]
+    ious = np.array([]) if clip.scores is None else clip.scores.ious[index]
     return f", mean IoU of all {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
 
 

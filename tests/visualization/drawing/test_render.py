@@ -20,7 +20,7 @@ from core.visualization.drawing.composite import create_composite_visualization
 from core.visualization.drawing.paint import FALSE, HIT, MISSED, NEUTRAL, category_color, stripes
 from core.visualization.drawing.sheet import render_animation, render_sheet
 from core.visualization.prompts import PromptData
-from core.visualization.snapshot import SnapshotOptions, take_snapshot
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 import_sam2()
 
@@ -48,12 +48,14 @@ def make_clip(gt, pred, *, names=None, scores=None, ious=None, name=None, prompt
     snapshot = take_snapshot(
         make_batch(images, gt[None], [0] * len(gt)),
         [out],
-        stage="val",
-        step=3,
-        epoch=1,
-        options=SnapshotOptions(panel_size=size),
-        category_names=names,
-        clip_name=None if name is None else lambda video: name,
+        Moment(
+            "val",
+            3,
+            epoch=1,
+            category_names=names,
+            clip_name=None if name is None else lambda video: name,
+        ),
+        SnapshotOptions(panel_size=size),
     )
     return snapshot.clips()[0]
 
@@ -227,7 +229,7 @@ def test_clicks_at_one_place_share_one_label(rounds, label, written):
         rounds=torch.tensor(rounds),
     )
     clip = make_clip([square(0, 0)], [square(0, 0)])
-    clip.prompts[0] = [prompt]
+    clip.frames[0].prompts = [prompt]
     render_sheet(clip)
     assert written.count(label) == 5  # once, over an outline on four sides
 
@@ -236,7 +238,7 @@ def test_every_note_is_written_in_full(written):
     clip = make_clip([square(0, 0)], [square(0, 0)])
     clip.prompts_implied, clip.prompts_unassigned, clip.num_left_out = True, 12, 7
     clip.prompts_elsewhere = list(range(100, 120))
-    clip.non_finite[:] = True
+    clip.pred.non_finite[:] = True
     render_sheet(clip)
     notes = [text for text in written if text.startswith("note: ")]
     assert len(notes) == 5
@@ -326,7 +328,7 @@ def real_size_clip(size, num_frames=4, panel_size=256):
     outs = [{"pred_masks_high_res": mask[:, None] * 2.0 - 1} for mask in masks]
     batch = make_batch(torch.zeros(num_frames, 1, 3, *size), masks, [0, 0])
     options = SnapshotOptions(panel_size=panel_size)
-    return take_snapshot(batch, outs, stage="val", step=0, options=options).clips()[0]
+    return take_snapshot(batch, outs, Moment("val", 0), options).clips()[0]
 
 
 @pytest.mark.parametrize(
@@ -455,7 +457,7 @@ def golden_panels():
     outs[0]["mask_inputs"] = masks[0, :, None]
     batch = make_batch(images, masks, [0, 0, 0])
     options = SnapshotOptions(panel_size=size)
-    clip = take_snapshot(batch, outs, stage="val", step=0, options=options).clips()[0]
+    clip = take_snapshot(batch, outs, Moment("val", 0), options).clips()[0]
     sheet = render_sheet(clip, panel_size=size)
     rows = []
     for index in range(2):
