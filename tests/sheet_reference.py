@@ -150,7 +150,7 @@ def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
 
 
 def mask_prompts(out, category, size):
-    """Mask prompts of a frame; `category(index, count)` of row `index` of `count`, None: unknown."""
+    """Mask prompts of a frame; `category(index, count)` is None where a row belongs to nothing."""
     masks = out.get("mask_inputs")
     prompts = []
     for index in range(0 if masks is None else len(masks)):
