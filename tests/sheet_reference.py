@@ -136,8 +136,6 @@ def expected_sheet(
 
 def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
     """The prompts of one video on one frame, and whether the frame received any at all."""
-    steps = out.get("multistep_point_inputs") or [out.get("point_inputs")]
-    clicks, masks = steps[-1], out.get("mask_inputs")
     category_of = {row: category for category, row in shown.items()}
 
     def category(index, count):
@@ -147,28 +145,42 @@ def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
             return category_of.get(index)
         return -1 if num_videos == 1 else None
 
-    prompts = []
-    if masks is not None:
-        for index in range(len(masks)):
-            owner = category(index, len(masks))
-            mask = sample_mask(masks[index, 0].double().numpy() > 0, size)
-            if owner is not None and mask.any():
-                prompts.append(Prompt("mask", owner, mask=mask))
-    if clicks is not None:
-        initial = 0 if steps[0] is None else steps[0]["point_labels"].shape[1]
-        coords, labels = clicks["point_coords"].double().tolist(), clicks["point_labels"].tolist()
-        for index in range(len(labels)):
-            owner = category(index, len(labels))
-            if owner is None:
-                continue
-            for column, label in enumerate(labels[index]):
-                x, y = coords[index][column]
-                if label == 2:
-                    prompts.append(Prompt("bbox", owner, (x, y, *coords[index][column + 1])))
-                elif label in (0, 1):
-                    number = max(0, column - initial + 1)
-                    prompts.append(Prompt("point", owner, (x, y), label, number))
+    prompts = [*mask_prompts(out, category, size), *click_prompts(out, category)]
     return prompts, got_prompt(out)
+
+
+def mask_prompts(out, category, size):
+    """Mask prompts of a frame; `category(index, count)` is None where a row belongs to nothing."""
+    masks = out.get("mask_inputs")
+    prompts = []
+    for index in range(0 if masks is None else len(masks)):
+        owner = category(index, len(masks))
+        mask = sample_mask(masks[index, 0].double().numpy() > 0, size)
+        if owner is not None and mask.any():
+            prompts.append(Prompt("mask", owner, mask=mask))
+    return prompts
+
+
+def click_prompts(out, category):
+    """Clicks and boxes of a frame; `category` as for `mask_prompts`."""
+    steps = out.get("multistep_point_inputs") or [out.get("point_inputs")]
+    if steps[-1] is None:
+        return []
+    initial = 0 if steps[0] is None else steps[0]["point_labels"].shape[1]
+    coords, labels = steps[-1]["point_coords"].double().tolist(), steps[-1]["point_labels"].tolist()
+    prompts = []
+    for index in range(len(labels)):
+        owner = category(index, len(labels))
+        if owner is None:
+            continue
+        for column, label in enumerate(labels[index]):
+            x, y = coords[index][column]
+            if label == 2:
+                prompts.append(Prompt("bbox", owner, (x, y, *coords[index][column + 1])))
+            elif label in (0, 1):
+                number = max(0, column - initial + 1)
+                prompts.append(Prompt("point", owner, (x, y), label, number))
+    return prompts
 
 
 def expected_mean_iou(batch, outs, video, frames, num_categories):

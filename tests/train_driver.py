@@ -47,8 +47,7 @@ def patch(options):
     from core.official import import_sam2
 
     import_sam2()
-    import core.trainer
-    from core.visualization import images, publisher, worker
+    from core.visualization import publisher, worker
 
     submit, draw_sheets = worker.BackgroundWorker.submit, publisher.draw_sheets
 
@@ -62,22 +61,38 @@ def patch(options):
         time.sleep(options.draw_s)
         return draw_sheets(*args)
 
-    def fail(*args, **kwargs):
-        raise RuntimeError("injected")
-
-    def sometimes(function):
-        calls = itertools.count()
-        return lambda *args, **kwargs: fail() if next(calls) % 2 else function(*args, **kwargs)
-
     worker.BackgroundWorker.submit = tell
     publisher.draw_sheets = slowly
-    if options.fail == "renderer":
+    if options.fail:
+        make_fail(options.fail)
+    if options.hang_in_finish:
+        import swanlab
+
+        swanlab.finish = lambda **how: time.sleep(1000)
+    if options.digest:
+        tell_weights_at_the_end()
+
+
+def fail(*args, **kwargs):
+    raise RuntimeError("injected")
+
+
+def sometimes(function):
+    calls = itertools.count()
+    return lambda *args, **kwargs: fail() if next(calls) % 2 else function(*args, **kwargs)
+
+
+def make_fail(what):
+    import core.trainer
+    from core.visualization import images, publisher
+
+    if what == "renderer":
         publisher.render_sheet = sometimes(publisher.render_sheet)
-    elif options.fail == "encoder":
+    elif what == "encoder":
         images.encode_png = sometimes(images.encode_png)
-    elif options.fail == "logger":
+    elif what == "logger":
         images._log_to = sometimes(images._log_to)
-    elif options.fail == "training":
+    elif what == "training":
         training_step = core.trainer.SAM2LightningModule.training_step
 
         def break_down(self, batch, batch_idx):
@@ -86,23 +101,23 @@ def patch(options):
             return training_step(self, batch, batch_idx)
 
         core.trainer.SAM2LightningModule.training_step = break_down
-    if options.hang_in_finish:
-        import swanlab
 
-        swanlab.finish = lambda **how: time.sleep(1000)
-    if options.digest:
-        on_train_end = core.trainer.SAM2LightningModule.on_train_end
 
-        def tell_weights(self):
-            import hashlib
+def tell_weights_at_the_end():
+    import core.trainer
 
-            digest = hashlib.sha256()
-            for name, value in sorted(self.state_dict().items()):
-                digest.update(name.encode() + value.cpu().numpy().tobytes())
-            print(f"rank {self.global_rank} weights {digest.hexdigest()}", flush=True)
-            on_train_end(self)
+    on_train_end = core.trainer.SAM2LightningModule.on_train_end
 
-        core.trainer.SAM2LightningModule.on_train_end = tell_weights
+    def tell_weights(self):
+        import hashlib
+
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        print(f"rank {self.global_rank} weights {digest.hexdigest()}", flush=True)
+        on_train_end(self)
+
+    core.trainer.SAM2LightningModule.on_train_end = tell_weights
 
 
 def tell_process_group():
