@@ -182,6 +182,11 @@ def plain_text(text: Any) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with what it counts: ``1 object``, ``2 objects``."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def build_clips(moment: Moment, choice: Choice, reduced: Reduced[np.ndarray]) -> list[Clip]:
     """Return one clip per chosen video."""
     return [
@@ -214,7 +219,10 @@ class _Rows:
         count = len(rows) if choice.num_categories is None else choice.num_categories
         shown = rows[:count]
         if len(rows) > len(shown):
-            log.debug("%d objects beyond num_categories are not drawn", len(rows) - len(shown))
+            log.debug(
+                "%s not fit into num_categories: not drawn",
+                counted(len(rows) - len(shown), "object does", "objects do"),
+            )
         kept = shown if reduced.rows is None else np.searchsorted(reduced.rows, shown)
         return _Rows(video, rows, shown, kept, count)
 
@@ -342,7 +350,7 @@ def _mean_iou(
 
 def _clip_name(moment: Moment, source: _Source, video: int) -> str:
     if source.video is None:
-        return f"clip {video} of the batch, frames counted in the clip"
+        return f"clip {video} of the batch (frames numbered within the clip)"
     if moment.clip_name is None:
         return f"video {source.video}"
     return plain_text(moment.clip_name(source.video))

@@ -135,7 +135,10 @@ def _failed(module: Host, error: Exception) -> None:
     said = vars(module).setdefault(_SAID, set())
     if type(error) not in said:
         said.add(type(error))
-        log.warning("visualizations: no pictures, training goes on", exc_info=error)
+        log.warning(
+            "visualizations: pictures cannot be set up; training continues without them",
+            exc_info=error,
+        )
 
 
 def _as_config(section: Any) -> VisualizationsConfig:
@@ -145,7 +148,9 @@ def _as_config(section: Any) -> VisualizationsConfig:
     if hasattr(section, "get"):
         unknown = sorted(set(section) - set(names))
         if unknown:
-            raise ValueError(f"visualizations.{unknown[0]} is no setting, expected {names}")
+            raise ValueError(
+                f"unknown setting visualizations.{unknown[0]}; choose one of {', '.join(names)}"
+            )
         return VisualizationsConfig(**section)
     return VisualizationsConfig(
         **{name: getattr(section, name) for name in names if hasattr(section, name)}

@@ -354,7 +354,7 @@ def check_words(case, expected, found, texts):
         listed = ", ".join(map(str, expected.undrawn_prompts))
         assert f"not drawn: {listed}" in said
     else:
-        assert "further prompts" not in said
+        assert "more prompts" not in said
 
 
 def check_one_marker(case, expected, found, sheet_rng, spy):
@@ -555,7 +555,7 @@ def test_non_finite_logits_are_drawn_as_nothing_and_said(spy):
     case.outs[0]["pred_masks_high_res"][1] = math.nan
     reference.check_sheet(case.sheet(), case.expected())
     texts = [text for text, *_ in spy.read()]
-    assert any("NaN or inf in the logits of 2 objects is drawn as nothing" in t for t in texts)
+    assert any("2 objects have NaN or inf logits, which are not drawn" in t for t in texts)
     assert sum("NaN/inf not drawn" in text for text in texts) == 2
 
 
@@ -564,7 +564,7 @@ def test_prompts_of_an_undrawn_frame_are_noted_and_not_shown_elsewhere(spy):
     case.max_frames = 2
     case.outs[3] = {**case.outs[3], "multistep_point_inputs": [None, click([32.0, 32.0])]}
     found = reference.check_sheet(case.sheet(), case.expected())
-    assert any("prompts on frames that are not drawn: 3" in text for text, *_ in spy.read())
+    assert any("more prompts on frames not drawn: 3" in text for text, *_ in spy.read())
     for row in (0, 1):
         assert (found.panel(case.sheet(), row, 2) == found.panel(case.sheet(), row, 0)).all()
 
@@ -575,7 +575,7 @@ def test_prompts_of_frames_drawn_in_the_animation_alone_are_noted_on_the_sheet(s
     options = SnapshotOptions(panel_size=64, draw_all_frames=True)
     snapshot = take_snapshot(case.batch, case.outs, Moment("val", 0), options)
     render_sheet(snapshot.clips()[0].select([0, 1]))
-    assert any("prompts on frames that are not drawn: 3" in text for text, *_ in spy.read())
+    assert any("more prompts on frames not drawn: 3" in text for text, *_ in spy.read())
 
 
 def test_header_of_an_animated_clip_says_that_all_frames_were_measured(spy):
@@ -603,7 +603,7 @@ def test_prompt_rows_of_unknown_category_are_not_drawn_with_two_videos_but_said(
     found = reference.check_sheet(case.sheet(), case.expected())
     assert (found.panel(case.sheet(), 0, 2) == found.panel(case.sheet(), 0, 0)).all()
     said = [text for text, *_ in spy.read()]
-    assert any("3 prompts cannot be assigned to a video: not drawn" in text for text in said)
+    assert any("3 prompts not drawn: their video is unknown" in text for text in said)
 
 
 def test_scores_of_as_many_components_as_rows_are_not_taken_for_the_rows_own():

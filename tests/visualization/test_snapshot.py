@@ -287,6 +287,6 @@ def test_a_place_in_the_batch_is_not_taken_for_a_video_of_the_data_set():
 
     clips = take(batch, outs, videos=[0, 1], clip_name=clip_name, object_names=clip_name).clips()
     assert [clip.name for clip in clips] == [
-        "clip 0 of the batch, frames counted in the clip",
-        "clip 1 of the batch, frames counted in the clip",
+        "clip 0 of the batch (frames numbered within the clip)",
+        "clip 1 of the batch (frames numbered within the clip)",
     ]

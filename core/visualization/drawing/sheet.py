@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from ..clip import Clip, ClipFrame, Masks, Scores, plain_text
+from ..clip import Clip, ClipFrame, Masks, Scores, counted, plain_text
 from ..prompts import PromptData
 from .canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
 from .paint import (
@@ -146,7 +146,7 @@ def _title(clip: Clip, panel: str) -> str:
     missing = {
         "ground truth": (clip.gt, "no ground truth"),
         "prediction": (clip.pred, "no prediction"),
-        "errors": (clip.scores, "errors unknown"),
+        "errors": (clip.scores, "errors: not available"),
     }
     found, title = missing.get(panel, (clip, panel))
     return title if found is None else panel
@@ -164,19 +164,27 @@ def _header(clip: Clip) -> str:
 def _notes(clip: Clip) -> list[Entry]:
     notes = []
     if clip.prompts_implied:
-        notes.append("the outputs tell no prompts: those shown follow from the first ground truth")
+        notes.append(
+            "no prompts in the outputs; shown: those implied by the first frame's ground truth"
+        )
     if clip.prompts_unassigned:
-        notes.append(f"{clip.prompts_unassigned} prompts cannot be assigned to a video: not drawn")
+        unassigned = counted(
+            clip.prompts_unassigned, "prompt not drawn: its", "prompts not drawn: their"
+        )
+        notes.append(f"{unassigned} video is unknown")
     if clip.prompts_elsewhere:
         numbers = ", ".join(map(str, clip.prompts_elsewhere[:8]))
         rest = len(clip.prompts_elsewhere) - 8
         numbers += f" and {rest} more" if rest > 0 else ""
-        notes.append(f"further prompts on frames that are not drawn: {numbers}")
+        notes.append(f"more prompts on frames not drawn: {numbers}")
     if _non_finite(clip.pred):
-        count = len(_non_finite(clip.pred))
-        notes.append(f"NaN or inf in the logits of {count} objects is drawn as nothing")
+        count = counted(len(_non_finite(clip.pred)), "object has", "objects have")
+        notes.append(f"{count} NaN or inf logits, which are not drawn")
     if clip.num_left_out:
-        notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
+        left_out = counted(
+            clip.num_left_out, "object left out: it does", "objects left out: they do"
+        )
+        notes.append(f"{left_out} not fit into num_categories")
     return [(None, f"note: {note}") for note in notes]
 
 
@@ -197,9 +205,9 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
         entries.append((category_color(category), fit(label, 260)))
     empty = clip.num_categories - len(drawn)
     if not drawn:
-        entries.append((None, "no object here"))
+        entries.append((None, "no object on this sheet"))
     elif empty:
-        entries.append((None, f"{empty} categories empty here"))
+        entries.append((None, f"{counted(empty, 'category', 'categories')} not on this sheet"))
     return entries
 
 
@@ -237,7 +245,7 @@ def _row(clip: Clip, index: int, drawn: list[int], width: int) -> list[list[Entr
 def _frame_label(frame: ClipFrame) -> str:
     label = f"frame {frame.number}"
     if frame.mask_prompted:
-        return label + " · prompted: the prediction is the prompt"
+        return label + " · mask prompt: the prediction is the prompt"
     if frame.prompted:
         label += " · prompted"
     if _any_correction(frame.prompts):
@@ -304,7 +312,7 @@ def _tracking_words(outcome: _Outcome) -> list[str]:
     present, predicted, score = outcome.present, outcome.predicted, outcome.object_score
     words = [f"IoU {outcome.iou:.2f}" if present or predicted else "absent"]
     if predicted and math.isfinite(outcome.predicted_iou):
-        words.append(f"says {outcome.predicted_iou:.2f}")
+        words.append(f"est. {outcome.predicted_iou:.2f}")
     if math.isfinite(score):
         words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
     if present and not outcome.overlaps:
@@ -316,7 +324,7 @@ def _tracking_words(outcome: _Outcome) -> list[str]:
 
 def _mean_words(clip: Clip, index: int) -> str:
     ious = np.array([]) if clip.scores is None else clip.scores.ious[index]
-    return f", mean IoU of all {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
+    return f", mean IoU of all objects {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
 
 
 def _flow(entries: Sequence[Entry], width: int, max_lines: int, rest: str) -> list[list[Entry]]:
