@@ -77,10 +77,10 @@ def test_snapshot_that_fails_is_said_once_and_taken_again(
 ):
     take = visualizer.take_snapshot
 
-    def fail(batch, outs, moment, *args):
+    def fail(batch, outs, moment, **options):
         if moment.stage == "train" and moment.step in FAULTY:
             raise error
-        return take(batch, outs, moment, *args)
+        return take(batch, outs, moment, **options)
 
     monkeypatch.setattr(visualizer, "take_snapshot", fail)
     logger = RememberingLogger()
@@ -184,7 +184,9 @@ def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, cap
     taken, calls = [], []
     take = visualizer.take_snapshot
     monkeypatch.setattr(
-        visualizer, "take_snapshot", lambda *args: taken.append(args[2].step) or take(*args)
+        visualizer,
+        "take_snapshot",
+        lambda *args, **options: taken.append(args[2].step) or take(*args, **options),
     )
 
     def fault(key, step):
