@@ -14,8 +14,8 @@ from scenes import make_batch
 
 from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
-from core.visualization.drawing.paint import category_color
 from core.visualization.drawing.sheet import render_sheet
+from core.visualization.palette import category_color
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 import_sam2()
@@ -399,7 +399,7 @@ def check_one_marker(case, expected, found, sheet_rng, spy):
         sheet = case.sheet(without_clicks(case.outs, keep, numbered=False))
         panel = reference.find_panels(sheet, expected).panel(sheet, row, 2)
         change = (panel != blank_at.panel(blank, row, 2)).any(-1)
-    color = reference.NEUTRAL if prompt.category == -1 else category_color(prompt.category)
+    color = reference.color_of(prompt, wanted)
     if prompt.kind == "point":
         return check_click(prompt, wanted, change, panel, color)
     return check_box(prompt, wanted, change)

@@ -12,14 +12,14 @@ from typing import Optional
 import numpy as np
 
 from ..clip import Clip, ClipFrame, Masks, Scores, counted, plain_text
-from ..prompts import PromptData
+from ..palette import NEUTRAL, Color
+from ..prompts import UNASSIGNED, PromptData
 from .canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
 from .paint import (
     FALSE,
     HIT,
     MISSED,
     bounding_boxes,
-    category_color,
     pack,
     paint_errors,
     paint_mask_prompts,
@@ -77,8 +77,9 @@ def render_sheet(
         y = canvas.lines(y, lines)
         for x, panel in zip(columns, _paint_panels(clip, index, panels), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
-        prompts = clip.frames[index].prompts
-        canvas.prompts(prompts, columns[panels.index("prompts")], y, (width, height), scale)
+        prompts, colors = _prompts_in_order(clip, index)
+        x = columns[panels.index("prompts")]
+        canvas.prompts(prompts, colors, x, y, (width, height), scale)
         y += height + _GAP
     return canvas.pixels()
 
@@ -105,12 +106,20 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
 def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list[np.ndarray]:
     image = pack(clip.images[index])
     gt, pred = (None if found is None else found.masks[index] for found in (clip.gt, clip.pred))
-    gt_boxes, pred_boxes = ([] if masks is None else bounding_boxes(masks) for masks in (gt, pred))
+    gt_boxes, pred_boxes = (
+        # Where masks overlap, it is their ids that decide which one lies above, not the batch.
+        [] if masks is None else sorted(bounding_boxes(masks), key=lambda box: clip.ids[box[0]])
+        for masks in (gt, pred)
+    )
     painters = {
         "image": lambda: image,
-        "ground truth": lambda: image if gt is None else paint_masks(image, gt, gt_boxes),
-        "prompts": lambda: paint_mask_prompts(image, clip.frames[index].prompts),
-        "prediction": lambda: image if pred is None else paint_masks(image, pred, pred_boxes),
+        "ground truth": lambda: (
+            image if gt is None else paint_masks(image, gt, clip.colors, gt_boxes)
+        ),
+        "prompts": lambda: paint_mask_prompts(image, *_prompts_in_order(clip, index)),
+        "prediction": lambda: (
+            image if pred is None else paint_masks(image, pred, clip.colors, pred_boxes)
+        ),
         "errors": lambda: (
             image
             if gt is None or pred is None
@@ -120,18 +129,30 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
     return [painters[name]() for name in names]
 
 
+def _prompts_in_order(clip: Clip, index: int) -> tuple[list[PromptData], list[Color]]:
+    """Return the prompts of one frame ordered by object id, and the colour of each."""
+    given = clip.frames[index].prompts
+    unassigned = [(prompt, NEUTRAL) for prompt in given if prompt.obj_id == UNASSIGNED]
+    assigned = sorted(
+        (prompt for prompt in given if prompt.obj_id != UNASSIGNED),
+        key=lambda prompt: clip.ids[prompt.obj_id],
+    )
+    pairs = unassigned + [(prompt, clip.colors[prompt.obj_id]) for prompt in assigned]
+    return [prompt for prompt, _ in pairs], [color for _, color in pairs]
+
+
 def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
     return pixels if factor == 1 else pixels.repeat(factor, 0).repeat(factor, 1)
 
 
 def _drawn_categories(clip: Clip) -> list[int]:
-    """Return the categories that have anything to show on the drawn frames."""
+    """Return the categories that have anything to show on the drawn frames, ordered by id."""
     shown = {prompt.obj_id for prompt in clip.prompts()}
     for found in (clip.gt, clip.pred):
         if found is not None:
             shown.update(np.flatnonzero((found.areas > 0).any(0)).tolist())
             shown.update(_non_finite(found))
-    return sorted(shown & set(range(clip.num_categories)))
+    return sorted(shown & set(range(clip.num_categories)), key=lambda k: clip.ids[k])
 
 
 def _non_finite(found: Optional[Masks]) -> list[int]:
@@ -201,8 +222,8 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
     entries: list[Entry] = []
     for category in drawn:
         name = clip.category_names[category] if clip.category_names else ""
-        label = f"{category} {name}".strip()
-        entries.append((category_color(category), fit(label, 260)))
+        label = f"{clip.ids[category]} {name}".strip()
+        entries.append((clip.colors[category], fit(label, 260)))
     empty = clip.num_categories - len(drawn)
     if not drawn:
         entries.append((None, "no object on this sheet"))
@@ -304,7 +325,7 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         if outcome.non_finite:
             words.append("NaN/inf not drawn")
         if words:
-            chips.append((category_color(category), f"{category} {' '.join(words)}"))
+            chips.append((clip.colors[category], f"{clip.ids[category]} {' '.join(words)}"))
     return chips
 
 

@@ -17,8 +17,9 @@ from core import utils
 from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
 from core.visualization.drawing.composite import create_composite_visualization
-from core.visualization.drawing.paint import FALSE, HIT, MISSED, NEUTRAL, category_color, stripes
+from core.visualization.drawing.paint import FALSE, HIT, MISSED, stripes
 from core.visualization.drawing.sheet import render_animation, render_sheet
+from core.visualization.palette import NEUTRAL, category_color
 from core.visualization.prompts import PromptData
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
@@ -94,8 +95,8 @@ def test_no_category_is_neutral():
 
 
 def test_palette_is_the_same_in_every_process():
-    code = "from core.visualization.drawing import paint; "
-    code += "print([paint.category_color(k) for k in range(64)])"
+    code = "from core.visualization import palette; "
+    code += "print([palette.category_color(k) for k in range(64)])"
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     output = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
