@@ -226,10 +226,28 @@ def spread_in_memory(memory, images, masks, outs):
     return images, masks
 
 
-def make_identifiers(videos, num_frames, category_layout):
+def make_identifiers(seed, videos, num_frames, category_layout, features):
+    """(video, slot, frame) in the category layout; the data set's own numbers in the other one."""
+    pick = random.Random(seed)
     ids = torch.zeros((num_frames, len(videos), 3), dtype=torch.long)
     ids[..., 0] = torch.tensor(videos) + (0 if category_layout else 100)
-    ids[..., 1] = torch.arange(len(videos))
+    for video in set(videos):
+        rows = [row for row, owner in enumerate(videos) if owner == video]
+        numbers = list(range(len(rows)))
+        if not category_layout:
+            kind = pick.choice(["small", "small", "sparse", "look alike", "all the same"])
+            features.add(f"ids: {kind}")
+            numbers = {
+                "small": pick.sample(range(1, 40), len(rows)),
+                "sparse": pick.sample(
+                    [*range(9), 255, 70_000, 2**53 + 1, *range(300, 330)], len(rows)
+                ),
+                "look alike": pick.sample(
+                    [1, 57, 5, 69, 90, 30, 51, 72, *range(100, 130)], len(rows)
+                ),
+                "all the same": [7] * len(rows),
+            }[kind]
+        ids[:, rows, 1] = torch.tensor(numbers)
     ids[..., 2] = torch.arange(num_frames)[:, None] * (1 if category_layout else 3)
     return ids
 
@@ -278,7 +296,7 @@ def make_case(seed):
     images = torch.from_numpy(images).to(pick.choice([torch.float32, torch.float32, dtype]))
     memory = pick.choice(["contiguous", "channels last", "strided"])
     images, masks = spread_in_memory(memory, images, torch.from_numpy(masks), outs)
-    ids = make_identifiers(videos, num_frames, category_layout)
+    ids = make_identifiers(seed, videos, num_frames, category_layout, features)
     case = Case(
         batch=make_batch(images, masks, videos, ids),
         outs=outs,
@@ -505,7 +523,8 @@ def test_generated_batches_cover_what_is_claimed():
         "strided", "enlarged", "whole ratio", "ratio with a fraction", "fewer categories",
         "more categories", "clicks", "boxes", "mask prompts", "padding", "correction rounds",
         "corrected without a prompt", "components", "as many components as rows", "obj_to_cat",
-        "neutral", "not assigned",
+        "neutral", "not assigned", "ids: small", "ids: sparse", "ids: look alike",
+        "ids: all the same",
     ):  # fmt: skip
         assert seen[feature] >= 3, f"{feature}: {seen[feature]} of {len(half)}"
 

@@ -61,20 +61,6 @@ def make_clip(gt, pred, *, names=None, scores=None, ious=None, name=None, prompt
     return snapshot.clips()[0]
 
 
-@pytest.fixture
-def written(monkeypatch):
-    """Every text that is drawn."""
-    texts = []
-    write = Canvas.write
-
-    def remember(canvas, pieces, *args):
-        texts.extend(text for _, _, text in pieces)
-        return write(canvas, pieces, *args)
-
-    monkeypatch.setattr(Canvas, "write", remember)
-    return texts
-
-
 def palette(count):
     return np.array([category_color(k) for k in range(count)], float)
 
