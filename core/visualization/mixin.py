@@ -49,9 +49,10 @@ class VisualizationsMixin:
     ``self.hparams.visualizations`` and ``self.visualizations`` that is a `VisualizationsConfig`, a
     mapping with some of its fields (a dict, OmegaConf's DictConfig) or an object with ``enabled``
     and more of them. ``config`` and ``hparams`` may be mappings or any objects. No hook of the
-    mixin needs to be called, and none is overridden. Names for header and legend come from the hook's keywords, or from the trainer's
-    datamodule when it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or
-    ``category_names``.
+    mixin needs to be called, and none is overridden.
+
+    Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
+    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``.
     """
 
     def maybe_log_visualizations(

@@ -638,7 +638,7 @@ def test_the_forms_have_as_many_cases_as_promised(num_cases, at_least, monkeypat
 def test_an_interrupt_passes_through_the_hook():
     class Interrupted:
         @property
-        def img_batch(self):
+        def masks(self):
             raise KeyboardInterrupt
 
     module = Module()
