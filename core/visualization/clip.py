@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..metrics import object_ious
-from .palette import Color, colors_of
+from .palette import Color, category_color, colors_of
 from .prompts import UNASSIGNED, PromptData, implied_click, prompts_from_clicks
 from .reduction import Choice, Reduced, denormalize_array
 
@@ -146,6 +146,16 @@ class Clip:
     def colors(self) -> tuple[Color, ...]:
         """The colour of each category that has an id."""
         return colors_of(tuple(self.ids))
+
+    def id_of(self, category: int) -> int:
+        """Return a category's id; one without an id is known by its position."""
+        return self.ids[category] if 0 <= category < len(self.ids) else category
+
+    def color_of(self, category: int) -> Color:
+        """Return a category's colour, the neutral one for -1."""
+        if 0 <= category < len(self.ids):
+            return self.colors[category]
+        return category_color(category)
 
     @property
     def num_categories(self) -> int:

@@ -1,8 +1,7 @@
 """The palette: which colour belongs to which object."""
 
 import colorsys
-import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -26,6 +25,8 @@ NEUTRAL = (205, 205, 205)
 _MIN_DISTANCE = 10.0
 # So many entries after its own are looked at for an id that needs another one.
 _MAX_STEPS = 256
+# There are not many more colours that far apart.
+_MAX_APART = 256
 
 
 @lru_cache(maxsize=4096)
@@ -57,26 +58,31 @@ def colors_of(ids: tuple[int, ...]) -> tuple[Color, ...]:
     """
     entry_of: dict[int, int] = {}
     displaced = []
-    for number in sorted(ids):
-        if _is_free(number, entry_of.values()):
+    taken = np.zeros((0, 3), np.float32)
+    for number in sorted(ids)[:_MAX_APART]:
+        if _are_free([number], taken)[0]:
             entry_of[number] = number
+            taken = np.vstack([taken, _lab(number)])
         else:
             displaced.append(number)
     for number in displaced:
         following = range(number + 1, number + 1 + _MAX_STEPS)
-        taken = list(entry_of.values())
-        entry_of[number] = next((k for k in following if _is_free(k, taken)), number)
-    return tuple(category_color(entry_of[number]) for number in ids)
+        free = np.flatnonzero(_are_free(following, taken))
+        if free.size:
+            entry_of[number] = following[int(free[0])]
+            taken = np.vstack([taken, _lab(entry_of[number])])
+    return tuple(category_color(entry_of.get(number, number)) for number in ids)
 
 
-def _is_free(entry: int, taken: Collection[int]) -> bool:
-    """Return whether an entry of the palette is far enough from the ones that are taken."""
-    lab = _lab(entry)
-    return all(math.dist(lab, _lab(other)) >= _MIN_DISTANCE for other in taken)
+def _are_free(entries: Sequence[int], taken: np.ndarray) -> np.ndarray:
+    """Return which entries of the palette are far enough from all colours taken [N, 3]."""
+    labs = np.stack([_lab(entry) for entry in entries])
+    distances = np.linalg.norm(labs[:, None] - taken[None], axis=-1)
+    return (distances >= _MIN_DISTANCE).all(1)
 
 
 @lru_cache(maxsize=4096)
-def _lab(entry: int) -> tuple[float, ...]:
+def _lab(entry: int) -> np.ndarray:
     """Return an entry of the palette as CIELAB coordinates."""
     pixel = np.array([[category_color(entry)]], np.float32) / 255
-    return tuple(cv2.cvtColor(pixel, cv2.COLOR_RGB2LAB)[0, 0].tolist())
+    return cv2.cvtColor(pixel, cv2.COLOR_RGB2LAB)[0, 0]

@@ -4,14 +4,17 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from scenes import make_batch, take
 from sheet_reference import cielab
 
 from core.utils import extract_category_preds, to_category_gt_masks
+from core.visualization.drawing.composite import create_composite_visualization
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.palette import category_color, colors_of
+from core.visualization.prompts import PromptData
 
 # Of the palette's entries, by eye: red, green, blue.
 RED, GREEN, BLUE = (230, 25, 75), (60, 180, 75), (67, 99, 216)
@@ -151,4 +154,21 @@ def test_sixty_objects_of_any_numbers_are_told_apart():
 
 
 def test_more_objects_than_there_are_colours_are_all_painted():
-    assert len(colors_of(tuple(range(600)))) == 600
+    colors = colors_of(tuple(range(600)))
+    assert len(colors) == 600
+    assert colors[:24] == tuple(category_color(k) for k in range(24))
+
+
+def test_a_prompt_of_a_category_without_a_mask_has_the_colour_of_its_position():
+    mask = torch.zeros(32, 32)
+    mask[4:28, 4:28] = 1
+    empty = np.zeros((1, 32, 32), bool)
+    for category in (2, 10**9):
+        composite = create_composite_visualization(
+            np.zeros((32, 32, 3), np.uint8),
+            empty,
+            empty,
+            [PromptData("mask", category, mask=mask)],
+            num_categories=2**40,
+        )
+        assert (composite == category_color(category)).all(-1).any()

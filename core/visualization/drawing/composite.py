@@ -59,7 +59,7 @@ def create_composite_visualization(
         gt=_of_one_frame(gt),
         pred=_of_one_frame(pred),
         scores=_compare(gt, pred),
-        ids=list(range(_num_colored(count, drawn))),
+        ids=list(range(count)),
     )
     return render_sheet(clip)
 
@@ -93,11 +93,6 @@ def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None
                 f"prompts[{index}].mask must have shape [{size[0]}, {size[1]}] like image, "
                 f"got {list(mask.shape)}"
             )
-
-
-def _num_colored(count: int, prompts: Sequence[PromptData]) -> int:
-    """Return how many categories need a colour: prompts may be of some that have no mask."""
-    return max([count, *(prompt.obj_id + 1 for prompt in prompts)])
 
 
 def _with_categories(found: Optional[np.ndarray], count: int) -> Optional[np.ndarray]:

@@ -12,8 +12,8 @@ from typing import Optional
 import numpy as np
 
 from ..clip import Clip, ClipFrame, Masks, Scores, counted, plain_text
-from ..palette import NEUTRAL, Color
-from ..prompts import UNASSIGNED, PromptData
+from ..palette import Color
+from ..prompts import PromptData
 from .canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
 from .paint import (
     FALSE,
@@ -131,14 +131,8 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
 
 def _prompts_in_order(clip: Clip, index: int) -> tuple[list[PromptData], list[Color]]:
     """Return the prompts of one frame ordered by object id, and the colour of each."""
-    given = clip.frames[index].prompts
-    unassigned = [(prompt, NEUTRAL) for prompt in given if prompt.obj_id == UNASSIGNED]
-    assigned = sorted(
-        (prompt for prompt in given if prompt.obj_id != UNASSIGNED),
-        key=lambda prompt: clip.ids[prompt.obj_id],
-    )
-    pairs = unassigned + [(prompt, clip.colors[prompt.obj_id]) for prompt in assigned]
-    return [prompt for prompt, _ in pairs], [color for _, color in pairs]
+    given = sorted(clip.frames[index].prompts, key=lambda prompt: clip.id_of(prompt.obj_id))
+    return given, [clip.color_of(prompt.obj_id) for prompt in given]
 
 
 def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
@@ -152,7 +146,7 @@ def _drawn_categories(clip: Clip) -> list[int]:
         if found is not None:
             shown.update(np.flatnonzero((found.areas > 0).any(0)).tolist())
             shown.update(_non_finite(found))
-    return sorted(shown & set(range(clip.num_categories)), key=lambda k: clip.ids[k])
+    return sorted(shown & set(range(clip.num_categories)), key=clip.id_of)
 
 
 def _non_finite(found: Optional[Masks]) -> list[int]:
@@ -222,8 +216,8 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
     entries: list[Entry] = []
     for category in drawn:
         name = clip.category_names[category] if clip.category_names else ""
-        label = f"{clip.ids[category]} {name}".strip()
-        entries.append((clip.colors[category], fit(label, 260)))
+        label = f"{clip.id_of(category)} {name}".strip()
+        entries.append((clip.color_of(category), fit(label, 260)))
     empty = clip.num_categories - len(drawn)
     if not drawn:
         entries.append((None, "no object on this sheet"))
@@ -325,7 +319,7 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         if outcome.non_finite:
             words.append("NaN/inf not drawn")
         if words:
-            chips.append((clip.colors[category], f"{clip.ids[category]} {' '.join(words)}"))
+            chips.append((clip.color_of(category), f"{clip.id_of(category)} {' '.join(words)}"))
     return chips
 
 
