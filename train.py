@@ -3,39 +3,54 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
+import contextlib
 import logging
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Optional
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from core.checks import UserError
 from core.config import Config, explain_typos, register_schema, to_config
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from core.data import VideoDataModule
+    from core.trainer import SAM2LightningModule
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> None:
     """Train as `cfg` says.
 
-    What can be known before training starts ends in one sentence and exit status 1; whatever
-    happens after that comes with its traceback.
+    Mistakes in settings, data and files of weights, and a missing ``sam2``, end in one sentence and
+    exit status 1 before training starts; any other error comes with its traceback.
     """
     try:
         config = to_config(cfg)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         module, data, trainer = build(config, run_dir)
-    except (ValueError, ImportError) as error:
-        if type(error) is not ValueError and not type(error).__module__.startswith("core."):
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except ImportError as error:
+        from core.official import MissingSam2Error
+
+        if not isinstance(error, MissingSam2Error):
             raise
         sys.exit(f"error: {error}")
     train(config, run_dir, module, data, trainer)
 
 
-def build(config: Config, run_dir: Path) -> tuple[Any, Any, Any]:
+def build(
+    config: Config, run_dir: Path
+) -> "tuple[SAM2LightningModule, VideoDataModule, pl.Trainer]":
     """Return the module, its data and a Trainer without loggers; nothing is started or written.
 
     Args:
@@ -43,7 +58,7 @@ def build(config: Config, run_dir: Path) -> tuple[Any, Any, Any]:
         run_dir: Where checkpoints will go.
 
     Raises:
-        ValueError: A setting, the data or a checkpoint cannot work.
+        UserError: A setting, the data or a checkpoint cannot work.
         MissingSam2Error: ``sam2`` is not installed.
     """
     # Imported late: `--help` and mistakes in the configuration answer at once, and sam2 must not
@@ -66,27 +81,44 @@ def build(config: Config, run_dir: Path) -> tuple[Any, Any, Any]:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
     if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-        raise ValueError(
+        raise UserError(
             f"ckpt_path={config.ckpt_path} does not exist, expected a checkpoint to resume from"
         )
-    pl.seed_everything(config.seed, workers=True)
+    with _lightning_refuses():
+        pl.seed_everything(config.seed, workers=True)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)
     find_unused_parameters_in_ddp()
     has_logger = bool(config.logger) and not config.trainer.fast_dev_run
-    trainer = pl.Trainer(
-        **trainer_arguments(config.trainer),
-        logger=False,
-        callbacks=build_callbacks(config.trainer, run_dir / "checkpoints", has_logger),
-        default_root_dir=run_dir,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    with _lightning_refuses():
+        trainer = pl.Trainer(
+            **trainer_arguments(config.trainer),
+            logger=False,
+            callbacks=build_callbacks(config.trainer, run_dir / "checkpoints", has_logger),
+            default_root_dir=run_dir,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
     return module, data, trainer
 
 
-def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -> None:
+@contextlib.contextmanager
+def _lightning_refuses() -> Iterator[None]:
+    """Have what Lightning says of settings, in plain ValueErrors, end in one sentence as well."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def train(
+    config: Config,
+    run_dir: Path,
+    module: "SAM2LightningModule",
+    data: "VideoDataModule",
+    trainer: "pl.Trainer",
+) -> None:
     """Run one training.
 
     Args:
@@ -96,16 +128,14 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         data: The same.
         trainer: The same; gets its loggers.
     """
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-    from core.loggers import build_loggers, finish_swanlab, finish_wandb
+    from core.loggers import finish_swanlab, finish_wandb
     from core.run import (
         checkpoint_to_resume,
         describe,
         leave,
         leave_process_group_at_exit,
-        report,
         say_how_to_go_on,
+        signal_behind,
         status_after_signal,
         write_to_log_file,
     )
@@ -116,26 +146,17 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
         describe(config, module, ckpt_path)
     try:
-        # After the Trainer, which knows every process's rank: only rank zero starts a run.
-        if not trainer.fast_dev_run:
-            trainer.loggers = build_loggers(config, run_dir)
-        if config.trainer.validate_first and ckpt_path is None:
-            trainer.validate(module, data, verbose=False)
-        trainer.fit(module, data, ckpt_path=ckpt_path)
-        trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
-        if trainer.is_global_zero:
-            report(config, run_dir, trainer)
-        leave_process_group_at_exit()
+        _fit(config, run_dir, module, data, trainer, ckpt_path)
     except SystemExit as error:
         if trainer.is_global_zero:
             say_how_to_go_on(run_dir)
         # Lightning leaves with 0 after SIGTERM and with 1 after Ctrl+C.
-        if isinstance(error, SIGTERMException):
+        signum = signal_behind(error)
+        if signum is None:
+            raise
+        if signum == signal.SIGTERM:
             leave_process_group_at_exit()
-            sys.exit(status_after_signal(signal.SIGTERM, trainer))
-        if isinstance(error.__context__, KeyboardInterrupt):
-            sys.exit(status_after_signal(signal.SIGINT, trainer))
-        raise
+        sys.exit(status_after_signal(signum, trainer))
     except Exception:
         write_to_log_file("training failed", sys.exc_info())
         if trainer.is_global_zero:
@@ -145,6 +166,29 @@ def train(config: Config, run_dir: Path, module: Any, data: Any, trainer: Any) -
         finish_wandb(config.swanlab.finish_timeout_s)
         if not finish_swanlab(config.swanlab.finish_timeout_s):
             leave()
+
+
+def _fit(
+    config: Config,
+    run_dir: Path,
+    module: "SAM2LightningModule",
+    data: "VideoDataModule",
+    trainer: "pl.Trainer",
+    ckpt_path: Optional[str],
+) -> None:
+    from core.loggers import build_loggers
+    from core.run import leave_process_group_at_exit, report
+
+    # After the Trainer, which knows every process's rank: only rank zero starts a run.
+    if not config.trainer.fast_dev_run:
+        trainer.loggers = build_loggers(config, run_dir)
+    if config.trainer.validate_first and ckpt_path is None:
+        trainer.validate(module, data, verbose=False)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+    if trainer.is_global_zero:
+        report(config, run_dir, trainer)
+    leave_process_group_at_exit()
 
 
 register_schema()

@@ -89,9 +89,10 @@ class AnswerSignalsTogether(Callback):
 
 
 def _signals(trainer: pl.Trainer) -> list[int]:
-    environment = trainer.strategy.cluster_environment
+    environment = getattr(trainer.strategy, "cluster_environment", None)
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
-        return [environment.requeue_signal, signal.SIGTERM]
+        requeue = environment.requeue_signal
+        return [signal.SIGTERM] if requeue is None else [requeue, signal.SIGTERM]
     return [signal.SIGTERM]
 
 

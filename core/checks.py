@@ -1,18 +1,145 @@
-"""Refusing values of settings: the name of the field, what is allowed, what was found."""
+"""What a setting may be, and refusing what it may not: the setting, the value, what is allowed.
 
+A rule stands with its field: ``panel_size: int = setting(256, between(64, 1024), "longest side")``.
+"""
+
+import dataclasses
 import difflib
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional
 
 
-def require(ok: bool, name: str, value: Any, allowed: str) -> None:
-    """Raise ValueError unless `ok`, naming the field, the value and what is allowed."""
+class UserError(ValueError):
+    """A setting, the data or a file cannot work; the message tells the user in one sentence why."""
+
+
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> Optional[str]:
+    """Return the choice most like `word`, None when none is like it.
+
+    Args:
+        word: What was found.
+        choices: What could have been meant.
+        cutoff: How alike the two must be, from 0 to 1.
+    """
+    return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)), None)
+
+
+def require(ok: bool, name: str, value: Any, allowed: str, hint: str = "") -> None:
+    """Raise UserError unless `ok`, naming the field, the value and what is allowed."""
     if not ok:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise UserError(f"{name} must be {allowed}, got {value!r}{hint}")
 
 
-def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless `value` is one of `choices`, naming the nearest one."""
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
+@dataclass(frozen=True)
+class Rule:
+    """Which values a setting may have.
+
+    Attributes:
+        allowed: Says it after "must be".
+        accepts: Decides it.
+        choices: Names, of which the nearest is suggested.
+    """
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise UserError unless the rule accepts the value of the setting `name`."""
+        if not self.accepts(value):
+            near = nearest(str(value), self.choices)
+            hint = f" (did you mean {near!r}?)" if near else ""
+            require(False, name, value, self.allowed, hint)
+
+
+ANY_VALUE = Rule("anything", lambda value: True)
+TRUE_OR_FALSE = Rule("true or false", lambda value: isinstance(value, bool))
+
+
+def at_least(low: float) -> Rule:
+    """Allow `low` and more."""
+    return Rule(f"at least {low}", lambda value: value >= low)
+
+
+def greater_than(low: float) -> Rule:
+    """Allow more than `low`."""
+    return Rule(f"greater than {low}", lambda value: value > low)
+
+
+def between(low: float, high: float) -> Rule:
+    """Allow `low`, `high` and what lies between them."""
+    return Rule(f"between {low} and {high}", lambda value: low <= value <= high)
+
+
+def within(interval: str) -> Rule:
+    """Allow an interval as mathematics writes it: ``(0, 1]`` leaves out 0 and takes in 1."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    takes_low, takes_high = interval[0] == "[", interval[-1] == "]"
+    return Rule(
+        f"in {interval}",
+        lambda value: (
+            (low < value or (takes_low and value == low))
+            and (value < high or (takes_high and value == high))
+        ),
+    )
+
+
+def one_of(*choices: str) -> Rule:
+    """Allow these names."""
+    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+
+
+def or_null(rule: Rule) -> Rule:
+    """Allow None too."""
+    return Rule(f"null or {rule.allowed}", lambda value: value is None or rule.accepts(value))
+
+
+def whole(rule: Rule) -> Rule:
+    """Allow whole numbers alone: for sections that people build without Hydra, which checks types.
+
+    True and False count as no number.
+    """
+    return Rule(
+        rule.allowed,
+        lambda value: (
+            isinstance(value, int) and not isinstance(value, bool) and rule.accepts(value)
+        ),
+    )
+
+
+def number(rule: Rule) -> Rule:
+    """Allow numbers alone; see `whole`."""
+    return Rule(
+        rule.allowed,
+        lambda value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and rule.accepts(value)
+        ),
+    )
+
+
+def setting(default: Any, rule: Rule, description: str) -> Any:
+    """Return a dataclass field that `Section` checks.
+
+    Args:
+        default: Its default; a list is copied for each section.
+        rule: What it may be.
+        description: What it is for, in one sentence.
+    """
+    metadata = {"rule": rule, "description": description}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass
+class Section:
+    """A section of the configuration, whose settings are checked when it is built."""
+
+    prefix: ClassVar[str] = ""  # what messages put before a field's name
+
+    def __post_init__(self) -> None:
+        """Raise UserError for the first setting that its rule does not accept."""
+        for item in dataclasses.fields(self):
+            if "rule" in item.metadata:
+                item.metadata["rule"].check(f"{self.prefix}{item.name}", getattr(self, item.name))

@@ -1,23 +1,34 @@
 """The typed configuration: one dataclass per section, checked when it is built.
 
 Hydra composes ``configs/`` on top of these dataclasses, so a key that does not exist or a value of
-the wrong type fails at composition. `to_config` then turns the result into plain dataclasses, which
-runs every ``__post_init__``: a value that makes no sense is refused with the name of its field, the
+the wrong type fails at composition. `to_config` then turns the result into plain dataclasses, whose
+settings `Section` checks: a value that makes no sense is refused with the name of its field, the
 value found and what is allowed. Nothing behind `train.py` ever sees a ``DictConfig``.
 """
 
 import dataclasses
-import difflib
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, get_args, get_origin  # noqa: UP035 (OmegaConf reads List)
+from typing import TYPE_CHECKING, Any, ClassVar, List, Optional  # noqa: UP035 (OmegaConf reads List)
 
-from .checks import require, require_choice
-from .data_config import (  # noqa: F401 (every section can be imported from here)
-    AugmentationConfig,
-    DataConfig,
-    SyntheticConfig,
+from .checks import (
+    ANY_VALUE,
+    TRUE_OR_FALSE,
+    Rule,
+    Section,
+    at_least,
+    between,
+    greater_than,
+    nearest,
+    number,
+    one_of,
+    or_null,
+    require,
+    setting,
+    whole,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -36,349 +47,520 @@ ARCHITECTURES = (
     "sam2.1_hiera_large",
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
+DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
+
+_PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
+_IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
+_CLIP_LENGTH = Rule(
+    "at least 2: the first frame is prompted, and one is to be left to track",
+    lambda value: value >= 2,
+)
+_MODULE_NAMES = Rule(
+    f"null, a preset ({', '.join(TRAINABLE_PRESETS)}) or a list of module names",
+    lambda value: (
+        value is None
+        or isinstance(value, str)
+        or (
+            isinstance(value, (list, tuple))
+            and len(value) > 0
+            and all(isinstance(name, str) for name in value)
+        )
+    ),
+)
+_BETAS = Rule(
+    "two numbers in [0, 1)",
+    lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+)
+_MAX_STEPS = Rule("at least 1, or -1 for no limit", lambda value: value >= -1 and value != 0)
 
 
 @dataclass
-class ModelConfig:
-    """The SAM 2 that is trained.
+class ModelConfig(Section):
+    """The SAM 2 that is trained."""
 
-    Attributes:
-        architecture: ``tiny`` (1.5 M parameters, learns the synthetic task in minutes) or the name
-            of a released model, built from the YAML inside the ``sam2`` package.
-        checkpoint_path: Released or exported weights (a ``.pt`` file with a ``model`` entry); None
-            starts from random weights.
-        image_size: Side in pixels of the square frames given to the model, a multiple of 32.
-        prompt_type: ``point``, ``bbox``, ``mask``, or ``mixed`` (drawn at random per batch with the
-            probabilities of official training: mask 0.5, point 0.25, box 0.25).
-        num_correction_points: Correction clicks per corrected frame (point and box prompts only).
-        num_frames_to_correct: At most so many frames receive clicks in training.
-        num_init_cond_frames: At most so many frames are prompted from the start in training.
-        trainable_modules: None or ``all``: everything is trained; a preset (``memory``,
-            ``decoder_memory``, ``all_but_image_encoder``), or a list of SAM 2 module names: every
-            parameter outside them is frozen.
-        activation_checkpointing: Recompute the image encoder's activations in the backward pass:
-            less memory, about a third more time in the encoder.
-        compile_image_encoder: Run the image encoder through ``torch.compile``.
-    """
+    prefix: ClassVar[str] = "model."
 
-    architecture: str = "tiny"
-    checkpoint_path: Optional[str] = None
-    image_size: int = 128
-    prompt_type: str = "mask"
-    num_correction_points: int = 7
-    num_frames_to_correct: int = 1
-    num_init_cond_frames: int = 1
-    trainable_modules: Any = None
-    activation_checkpointing: bool = False
-    compile_image_encoder: bool = False
+    architecture: str = setting(
+        "tiny",
+        one_of(*ARCHITECTURES),
+        "`tiny` (1.5 M parameters, learns the synthetic task in minutes) or the name of a released "
+        "model, built from the YAML inside the `sam2` package",
+    )
+    checkpoint_path: Optional[str] = setting(
+        None,
+        ANY_VALUE,
+        "released or exported weights (a .pt file with a `model` entry); null starts from random "
+        "weights",
+    )
+    image_size: int = setting(
+        128,
+        _IMAGE_SIZE,
+        "side in pixels of the square frames given to the model, a multiple of 32",
+    )
+    prompt_type: str = setting(
+        "mask",
+        one_of(*PROMPT_TYPES),
+        "`point`, `bbox`, `mask`, or `mixed` (drawn at random per batch with the probabilities of "
+        "official training: mask 0.5, point 0.25, box 0.25)",
+    )
+    num_correction_points: int = setting(
+        7, at_least(1), "correction clicks per corrected frame (point and box prompts only)"
+    )
+    num_frames_to_correct: int = setting(
+        1, at_least(1), "largest number of frames that receive clicks in training"
+    )
+    num_init_cond_frames: int = setting(
+        1, at_least(1), "largest number of frames that are prompted from the start in training"
+    )
+    trainable_modules: Any = setting(
+        None,
+        _MODULE_NAMES,
+        "null or `all`: everything is trained; a preset (`memory`, `decoder_memory`, "
+        "`all_but_image_encoder`) or a list of SAM 2 module names: every parameter outside them is "
+        "frozen",
+    )
+    activation_checkpointing: bool = setting(
+        False,
+        ANY_VALUE,
+        "recompute the image encoder's activations in the backward pass: less memory, about a "
+        "third more time in the encoder",
+    )
+    compile_image_encoder: bool = setting(
+        False, ANY_VALUE, "run the image encoder through `torch.compile`"
+    )
 
     def __post_init__(self) -> None:
-        require_choice("model.architecture", self.architecture, ARCHITECTURES)
-        require_choice("model.prompt_type", self.prompt_type, PROMPT_TYPES)
-        require(
-            self.image_size >= 64 and self.image_size % 32 == 0,
-            "model.image_size",
-            self.image_size,
-            "a multiple of 32, at least 64",
-        )
-        for name in ("num_correction_points", "num_frames_to_correct", "num_init_cond_frames"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        """Check the settings and those that depend on each other."""
+        super().__post_init__()
         require(
             self.num_frames_to_correct >= self.num_init_cond_frames,
             "model.num_frames_to_correct",
             self.num_frames_to_correct,
             f"at least model.num_init_cond_frames ({self.num_init_cond_frames})",
         )
-        modules = self.trainable_modules
-        if isinstance(modules, str):
-            self.trainable_modules = [modules]
-        elif modules is not None:
-            require(
-                isinstance(modules, (list, tuple))
-                and len(modules) > 0
-                and all(isinstance(name, str) for name in modules),
-                "model.trainable_modules",
-                modules,
-                f"null, a preset ({', '.join(TRAINABLE_PRESETS)}) or a list of module names",
-            )
-            self.trainable_modules = list(modules)
+        names = self.trainable_modules
+        if names is not None:
+            self.trainable_modules = [names] if isinstance(names, str) else list(names)
 
 
 @dataclass
-class LossConfig:
+class AugmentationConfig(Section):
+    """Augmentation of training clips, the same for every frame of a clip unless said otherwise.
+
+    The defaults flip only. Official MOSE fine-tuning uses degrees 25, shear 20, brightness 0.1,
+    contrast 0.03, saturation 0.03 per clip, grayscale 0.05 and, per frame, brightness 0.1,
+    contrast 0.05, saturation 0.05 (``jitter_per_frame``).
+    """
+
+    prefix: ClassVar[str] = "data.augmentation."
+
+    horizontal_flip: float = setting(0.5, _PROBABILITY, "probability of mirroring the clip")
+    degrees: float = setting(0.0, within("[0, 180]"), "rotation drawn from [-degrees, degrees]")
+    shear: float = setting(
+        0.0, within("[0, 90)"), "shear angle in degrees drawn from [-shear, shear]"
+    )
+    brightness: float = setting(
+        0.0, within("[0, 1)"), "factor on the brightness, drawn from [1 - b, 1 + b]"
+    )
+    contrast: float = setting(
+        0.0, within("[0, 1)"), "factor on the contrast, drawn from [1 - c, 1 + c]"
+    )
+    saturation: float = setting(
+        0.0, within("[0, 1)"), "factor on the saturation, drawn from [1 - s, 1 + s]"
+    )
+    grayscale: float = setting(0.0, _PROBABILITY, "probability of a grey clip")
+    jitter_per_frame: bool = setting(
+        False, ANY_VALUE, "draw the colour factors anew for every frame as well"
+    )
+
+
+@dataclass
+class SyntheticConfig(Section):
+    """Moving shapes on a background, deterministic by seed and clip index."""
+
+    prefix: ClassVar[str] = "data.synthetic."
+
+    num_train_clips: int = setting(1000, at_least(1), "clips per epoch; fresh ones every epoch")
+    num_val_clips: int = setting(16, at_least(1), "validation clips, always the same")
+    min_objects: int = setting(2, at_least(1), "fewest objects per clip")
+    max_objects: int = setting(3, ANY_VALUE, "most objects per clip")
+    min_radius: float = setting(0.125, ANY_VALUE, "smallest radius as a fraction of the image side")
+    max_radius: float = setting(0.25, ANY_VALUE, "largest radius as a fraction of the image side")
+    speed: float = setting(
+        0.025, at_least(0), "largest movement per frame as a fraction of the image side"
+    )
+    texture: float = setting(
+        0.0, within("[0, 1]"), "noise amplitude on background and shapes in [0, 1]"
+    )
+    overlap: bool = setting(False, ANY_VALUE, "let objects cross each other")
+    leave_frame: bool = setting(False, ANY_VALUE, "let objects leave the frame and come back")
+
+    def __post_init__(self) -> None:
+        """Check the settings and those that depend on each other."""
+        super().__post_init__()
+        require(
+            self.max_objects >= self.min_objects,
+            "data.synthetic.max_objects",
+            self.max_objects,
+            f"at least data.synthetic.min_objects ({self.min_objects})",
+        )
+        require(
+            0 < self.min_radius <= self.max_radius <= 0.5,
+            "data.synthetic.min_radius, max_radius",
+            (self.min_radius, self.max_radius),
+            "0 < min_radius <= max_radius <= 0.5",
+        )
+
+
+@dataclass
+class DataConfig(Section):
+    """Where the clips come from, how they are cut and varied."""
+
+    prefix: ClassVar[str] = "data."
+
+    source: str = setting(
+        "synthetic",
+        one_of(*DATA_SOURCES),
+        "`synthetic`; `vos_folder` (DAVIS, MOSE, YouTube-VOS); `png_folders` (one folder of PNG "
+        "masks per object); `sav` (SA-V); `coco_video` (COCO-video JSON, category layout)",
+    )
+    root: Optional[str] = setting(
+        None, ANY_VALUE, "the data set's folder (every source but `synthetic` and `coco_video`)"
+    )
+    image_folder: str = setting("JPEGImages", ANY_VALUE, "frames, relative to `root`")
+    annotation_folder: str = setting("Annotations", ANY_VALUE, "masks, relative to `root`")
+    train_list: Optional[str] = setting(
+        None,
+        ANY_VALUE,
+        "text file with one training video per line, also relative to `root`; null: the videos "
+        "that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`",
+    )
+    val_list: Optional[str] = setting(
+        None,
+        ANY_VALUE,
+        "text file with one validation video per line, also relative to `root`; null: DAVIS's own "
+        "lists, or a split by `val_fraction`",
+    )
+    train_annotations: Optional[str] = setting(None, ANY_VALUE, "COCO-video JSON for training")
+    val_annotations: Optional[str] = setting(
+        None, ANY_VALUE, "COCO-video JSON for validation; null: split by `val_fraction`"
+    )
+    image_root: Optional[str] = setting(
+        None, ANY_VALUE, "folder that `file_name` is joined to; null trusts the JSON's own paths"
+    )
+    val_fraction: float = setting(
+        0.1,
+        within("(0, 1)"),
+        "share of the videos, sorted by name, kept for validation without lists",
+    )
+    num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
+    # A video that has fewer, from its first frame with an object, is used as it is when
+    # `val_batch_size` is 1 and skipped otherwise, because the clips of a batch are equally long.
+    val_num_frames: Optional[int] = setting(
+        None,
+        or_null(_CLIP_LENGTH),
+        "frames per validation clip, null: `num_frames`; a shorter video is used as it is when "
+        "`val_batch_size` is 1 and skipped otherwise",
+    )
+    frame_stride: int = setting(1, at_least(1), "distance between the clip's frames in the video")
+    max_objects: int = setting(3, at_least(1), "largest number of objects per clip (object layout)")
+    num_categories: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "mask slots per video in the category layout; null: as many as the file has",
+    )
+    clips_per_video: int = setting(1, at_least(1), "clips drawn from each video per training epoch")
+    batch_size: int = setting(2, at_least(1), "clips per training batch and device (B)")
+    val_batch_size: int = setting(2, at_least(1), "clips per validation batch and device")
+    num_workers: Optional[int] = setting(
+        0,
+        or_null(at_least(0)),
+        "DataLoader worker processes of each stage; null: one per core, at most 4",
+    )
+    max_image_pixels: int = setting(
+        100_000_000, at_least(1), "frames with more pixels are refused (untrusted files)"
+    )
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        """Check the settings and those that depend on each other."""
+        super().__post_init__()
+        if self.num_workers is None:
+            self.num_workers = min(4, _num_cores())
+        if self.source == "coco_video":
+            require(
+                self.train_annotations is not None,
+                "data.train_annotations",
+                self.train_annotations,
+                "the path of a COCO-video JSON for data=coco_video",
+            )
+        elif self.source != "synthetic":
+            require(
+                self.root is not None,
+                "data.root",
+                self.root,
+                f"the data set's folder for data={self.source}",
+            )
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass
+class LossConfig(Section):
     """Weights and options of the official ``MultiStepMultiMasksAndIous``, under its own names."""
 
-    loss_mask: float = 20.0
-    loss_dice: float = 1.0
-    loss_iou: float = 1.0
-    loss_class: float = 1.0
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    supervise_all_iou: bool = True
-    iou_use_l1_loss: bool = True
-    pred_obj_scores: bool = True
-    focal_gamma_obj_score: float = 0.0
-    focal_alpha_obj_score: float = -1.0
+    prefix: ClassVar[str] = "loss."
 
-    def __post_init__(self) -> None:
-        for name in ("loss_mask", "loss_dice", "loss_iou", "loss_class"):
-            require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "at least 0")
-
-
-@dataclass
-class OptimizerConfig:
-    """AdamW or Adam.
-
-    Attributes:
-        name: ``adamw`` or ``adam``.
-        lr: Peak learning rate.
-        image_encoder_lr: Peak learning rate of the image encoder; None: `lr`.
-        layer_decay: The image encoder trunk's learning rate is multiplied by this once per block
-            counted from its output; 1 turns it off, official MOSE fine-tuning uses 0.9.
-        weight_decay: Not applied to norms, biases and other one-dimensional parameters.
-        betas: Adam's coefficients.
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    image_encoder_lr: Optional[float] = None
-    layer_decay: float = 1.0
-    weight_decay: float = 0.01
-    betas: List[float] = field(default_factory=lambda: [0.9, 0.999])  # noqa: UP006
-
-    def __post_init__(self) -> None:
-        require_choice("optimizer.name", self.name, ("adamw", "adam"))
-        require(self.lr > 0, "optimizer.lr", self.lr, "greater than 0")
-        require(
-            self.image_encoder_lr is None or self.image_encoder_lr > 0,
-            "optimizer.image_encoder_lr",
-            self.image_encoder_lr,
-            "null or greater than 0",
-        )
-        require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "in (0, 1]")
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
-        require(
-            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-            "optimizer.betas",
-            self.betas,
-            "two numbers in [0, 1)",
-        )
+    loss_mask: float = setting(20.0, at_least(0), "weight of the focal loss of the masks")
+    loss_dice: float = setting(1.0, at_least(0), "weight of the Dice loss of the masks")
+    loss_iou: float = setting(1.0, at_least(0), "weight of the loss of the estimated IoU")
+    loss_class: float = setting(1.0, at_least(0), "weight of the loss of the object scores")
+    focal_alpha: float = setting(
+        0.25, ANY_VALUE, "weight of foreground against background in the focal loss"
+    )
+    focal_gamma: float = setting(
+        2.0, ANY_VALUE, "how much less the focal loss counts pixels that are right already"
+    )
+    supervise_all_iou: bool = setting(
+        True, ANY_VALUE, "train the estimated IoU of every candidate mask, not of the best alone"
+    )
+    iou_use_l1_loss: bool = setting(
+        True, ANY_VALUE, "L1 loss of the estimated IoU instead of the squared error"
+    )
+    pred_obj_scores: bool = setting(True, ANY_VALUE, "train the object scores")
+    focal_gamma_obj_score: float = setting(
+        0.0, ANY_VALUE, "`focal_gamma` of the object scores; 0: plain cross entropy"
+    )
+    focal_alpha_obj_score: float = setting(
+        -1.0, ANY_VALUE, "`focal_alpha` of the object scores; negative: no weighting"
+    )
 
 
 @dataclass
-class SchedulerConfig:
-    """Learning rate over optimizer steps.
+class OptimizerConfig(Section):
+    """AdamW or Adam."""
 
-    Attributes:
-        name: ``cosine`` (to `final_lr_ratio` at the last step) or ``constant``.
-        warmup_fraction: Share of all steps over which the rate rises linearly from near 0.
-        final_lr_ratio: The last rate as a share of the peak (``cosine``).
-    """
+    prefix: ClassVar[str] = "optimizer."
 
-    name: str = "cosine"
-    warmup_fraction: float = 0.1
-    final_lr_ratio: float = 0.01
-
-    def __post_init__(self) -> None:
-        require_choice("scheduler.name", self.name, ("cosine", "constant"))
-        require(
-            0 <= self.warmup_fraction < 1,
-            "scheduler.warmup_fraction",
-            self.warmup_fraction,
-            "in [0, 1)",
-        )
-        require(
-            0 <= self.final_lr_ratio <= 1,
-            "scheduler.final_lr_ratio",
-            self.final_lr_ratio,
-            "in [0, 1]",
-        )
+    name: str = setting("adamw", one_of("adamw", "adam"), "`adamw` or `adam`")
+    lr: float = setting(1e-3, greater_than(0), "peak learning rate")
+    image_encoder_lr: Optional[float] = setting(
+        None, or_null(greater_than(0)), "peak learning rate of the image encoder; null: `lr`"
+    )
+    layer_decay: float = setting(
+        1.0,
+        within("(0, 1]"),
+        "the image encoder trunk's learning rate is multiplied by this once per block counted from "
+        "its output; 1 turns it off, official MOSE fine-tuning uses 0.9",
+    )
+    weight_decay: float = setting(
+        0.01, at_least(0), "not applied to norms, biases and other one-dimensional parameters"
+    )
+    betas: List[float] = setting([0.9, 0.999], _BETAS, "Adam's coefficients")  # noqa: UP006
 
 
 @dataclass
-class TrainerConfig:
+class SchedulerConfig(Section):
+    """Learning rate over optimizer steps."""
+
+    prefix: ClassVar[str] = "scheduler."
+
+    name: str = setting(
+        "cosine",
+        one_of("cosine", "constant"),
+        "`cosine` (to `final_lr_ratio` at the last step) or `constant`",
+    )
+    warmup_fraction: float = setting(
+        0.1,
+        within("[0, 1)"),
+        "share of all steps over which the rate rises linearly from near 0",
+    )
+    final_lr_ratio: float = setting(
+        0.01, within("[0, 1]"), "the last rate as a share of the peak (`cosine`)"
+    )
+
+
+@dataclass
+class TrainerConfig(Section):
     """Arguments of ``lightning.pytorch.Trainer`` under their own names, and a few of ours.
 
     The weights of the last step are validated whatever the interval.
-
-    Attributes:
-        strategy: Lightning's name; ``ddp``, which ``auto`` chooses for several processes, finds
-            unused parameters, because which ones get a gradient depends on the prompts.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; on a CPU the last one is
-            ``bf16-mixed`` too.
-        validate_first: Validate the starting weights before training, as a base line.
-        early_stopping_patience: Stop after so many validations without a better ``val/iou``; None:
-            never.
-        checkpoint_every_n_steps: Write ``last.ckpt`` every so many optimizer steps as well as after
-            every validation; None: after validation only.
     """
 
-    max_steps: int = 500
-    max_epochs: Optional[int] = None
-    accelerator: str = "auto"
-    devices: Any = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    accumulate_grad_batches: int = 1
-    gradient_clip_val: Optional[float] = 1.0
-    val_check_interval: Any = None
-    check_val_every_n_epoch: Optional[int] = 1
-    limit_train_batches: Any = None
-    limit_val_batches: Any = None
-    log_every_n_steps: int = 10
-    num_sanity_val_steps: int = 2
-    enable_progress_bar: bool = True
-    deterministic: Any = None
-    fast_dev_run: Any = False
-    validate_first: bool = False
-    early_stopping_patience: Optional[int] = None
-    checkpoint_every_n_steps: Optional[int] = None
+    prefix: ClassVar[str] = "trainer."
+
+    max_steps: int = setting(500, _MAX_STEPS, "optimizer steps of the training; -1: no limit")
+    max_epochs: Optional[int] = setting(None, ANY_VALUE, "epochs of the training; null: no limit")
+    accelerator: str = setting("auto", ANY_VALUE, "`auto`, `cpu`, `gpu`, `cuda` or `mps`")
+    devices: Any = setting("auto", ANY_VALUE, "how many devices, or which")
+    num_nodes: int = setting(1, at_least(1), "machines that train together")
+    strategy: str = setting(
+        "auto",
+        ANY_VALUE,
+        "Lightning's name; `ddp`, which `auto` chooses for several processes, finds unused "
+        "parameters, because which ones get a gradient depends on the prompts",
+    )
+    precision: str = setting(
+        "32-true",
+        one_of(*PRECISIONS),
+        "`32-true`, `bf16-mixed` or `16-mixed`; on a CPU the last one is `bf16-mixed` too",
+    )
+    accumulate_grad_batches: int = setting(1, at_least(1), "batches per optimizer step")
+    gradient_clip_val: Optional[float] = setting(
+        1.0, ANY_VALUE, "largest norm of the gradients; null: no limit"
+    )
+    val_check_interval: Any = setting(
+        None, ANY_VALUE, "training batches between validations, or a share of an epoch"
+    )
+    check_val_every_n_epoch: Optional[int] = setting(
+        1, ANY_VALUE, "epochs between validations; null: count batches across epochs"
+    )
+    limit_train_batches: Any = setting(
+        None, ANY_VALUE, "training batches per epoch, or a share of them"
+    )
+    limit_val_batches: Any = setting(
+        None, ANY_VALUE, "validation batches per validation, or a share of them"
+    )
+    log_every_n_steps: int = setting(10, at_least(1), "steps between rows of the loggers")
+    num_sanity_val_steps: int = setting(
+        2, ANY_VALUE, "validation batches tried out before training"
+    )
+    enable_progress_bar: bool = setting(True, ANY_VALUE, "show a progress bar")
+    deterministic: Any = setting(
+        None, ANY_VALUE, "true: deterministic algorithms alone; `warn`: where there are any"
+    )
+    fast_dev_run: Any = setting(
+        False, ANY_VALUE, "true: one batch of each stage, without loggers and checkpoints"
+    )
+    validate_first: bool = setting(
+        False, ANY_VALUE, "validate the starting weights before training, as a baseline"
+    )
+    early_stopping_patience: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "stop after this many validations without a better `val/iou`; null: never",
+    )
+    checkpoint_every_n_steps: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "write `last.ckpt` every n optimizer steps as well as after every validation; null: after "
+        "validation only",
+    )
 
     def __post_init__(self) -> None:
-        require(
-            self.max_steps >= -1 and self.max_steps != 0,
-            "trainer.max_steps",
-            self.max_steps,
-            "at least 1, or -1 for no limit",
-        )
+        """Check the settings and those that depend on each other."""
+        super().__post_init__()
         require(
             self.max_steps != -1 or self.max_epochs is not None,
             "trainer.max_steps and trainer.max_epochs",
             (self.max_steps, self.max_epochs),
             "set, one of them at least",
         )
-        require_choice("trainer.precision", self.precision, PRECISIONS)
-        for name in ("accumulate_grad_batches", "num_nodes", "log_every_n_steps"):
-            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
-        for name in ("early_stopping_patience", "checkpoint_every_n_steps"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"trainer.{name}", value, "null or at least 1")
 
 
 @dataclass
-class SwanLabConfig:
-    """Arguments of ``SwanLabLogger`` under their own names.
+class SwanLabConfig(Section):
+    """Arguments of ``SwanLabLogger`` under their own names."""
 
-    Attributes:
-        mode: ``local`` (files under `log_dir`, shown by ``make dashboard``), ``online`` (needs an
-            API key), ``offline`` or ``disabled``.
-        start_timeout_s: Seconds that starting the run may take before it is given up.
-        finish_timeout_s: Seconds that closing the run may take before it is given up.
-    """
+    prefix: ClassVar[str] = "swanlab."
 
-    project: str = "sam2-finetune"
-    workspace: Optional[str] = None
-    experiment_name: Optional[str] = None
-    description: Optional[str] = None
-    log_dir: str = "swanlog"
-    mode: str = "local"
-    tags: Optional[List[str]] = None  # noqa: UP006
-    id: Optional[str] = None
-    start_timeout_s: float = 60.0
-    finish_timeout_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        require_choice("swanlab.mode", self.mode, ("local", "online", "offline", "disabled"))
-        for name in ("start_timeout_s", "finish_timeout_s"):
-            value = getattr(self, name)
-            require(value > 0, f"swanlab.{name}", value, "greater than 0")
+    project: str = setting("sam2-finetune", ANY_VALUE, "project that the run belongs to")
+    workspace: Optional[str] = setting(None, ANY_VALUE, "workspace of the project; null: your own")
+    experiment_name: Optional[str] = setting(
+        None, ANY_VALUE, "name of the run; null: the last two folders of the run directory"
+    )
+    description: Optional[str] = setting(None, ANY_VALUE, "shown beside the name")
+    log_dir: str = setting("swanlog", ANY_VALUE, "folder of the files of `mode=local`")
+    mode: str = setting(
+        "local",
+        one_of("local", "online", "offline", "disabled"),
+        "`local` (files under `log_dir`, shown by `make dashboard`), `online` (needs an API key), "
+        "`offline` or `disabled`",
+    )
+    tags: Optional[List[str]] = setting(None, ANY_VALUE, "labels of the run")  # noqa: UP006
+    id: Optional[str] = setting(None, ANY_VALUE, "id of an earlier run to go on with")
+    start_timeout_s: float = setting(
+        60.0, greater_than(0), "seconds that starting the run may take before it is given up"
+    )
+    finish_timeout_s: float = setting(
+        60.0, greater_than(0), "seconds that closing the run may take before it is given up"
+    )
 
 
 @dataclass
-class VisualizationsConfig:
+class VisualizationsConfig(Section):
     """When sheets are drawn and what they show.
 
-    Attributes:
-        enabled: Off by default: nothing is drawn and no tensor is touched.
-        every_n_steps: Training: every so many optimizer steps. Validation: on the first batch and
-            every so many batches after it.
-        max_frames: Rows of a sheet.
-        max_videos: Clips drawn per event, the first ones of the batch.
-        frame_stride: Every so manieth frame of the clip is drawn.
-        num_categories: Categories drawn; None: ``data.num_categories``; that None too: this video's
-            objects.
-        panel_size: Longest side of a panel in pixels; larger frames are reduced.
-        pinned_clips: The first clips of the unshuffled validation set, drawn at every validation;
-            with several devices of rank zero's share.
-        worst_clips: Clips of the lowest mean IoU, drawn at the end of every validation; with
-            several devices of rank zero's share. Clips are looked at while less than half of
-            ``max_overhead`` is spent.
-        animation: Log the drawn validation clips as GIFs as well, where a logger takes them.
-        max_pending: Snapshots that may wait to be drawn; further ones are dropped and counted.
-        max_overhead: Largest share of wall time that taking pictures may block training, judged
-            before each event once 0.25 s have been blocked in all.
-        flush_timeout_s: Seconds that the end of training waits for pictures still to be drawn.
+    With several devices ``pinned_clips`` and ``worst_clips`` are of rank zero's share. Clips are
+    looked at for ``worst_clips`` while less than half of ``max_overhead`` is spent.
     """
 
-    enabled: bool = False
-    every_n_steps: int = 200
-    max_frames: int = 4
-    max_videos: int = 1
-    frame_stride: int = 1
-    num_categories: Optional[int] = None
-    panel_size: int = 256
-    pinned_clips: int = 1
-    worst_clips: int = 0
-    animation: bool = False
-    max_pending: int = 2
-    max_overhead: float = 0.02
-    flush_timeout_s: float = 30.0
+    prefix: ClassVar[str] = "visualizations."
 
-    def __post_init__(self) -> None:
-        for name in ("enabled", "animation"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), f"visualizations.{name}", value, "true or false")
-        for name in ("every_n_steps", "max_frames", "max_videos", "frame_stride", "max_pending"):
-            value = getattr(self, name)
-            require(_is_int(value) and value >= 1, f"visualizations.{name}", value, "at least 1")
-        for name in ("pinned_clips", "worst_clips"):
-            value = getattr(self, name)
-            require(_is_int(value) and value >= 0, f"visualizations.{name}", value, "at least 0")
-        require(
-            self.num_categories is None
-            or (_is_int(self.num_categories) and self.num_categories >= 1),
-            "visualizations.num_categories",
-            self.num_categories,
-            "null or at least 1",
-        )
-        require(
-            _is_int(self.panel_size) and 64 <= self.panel_size <= 1024,
-            "visualizations.panel_size",
-            self.panel_size,
-            "between 64 and 1024",
-        )
-        require(
-            _is_number(self.max_overhead) and 0 < self.max_overhead <= 1,
-            "visualizations.max_overhead",
-            self.max_overhead,
-            "in (0, 1]",
-        )
-        require(
-            _is_number(self.flush_timeout_s) and self.flush_timeout_s > 0,
-            "visualizations.flush_timeout_s",
-            self.flush_timeout_s,
-            "greater than 0",
-        )
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    enabled: bool = setting(False, TRUE_OR_FALSE, "draw at all")
+    every_n_steps: int = setting(
+        200,
+        whole(at_least(1)),
+        "training: every n optimizer steps; validation: the first batch and every n-th batch after "
+        "it",
+    )
+    max_frames: int = setting(4, whole(at_least(1)), "rows of a sheet")
+    max_videos: int = setting(1, whole(at_least(1)), "clips per event, the first ones of the batch")
+    frame_stride: int = setting(1, whole(at_least(1)), "draw every n-th frame")
+    num_categories: Optional[int] = setting(
+        None,
+        or_null(whole(at_least(1))),
+        "categories drawn; null falls back to `data.num_categories`, then to the number of objects "
+        "in the video",
+    )
+    panel_size: int = setting(
+        256,
+        whole(between(64, 1024)),
+        "longest side of a panel in pixels; larger frames are reduced",
+    )
+    pinned_clips: int = setting(
+        1,
+        whole(at_least(0)),
+        "first clips of the validation set, drawn at every validation: the step slider shows "
+        "learning",
+    )
+    worst_clips: int = setting(
+        0,
+        whole(at_least(0)),
+        "clips of the lowest mean IoU, drawn after every validation under `val/worst`",
+    )
+    animation: bool = setting(
+        False,
+        TRUE_OR_FALSE,
+        "validation clips as GIFs too (SwanLab only, up to 10 MiB each)",
+    )
+    max_pending: int = setting(
+        2,
+        whole(at_least(1)),
+        "snapshots that may wait to be drawn; further ones are dropped and counted",
+    )
+    max_overhead: float = setting(
+        0.02,
+        number(within("(0, 1]")),
+        "share of wall time that pictures may block training; events are skipped while the share "
+        "is above this (checked once 0.25 s have been spent)",
+    )
+    flush_timeout_s: float = setting(
+        30.0,
+        number(greater_than(0)),
+        "seconds that the end of training waits for pictures still to be drawn",
+    )
 
 
 @dataclass
-class Config:
-    """The whole configuration of a run.
-
-    Attributes:
-        seed: Seeds weights, data order, synthetic clips and augmentation.
-        ckpt_path: Lightning checkpoint to resume from.
-        logger: ``swanlab``, ``wandb``, ``tensorboard``, ``csv``, a list of them, or null.
-    """
+class Config(Section):
+    """The whole configuration of a run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -388,15 +570,23 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     swanlab: SwanLabConfig = field(default_factory=SwanLabConfig)
     visualizations: VisualizationsConfig = field(default_factory=VisualizationsConfig)
-    seed: int = 0
-    ckpt_path: Optional[str] = None
-    logger: Any = "swanlab"
+    seed: int = setting(0, ANY_VALUE, "seeds weights, data order, synthetic clips and augmentation")
+    ckpt_path: Optional[str] = setting(None, ANY_VALUE, "Lightning checkpoint to resume from")
+    logger: Any = setting(
+        "swanlab",
+        ANY_VALUE,
+        "`swanlab`, `wandb`, `tensorboard`, `csv`, a list of them, or null",
+    )
 
     def __post_init__(self) -> None:
-        names = [self.logger] if isinstance(self.logger, str) else list(self.logger or [])
-        for name in names:
-            require_choice("logger", name, LOGGERS)
-        self.logger = names
+        """Check the settings and those of different sections that depend on each other."""
+        super().__post_init__()
+        self.logger = [self.logger] if isinstance(self.logger, str) else list(self.logger or [])
+        for name in self.logger:
+            one_of(*LOGGERS).check("logger", name)
+        self._leave_a_frame_to_track()
+
+    def _leave_a_frame_to_track(self) -> None:
         if self.model.prompt_type != "mask":
             require(
                 self.model.num_frames_to_correct <= self.data.num_frames,
@@ -432,7 +622,7 @@ def to_config(cfg: "DictConfig") -> Config:
         The configuration as plain dataclasses.
 
     Raises:
-        ValueError: A field has a value that makes no sense; the message names the field, the value
+        UserError: A field has a value that makes no sense; the message names the field, the value
             and what is allowed.
     """
     from omegaconf import OmegaConf
@@ -449,11 +639,7 @@ def explain_typos(overrides: list[str]) -> None:
     Args:
         overrides: The command line; options and what Hydra itself checks are left alone.
     """
-    groups = {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in CONFIG_DIR.iterdir()
-        if folder.is_dir()
-    }
+    groups = _group_files()
     names = {*_field_names(Config), *groups}
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -461,27 +647,38 @@ def explain_typos(overrides: list[str]) -> None:
         if not equals or key.startswith(("-", "hydra.", "hydra/")):
             continue
         if key not in names:
-            near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else "; the fields are in core/config.py"
+            near = nearest(key, sorted(names), cutoff=0.5)
+            hint = f"; did you mean {near}?" if near else "; the fields are in core/config.py"
             sys.exit(f"error: {key} is no setting{hint}")
-        if key not in groups or "(" in value:
-            continue  # a field, or a sweep that Hydra expands
-        for choice in value.split(","):
-            if choice in (*groups[key], "null"):
-                continue
-            near = difflib.get_close_matches(choice, groups[key], n=1, cutoff=0.5)
-            hint = f"; did you mean {key}={near[0]}?" if near else ""
-            sys.exit(
-                f"error: {key}={choice} is no file of configs/{key}/, expected one of "
-                f"{', '.join(groups[key])}{hint}"
-            )
+        if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
+            _explain_choices(key, value.split(","), groups[key])
 
 
-def _field_names(node: type, prefix: str = "") -> list[str]:
+def _group_files() -> dict[str, list[str]]:
+    """Return the names of the files of each folder in `configs/`."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in CONFIG_DIR.iterdir()
+        if folder.is_dir()
+    }
+
+
+def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
+    for choice in choices:
+        if choice in (*files, "null"):
+            continue
+        near = nearest(choice, files, cutoff=0.5)
+        hint = f"; did you mean {group}={near}?" if near else ""
+        sys.exit(
+            f"error: {group}={choice} is no file of configs/{group}/, expected one of "
+            f"{', '.join(files)}{hint}"
+        )
+
+
+def _field_names(section: type[Section], prefix: str = "") -> list[str]:
     names = []
-    for item in dataclasses.fields(node):
+    for item in dataclasses.fields(section):
         names.append(prefix + item.name)
-        kind = item.type
-        if get_origin(kind) is None and not get_args(kind) and dataclasses.is_dataclass(kind):
-            names += _field_names(kind, f"{prefix}{item.name}.")
+        if isinstance(item.type, type) and issubclass(item.type, Section):
+            names += _field_names(item.type, f"{prefix}{item.name}.")
     return names

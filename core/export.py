@@ -5,7 +5,6 @@ lines of Python that load the result.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -50,7 +49,7 @@ def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     partial = path.with_name(f"{path.name}.part")
     torch.save({"model": weights}, partial)
-    os.replace(partial, path)
+    partial.replace(path)
     if config.architecture not in PACKAGED_CONFIGS:
         node = OmegaConf.create({"model": architecture_node(config)})
         text = "# @package _global_\n" + OmegaConf.to_yaml(node)

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Protocol
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -59,7 +59,7 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
 
 def _build(name: str, config: Config, run_dir: Path) -> Logger:
     if name == "swanlab":
-        return _build_swanlab(config.swanlab, run_dir)
+        return open_run_or_local(config.swanlab, run_dir)
     if name == "wandb":
         return _build_wandb(config.swanlab, run_dir)
     return TensorBoardLogger(run_dir, name="tensorboard", version="")
@@ -78,76 +78,33 @@ def _build_wandb(config: SwanLabConfig, run_dir: Path) -> Logger:
     return logger
 
 
-def _start_run(logger: Logger, name: str, timeout_s: float) -> None:
+class _WithRun(Protocol):
+    """A logger that starts its run when its ``experiment`` is first asked for."""
+
+    @property
+    def experiment(self) -> Any: ...
+
+
+def _start_run(logger: _WithRun, name: str, timeout_s: float) -> None:
     """Have a logger start its run, away from the main thread; raise what it raises."""
     if _call(lambda: logger.experiment, name, timeout_s) is None:
         raise TimeoutError(f"no answer within swanlab.start_timeout_s={timeout_s:g}")
 
 
-def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
+def open_run_or_local(config: SwanLabConfig, run_dir: Path) -> Logger:
+    """Start SwanLab's run; one that cannot be reached online is kept locally.
+
+    Args:
+        config: The SwanLab section.
+        run_dir: Names the run.
+    """
     import swanlab
-    from swanlab.integration.pytorch_lightning import SwanLabLogger
-
-    class BoundedSwanLabLogger(SwanLabLogger):
-        """SwanLab's logger, whose start and end cannot hang and whose scalars cannot raise."""
-
-        mode = config.mode
-        _failed = False
-
-        @rank_zero_only
-        def log_metrics(self, metrics: Mapping[str, Any], step: Optional[int] = None) -> None:
-            try:
-                super().log_metrics(metrics, step)
-            except Exception:
-                # Whoever logs pictures, which come as lists, is told; scalars come from Lightning,
-                # in the middle of training.
-                if any(isinstance(value, list) for value in metrics.values()):
-                    raise
-                if not self._failed:
-                    log.warning("SwanLab takes no more metrics, training goes on", exc_info=True)
-                self._failed = True
-
-        @rank_zero_only
-        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-            try:
-                super().log_hyperparams(params, *args, **kwargs)
-            except Exception:
-                log.warning("SwanLab did not take the configuration", exc_info=True)
-
-        @rank_zero_only
-        def finalize(self, status: Optional[str] = None) -> None:
-            # "finished" is what Lightning says before a SLURM requeue, where training still logs.
-            if status not in (None, "success", "finished"):
-                finish_swanlab(config.finish_timeout_s, state="crashed", error=status)
-
-    def start(mode: str) -> BoundedSwanLabLogger:
-        logger = BoundedSwanLabLogger(
-            project=config.project,
-            workspace=config.workspace,
-            experiment_name=config.experiment_name or "_".join(run_dir.parts[-2:]),
-            description=config.description,
-            log_dir=config.log_dir,
-            mode=mode,
-            tags=list(config.tags) if config.tags else None,
-            id=config.id,
-            save_dir=str(run_dir),
-            settings=swanlab.Settings(
-                # A question at the terminal would stop a run that nobody watches.
-                interactive=False,
-                **({"probe": {"git": False}} if _remote_holds_secret() else {}),
-            ),
-        )
-        logger.mode = mode
-        # Starts the run, on rank zero; away from the main thread SwanLab installs no handler for
-        # Ctrl+C, which would close the run before the pictures still waiting are logged.
-        _start_run(logger, "swanlab-start", config.start_timeout_s)
-        return logger
 
     if config.mode != "online":
-        return start(config.mode)
+        return open_run(config, run_dir, config.mode)
     try:
         _check_answers(swanlab.Settings().api_host, config.start_timeout_s)
-        return start("online")
+        return open_run(config, run_dir, "online")
     except Exception as error:
         if _is_stuck():
             raise  # a start that hangs keeps SwanLab's lock
@@ -158,7 +115,44 @@ def _build_swanlab(config: SwanLabConfig, run_dir: Path) -> Logger:
             _in_one_line(error),
             config.log_dir,
         )
-        return start("local")
+        return open_run(config, run_dir, "local")
+
+
+def open_run(config: SwanLabConfig, run_dir: Path, mode: str) -> Logger:
+    """Start SwanLab's run on rank zero, in bounded time.
+
+    Args:
+        config: The SwanLab section.
+        run_dir: Names the run.
+        mode: Stands for that of `config`.
+    """
+    import swanlab
+
+    from .swanlab_logger import BoundedSwanLabLogger
+
+    logger = BoundedSwanLabLogger(
+        mode,
+        close_failed=lambda status: finish_swanlab(
+            config.finish_timeout_s, state="crashed", error=status
+        ),
+        project=config.project,
+        workspace=config.workspace,
+        experiment_name=config.experiment_name or "_".join(run_dir.parts[-2:]),
+        description=config.description,
+        log_dir=config.log_dir,
+        tags=list(config.tags) if config.tags else None,
+        id=config.id,
+        save_dir=str(run_dir),
+        settings=swanlab.Settings(
+            # A question at the terminal would stop a run that nobody watches.
+            interactive=False,
+            **({"probe": {"git": False}} if _remote_holds_secret() else {}),
+        ),
+    )
+    # Away from the main thread SwanLab installs no handler for Ctrl+C, which would close the run
+    # before the pictures still waiting are logged.
+    _start_run(logger, "swanlab-start", config.start_timeout_s)
+    return logger
 
 
 @rank_zero_only
@@ -186,7 +180,9 @@ def _remote_holds_secret() -> bool:
     """Return whether git's remote is an address with a password, which SwanLab would store."""
     try:
         command = ["git", "config", "--get", "remote.origin.url"]
-        remote = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
+        remote = subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=False
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return False
     return re.search(r"https?://[^/\s]+@", remote) is not None
@@ -199,7 +195,7 @@ def finish_wandb(timeout_s: float) -> None:
         timeout_s: Seconds to wait for it at most.
     """
     wandb = sys.modules.get("wandb")
-    if getattr(wandb, "run", None) is not None:
+    if wandb is not None and getattr(wandb, "run", None) is not None:
         _finish("W&B", wandb.finish, timeout_s)
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import cv2
 import numpy as np
@@ -21,38 +21,6 @@ from torch import Tensor
 BOUNDARY_TOLERANCE = 0.008  # of the image diagonal, as DAVIS has it
 
 Mask = Union[np.ndarray, Tensor]
-
-
-def region_similarity(pred: Mask, gt: Mask) -> float:
-    """Return J, the intersection over union of two masks; 1 when both are empty.
-
-    Args:
-        pred: [H, W] bool.
-        gt: [H, W] bool.
-
-    Raises:
-        TypeError: A mask is not boolean.
-        ValueError: The masks are not two-dimensional or differ in shape.
-    """
-    pred, gt = _as_mask_pair(pred, gt)
-    union = np.count_nonzero(pred | gt)
-    return np.count_nonzero(pred & gt) / union if union else 1.0
-
-
-def dice(pred: Mask, gt: Mask) -> float:
-    """Return the Dice coefficient of two masks; 1 when both are empty.
-
-    Args:
-        pred: [H, W] bool.
-        gt: [H, W] bool.
-
-    Raises:
-        TypeError: A mask is not boolean.
-        ValueError: The masks are not two-dimensional or differ in shape.
-    """
-    pred, gt = _as_mask_pair(pred, gt)
-    total = np.count_nonzero(pred) + np.count_nonzero(gt)
-    return 2 * np.count_nonzero(pred & gt) / total if total else 1.0
 
 
 def boundary_f(pred: Mask, gt: Mask, tolerance: float = BOUNDARY_TOLERANCE) -> float:
@@ -149,19 +117,21 @@ def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> 
 
 
 def _as_mask_pair(pred: Mask, gt: Mask) -> tuple[np.ndarray, np.ndarray]:
-    pair = []
-    for name, mask in (("pred", pred), ("gt", gt)):
-        mask = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
-        if mask.dtype != np.bool_:
-            raise TypeError(f"{name} must be bool, got {mask.dtype}")
-        if mask.ndim != 2:
-            raise ValueError(f"{name} must have shape [H, W], got {list(mask.shape)}")
-        pair.append(mask)
-    if pair[0].shape != pair[1].shape:
+    pred, gt = _as_array("pred", pred), _as_array("gt", gt)
+    if pred.shape != gt.shape:
         raise ValueError(
-            f"pred and gt must agree in shape, got {list(pair[0].shape)} and {list(pair[1].shape)}"
+            f"pred and gt must agree in shape, got {list(pred.shape)} and {list(gt.shape)}"
         )
-    return pair[0], pair[1]
+    return pred, gt
+
+
+def _as_array(name: str, mask: Mask) -> np.ndarray:
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{name} must be bool, got {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have shape [H, W], got {list(array.shape)}")
+    return array
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
@@ -231,38 +201,16 @@ class VideoMetrics:
             TypeError: A mask is not boolean.
             ValueError: Shapes or lengths do not agree.
         """
-        for name, masks in (("pred_masks", pred_masks), ("gt_masks", gt_masks)):
-            if masks.dtype != torch.bool:
-                raise TypeError(f"{name} must be bool, got {masks.dtype}")
-            if masks.ndim != 4:
-                raise ValueError(f"{name} must have shape [T, O, H, W], got {list(masks.shape)}")
-        if pred_masks.shape != gt_masks.shape:
-            raise ValueError(
-                "pred_masks and gt_masks must agree in shape, "
-                f"got {list(pred_masks.shape)} and {list(gt_masks.shape)}"
-            )
+        _check_masks(pred_masks, gt_masks)
         num_frames, num_objects = gt_masks.shape[:2]
-        prompted = torch.as_tensor(prompted, dtype=torch.bool).cpu()
-        if prompted.shape not in ((num_frames,), (num_frames, num_objects)):
-            raise ValueError(
-                f"prompted must have shape [{num_frames}] or [{num_frames}, {num_objects}], "
-                f"got {list(prompted.shape)}"
-            )
-        ids = {
-            "video_ids": _as_ints(video_ids),
-            "object_ids": _as_ints(object_ids),
-            "categories": [-1] * num_objects if categories is None else _as_ints(categories),
-        }
-        for name, values in ids.items():
-            if len(values) != num_objects:
-                raise ValueError(
-                    f"{name} must have one entry per object ({num_objects}), got {len(values)}"
-                )
+        prompted = _for_each_object(prompted, num_frames, num_objects)
+        video_ids = _as_ids("video_ids", video_ids, num_objects)
+        object_ids = _as_ids("object_ids", object_ids, num_objects)
+        categories = [-1] * num_objects if categories is None else categories
+        categories = _as_ids("categories", categories, num_objects)
         if num_objects == 0:
             return
 
-        if prompted.ndim == 1:
-            prompted = prompted[:, None].expand(-1, num_objects)
         intersection = (pred_masks & gt_masks).flatten(2).sum(2).cpu().double()
         num_pred = pred_masks.flatten(2).sum(2).cpu().double()
         num_gt = gt_masks.flatten(2).sum(2).cpu().double()
@@ -272,18 +220,18 @@ class VideoMetrics:
         dices = object_means(dices, num_gt, prompted)
         if self.boundary:
             pred_masks, gt_masks = pred_masks.cpu(), gt_masks.cpu()
-        for index, key in enumerate(zip(ids["video_ids"], ids["object_ids"], strict=True)):
+        for index, key in enumerate(zip(video_ids, object_ids, strict=True)):
             if ious[index].isnan():
                 continue
             row = {
-                "category": ids["categories"][index],
+                "category": categories[index],
                 "J": ious[index].item(),
                 "dice": dices[index].item(),
             }
             if self.boundary:
                 frames = (~prompted[:, index]).nonzero().flatten().tolist()
-                values = [boundary_f(pred_masks[t, index], gt_masks[t, index]) for t in frames]
-                row["F"] = sum(values) / len(values)
+                scores = [boundary_f(pred_masks[t, index], gt_masks[t, index]) for t in frames]
+                row["F"] = sum(scores) / len(scores)
             self.rows[key] = row
 
     def compute(self, category_names: Optional[Sequence[str]] = None) -> dict[str, float]:
@@ -311,7 +259,7 @@ class VideoMetrics:
             result["J&F"] = (result["J"] + result["F"]) / 2
         by_category = defaultdict(list)
         for row in rows:
-            by_category[row["category"]].append(row)
+            by_category[int(row["category"])].append(row)
         keys = category_keys(category_names or [], max(by_category) + 1)
         for category in sorted(by_category):
             if category >= 0:
@@ -365,8 +313,35 @@ def category_keys(names: Sequence[str], count: int) -> list[str]:
     return keys
 
 
-def _as_ints(values: Union[Tensor, Sequence[int]]) -> list[int]:
-    return [int(v) for v in (values.tolist() if isinstance(values, Tensor) else values)]
+def _check_masks(pred_masks: Tensor, gt_masks: Tensor) -> None:
+    for name, masks in (("pred_masks", pred_masks), ("gt_masks", gt_masks)):
+        if masks.dtype != torch.bool:
+            raise TypeError(f"{name} must be bool, got {masks.dtype}")
+        if masks.ndim != 4:
+            raise ValueError(f"{name} must have shape [T, O, H, W], got {list(masks.shape)}")
+    if pred_masks.shape != gt_masks.shape:
+        raise ValueError(
+            "pred_masks and gt_masks must agree in shape, "
+            f"got {list(pred_masks.shape)} and {list(gt_masks.shape)}"
+        )
+
+
+def _for_each_object(prompted: Tensor, num_frames: int, num_objects: int) -> Tensor:
+    """Return [T, O] bool on the CPU, of flags per frame or per frame and object."""
+    prompted = torch.as_tensor(prompted, dtype=torch.bool).cpu()
+    if prompted.shape not in ((num_frames,), (num_frames, num_objects)):
+        raise ValueError(
+            f"prompted must have shape [{num_frames}] or [{num_frames}, {num_objects}], "
+            f"got {list(prompted.shape)}"
+        )
+    return prompted[:, None].expand(-1, num_objects) if prompted.ndim == 1 else prompted
+
+
+def _as_ids(name: str, values: Union[Tensor, Sequence[int]], num_objects: int) -> list[int]:
+    ids = [int(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
+    if len(ids) != num_objects:
+        raise ValueError(f"{name} must have one entry per object ({num_objects}), got {len(ids)}")
+    return ids
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> float:
@@ -375,7 +350,7 @@ def _mean(rows: list[dict[str, float]], name: str) -> float:
 
 
 def _gather(rows: dict[tuple[int, int], dict]) -> dict[tuple[int, int], dict]:
-    shares = [rows]
+    shares: list[Any] = [rows]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shares = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(shares, rows)

@@ -8,7 +8,6 @@ classes can be imported where the package is missing.
 """
 
 import contextlib
-import difflib
 import functools
 import logging
 import os
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .checks import UserError, nearest
 from .config import TRAINABLE_PRESETS, ModelConfig
 from .official import import_sam2
 
@@ -96,7 +96,7 @@ _DECODER_MODULES = (
 )
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file with weights is missing, unreadable, or does not fit the model."""
 
 
@@ -151,7 +151,9 @@ def architecture_node(config: ModelConfig) -> DictConfig:
     """
     import_sam2()
     name = PACKAGED_CONFIGS.get(config.architecture, PACKAGED_CONFIGS["sam2.1_hiera_tiny"])
-    node = OmegaConf.create((files("sam2") / name).read_text())["model"]
+    packaged = OmegaConf.create((files("sam2") / name).read_text())
+    assert isinstance(packaged, DictConfig)
+    node: DictConfig = packaged["model"]
     overrides = size_overrides(config.image_size)
     if config.architecture == "tiny":
         overrides |= _TINY_OVERRIDES
@@ -247,15 +249,7 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
     found = _read_state_dict(path)
     own = model.state_dict()
     missing = [name for name in own if name not in found]
-    unexpected = [name for name in found if name not in own]
-    wrong_shape = [name for name in own if name in found and own[name].shape != found[name].shape]
-    if unexpected or wrong_shape or (missing and set(missing) != _NEW_IN_SAM21):
-        raise CheckpointError(
-            f"model.checkpoint_path={path} does not fit the model: "
-            f"{_count(missing, 'missing')}, {_count(unexpected, 'unexpected')}, "
-            f"{_count(wrong_shape, 'of another shape')}, {len(own)} parameters expected"
-            f"{_likely_reason(own, found)}"
-        )
+    _check_fit(path, own, found, missing)
     model.load_state_dict(found, strict=False)
     report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}"
     if missing:
@@ -265,6 +259,21 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
         )
         logger.warning(report)
     return report
+
+
+def _check_fit(
+    path: Path, own: dict[str, Tensor], found: dict[str, Tensor], missing: list[str]
+) -> None:
+    """Refuse weights other than the model's own; those of SAM 2.0 may lack what 2.1 added."""
+    unexpected = [name for name in found if name not in own]
+    wrong_shape = [name for name in own if name in found and own[name].shape != found[name].shape]
+    if unexpected or wrong_shape or (missing and set(missing) != _NEW_IN_SAM21):
+        raise CheckpointError(
+            f"model.checkpoint_path={path} does not fit the model: "
+            f"{_count(missing, 'missing')}, {_count(unexpected, 'unexpected')}, "
+            f"{_count(wrong_shape, 'of another shape')}, {len(own)} parameters expected"
+            f"{_likely_reason(own, found)}"
+        )
 
 
 def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
@@ -302,25 +311,29 @@ def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     content = read_checkpoint(path)
-    entry = None
-    if isinstance(content, dict):
-        if isinstance(content.get("model"), dict):
-            entry = content["model"]
-        elif isinstance(content.get("state_dict"), dict):
-            entry = {
-                name.removeprefix("model."): value
-                for name, value in content["state_dict"].items()
-                if name.startswith("model.")
-            }
+    entry = _find_weights(content) if isinstance(content, dict) else None
     if not entry or not all(isinstance(value, Tensor) for value in entry.values()):
-        keys = type(content).__name__
+        found = type(content).__name__
         if isinstance(content, dict):
-            keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+            found = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise CheckpointError(
             f"model.checkpoint_path={path} must hold a `model` entry (.pt) or a `state_dict` entry "
-            f"with names under `model.` (.ckpt), found {keys}"
+            f"with names under `model.` (.ckpt), found {found}"
         )
     return entry
+
+
+def _find_weights(content: dict[Any, Any]) -> Optional[dict[str, Any]]:
+    """Return the weights of a released or exported file or of a Lightning checkpoint, or None."""
+    if isinstance(content.get("model"), dict):
+        return content["model"]
+    if not isinstance(content.get("state_dict"), dict):
+        return None
+    return {
+        name.removeprefix("model."): value
+        for name, value in content["state_dict"].items()
+        if name.startswith("model.")
+    }
 
 
 def _count(names: list[str], what: str) -> str:
@@ -364,24 +377,28 @@ def freeze(model: nn.Module, trainable_modules: Optional[list[str]]) -> None:
             pointers; ``all_but_image_encoder``.
 
     Raises:
-        ValueError: A name is neither; the message has the nearest valid one.
+        UserError: A name is neither; the message has the nearest valid one.
     """
     names = _resolve_presets(model, trainable_modules)
+    _check_names(model, names)
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(_is_inside(parameter_name, name) for name in names))
+
+
+def _check_names(model: nn.Module, names: list[str]) -> None:
     known = {name for name, _ in model.named_modules() if name}
     known |= {name for name, _ in model.named_parameters()}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, [*sorted(known), *TRAINABLE_PRESETS], n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(
+            near = nearest(name, [*sorted(known), *TRAINABLE_PRESETS])
+            hint = f" (did you mean {near!r}?)" if near else ""
+            raise UserError(
                 f"model.trainable_modules: {name!r} is no module of the model{hint}; presets: "
                 f"{', '.join(TRAINABLE_PRESETS)}; top-level modules: "
                 f"{', '.join(_top_level_names(model))}"
             )
         if not any(_is_inside(parameter, name) for parameter, _ in model.named_parameters()):
-            raise ValueError(f"model.trainable_modules: {name!r} has no parameters to train")
-    for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(_is_inside(parameter_name, name) for name in names))
+            raise UserError(f"model.trainable_modules: {name!r} has no parameters to train")
 
 
 def _resolve_presets(model: nn.Module, names: Optional[list[str]]) -> list[str]:

@@ -1,15 +1,17 @@
 """Optimizer and learning-rate schedule, grouped as in official SAM 2 fine-tuning."""
 
 import math
+from typing import Any
 
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from .checks import UserError
 from .config import OptimizerConfig, SchedulerConfig
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Group the trainable parameters by learning rate and weight decay.
 
     Norms, biases and other one-dimensional parameters get no weight decay. The image encoder gets
@@ -27,14 +29,15 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
         Lightning's learning-rate monitor shows; the same groups in the same order every time.
 
     Raises:
-        ValueError: Nothing is trainable.
+        UserError: Nothing is trainable.
     """
-    num_blocks = len(model.image_encoder.trunk.blocks)
-    groups: dict[str, dict] = {}
+    blocks = model.get_submodule("image_encoder.trunk.blocks")
+    assert isinstance(blocks, nn.ModuleList)
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        label, lr = _label_and_rate(name, num_blocks, config)
+        label, lr = _label_and_rate(name, len(blocks), config)
         decays = parameter.ndim > 1 and not name.endswith("bias")
         label += "" if decays else "/no_decay"
         group = groups.setdefault(
@@ -48,7 +51,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
         )
         group["params"].append(parameter)
     if not groups:
-        raise ValueError("model.trainable_modules leaves no parameter to train")
+        raise UserError("model.trainable_modules leaves no parameter to train")
     return list(groups.values())
 
 
@@ -77,7 +80,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         config: The optimizer section.
 
     Raises:
-        ValueError: Nothing is trainable.
+        UserError: Nothing is trainable.
     """
     kind = {"adamw": AdamW, "adam": Adam}[config.name]
     return kind(parameter_groups(model, config), lr=config.lr, betas=tuple(config.betas))

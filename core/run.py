@@ -4,15 +4,17 @@ import atexit
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .config import Config, TrainerConfig
 from .export import export_checkpoint, loading_code
@@ -87,18 +89,24 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
-    if any(getattr(logger, "mode", None) == "local" for logger in trainer.loggers):
-        pictures = f"{config.swanlab.log_dir}; look at them with: make dashboard"
-        if config.swanlab.log_dir != "swanlog":
-            pictures += f" SWANLOG={config.swanlab.log_dir}"
+    lines += _where_logged(trainer.loggers, config.swanlab.log_dir)
+    print("\n" + "\n".join(lines))
+
+
+def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
+    lines = []
+    if any(getattr(logger, "mode", None) == "local" for logger in loggers):
+        pictures = f"{log_dir}; look at them with: make dashboard"
+        if log_dir != "swanlog":
+            pictures += f" SWANLOG={log_dir}"
         lines.append(f"pictures    {pictures}")
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, CSVLogger):
             lines.append(f"csv         {Path(logger.log_dir) / 'metrics.csv'}")
         elif isinstance(logger, TensorBoardLogger):
             command = f"tensorboard --logdir {Path(logger.log_dir)}"
             lines.append(f"tensorboard look at it with: {command}")
-    print("\n" + "\n".join(lines))
+    return lines
 
 
 def say_how_to_go_on(run_dir: Path) -> None:
@@ -117,6 +125,13 @@ def write_to_log_file(message: str, exc_info: Any) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
+
+
+def signal_behind(error: SystemExit) -> Optional[int]:
+    """Return the signal upon which Lightning ends the process, None for another end."""
+    if isinstance(error, SIGTERMException):
+        return signal.SIGTERM
+    return signal.SIGINT if isinstance(error.__context__, KeyboardInterrupt) else None
 
 
 def status_after_signal(signum: int, trainer: Any) -> int:

@@ -4,23 +4,24 @@ import contextlib
 import dataclasses
 import logging
 import math
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import cv2
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from . import random_states
 from .config import Config
 from .metrics import VideoMetrics, as_csv, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import received_prompt
 from .optim import build_optimizer, build_scheduler
+from .random_states import RandomStates
 from .visualization.mixin import VisualizationsMixin, names_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     Raises:
         MissingSam2Error: ``sam2`` is not installed.
         CheckpointError: ``model.checkpoint_path`` does not fit.
-        ValueError: ``model.trainable_modules`` names something that does not exist.
+        UserError: ``model.trainable_modules`` names something that does not exist.
     """
 
     def __init__(self, config: Config) -> None:
@@ -49,7 +50,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.config = config
         self.save_hyperparameters({"config": dataclasses.asdict(config)})
         self.model = build_model(config.model)
-        self.load_report = None
+        self.load_report: Optional[str] = None
         if config.model.checkpoint_path is not None:
             self.load_report = load_weights(self.model, config.model.checkpoint_path)
         freeze(self.model, config.model.trainable_modules)
@@ -57,8 +58,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.metrics = VideoMetrics()
         self._table_failed = False
         self.resumed_step: Optional[int] = None
-        self._states_to_resume: Optional[dict[str, Any]] = None
-        self._states_before_validation: Optional[dict[str, Any]] = None
+        self._states_to_resume: Optional[RandomStates] = None
+        self._states_before_validation: Optional[RandomStates] = None
 
     def forward(self, batch: Any) -> list[dict[str, Any]]:
         """Track the batch's objects and return one dict of outputs per frame."""
@@ -92,7 +93,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
-        names = getattr(self.trainer.datamodule, "category_names", None)
+        names = getattr(self._datamodule(), "category_names", None)
         metrics = self.metrics.compute(names if self._category_layout() else None)
         if not metrics:
             rank_zero_warn(
@@ -103,10 +104,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
-        if trainer.is_global_zero and not (trainer.sanity_checking or trainer.fast_dev_run):
+        # Lightning's connectors set this and the other attributes that its Trainer does not declare
+        trying_out = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not trying_out:
             self._write_table()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
         scheduler = build_scheduler(
@@ -119,7 +122,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store every rank's random states, so that a resumed run is the one interrupted."""
-        states = self._states_before_validation or self._random_states()
+        states = self._states_before_validation or random_states.capture(
+            self.device, self.model.rng
+        )
         if self.trainer.world_size > 1:
             ranks: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(ranks, states)
@@ -139,7 +144,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.on_validation_end()  # of a validation that was interrupted
         if self._states_to_resume is not None:
             states, self._states_to_resume = self._states_to_resume, None
-            self._set_random_states(states)
+            random_states.restore(states, self.device, self.model.rng)
 
     def on_validation_start(self) -> None:
         """Keep the random states, so that training does not depend on when it is validated.
@@ -148,46 +153,15 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         the noise of box prompts, and the same weights are to give the same numbers.
         """
         self.metrics.reset()
-        self._states_before_validation = self._random_states()
-        self._set_random_states(self._seeded_states(self.config.seed % 2**32))
+        self._states_before_validation = random_states.capture(self.device, self.model.rng)
+        start = random_states.seeded(self.config.seed % 2**32, self.device)
+        random_states.restore(start, self.device, self.model.rng)
 
     def on_validation_end(self) -> None:
         """Put them back; a checkpoint made after validating is resumed without doing it again."""
         if self._states_before_validation is not None:
-            self._set_random_states(self._states_before_validation)
+            random_states.restore(self._states_before_validation, self.device, self.model.rng)
             self._states_before_validation = None
-
-    def _random_states(self) -> dict[str, Any]:
-        kind, keys, *rest = np.random.get_state()
-        return {
-            "python": random.getstate(),
-            # As plain numbers: the checkpoint can be read without trusting it.
-            "numpy": (kind, keys.tolist(), *rest),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "model": self.model.rng.bit_generator.state,
-        }
-
-    def _seeded_states(self, seed: int) -> dict[str, Any]:
-        """Return what `_random_states` would where each generator was just seeded."""
-        kind, keys, *rest = np.random.RandomState(seed).get_state()
-        on_cuda = self.device.type == "cuda"
-        return {
-            "python": random.Random(seed).getstate(),
-            "numpy": (kind, keys, *rest),
-            "torch": torch.Generator().manual_seed(seed).get_state(),
-            "cuda": torch.Generator(self.device).manual_seed(seed).get_state() if on_cuda else None,
-            "model": np.random.default_rng(seed).bit_generator.state,
-        }
-
-    def _set_random_states(self, states: dict[str, Any]) -> None:
-        kind, keys, *rest = states["numpy"]
-        random.setstate(states["python"])
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-        torch.set_rng_state(states["torch"].cpu())
-        if states["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
-        self.model.rng.bit_generator.state = states["model"]
 
     def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Any) -> None:
         values = {f"{stage}/{name}": losses[name] for name in losses if name != CORE_LOSS}
@@ -204,7 +178,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def _log_train_iou(self, outs_per_frame: list[dict[str, Any]], batch: Any) -> None:
         """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it."""
         prompted = [received_prompt(outs) for outs in outs_per_frame]
-        if all(prompted) or (self.global_step + 1) % self.trainer.log_every_n_steps:
+        every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if all(prompted) or (self.global_step + 1) % every_n_steps:
             return
         iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
         self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
@@ -215,7 +190,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.trainer.default_root_dir, f"metrics/val_step{self.trainer.global_step}.csv"
         )
         try:
-            names = names_of(self.trainer.datamodule, "val")
+            names = names_of(self._datamodule(), "val")
             categories = dict(enumerate(names["category_names"] or []))
             table = as_csv(
                 self.metrics.rows,
@@ -231,7 +206,10 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 log.warning("%s was not written, training goes on; said once", path, exc_info=error)
 
     def _category_layout(self) -> bool:
-        return bool(getattr(self.trainer.datamodule, "category_layout", False))
+        return bool(getattr(self._datamodule(), "category_layout", False))
+
+    def _datamodule(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
+from core.visualization import visualizer_of
 from core.visualization.images import encode_png
 from core.visualization.visualizer import Visualizer
 
@@ -127,7 +128,7 @@ class HookedModule(VisualizationsMixin):
     @property
     def visualizer(self) -> Visualizer:
         """What draws for this module."""
-        return self.__dict__["_visualizer"]
+        return visualizer_of(self)
 
     def event(self, step: int, scene: tuple, stage: str = "train", batch_idx: int = 0) -> None:
         """Call the hook with a batch and its outputs."""

@@ -1,8 +1,10 @@
 """Configuration: every file composes, and what makes no sense is refused by name."""
 
 import dataclasses
+import re
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
@@ -10,8 +12,6 @@ from omegaconf import OmegaConf
 from core.config import (
     CONFIG_DIR,
     Config,
-    DataConfig,
-    ModelConfig,
     VisualizationsConfig,
     explain_typos,
     register_schema,
@@ -65,7 +65,7 @@ def test_the_experiments_are_what_they_say():
 
 @pytest.mark.parametrize(("num_cores", "num_workers"), [(1, 1), (2, 2), (64, 4)])
 def test_files_are_read_by_a_worker_per_core_and_four_at_most(monkeypatch, num_cores, num_workers):
-    monkeypatch.setattr("core.data_config._num_cores", lambda: num_cores)
+    monkeypatch.setattr("core.config._num_cores", lambda: num_cores)
     for source in ("vos_folder", "png_folders", "sav", "coco_video"):
         data = built(f"data={source}", *NEEDED[f"data={source}"]).data
         assert data.num_workers == num_workers
@@ -195,10 +195,32 @@ def test_no_dict_config_leaves_the_boundary():
     assert plain(built("model.trainable_modules=[memory]", "swanlab.tags=[a]", "logger=[csv]"))
 
 
-@pytest.mark.parametrize("section", [ModelConfig, DataConfig, VisualizationsConfig])
-def test_every_field_is_documented(section):
+def settings(section) -> list[dataclasses.Field]:
+    """Return the fields of a section and of the sections inside it."""
+    found = []
     for field in dataclasses.fields(section):
-        assert f"        {field.name}: " in section.__doc__
+        found += settings(field.type) if dataclasses.is_dataclass(field.type) else [field]
+    return found
+
+
+def test_every_field_is_documented_in_one_sentence():
+    fields = settings(Config)
+    assert len(fields) > 90
+    for field in fields:
+        description = field.metadata["description"]
+        assert len(description) > 5, field.name
+        assert "\n" not in description
+        assert not description.endswith("."), field.name
+
+
+def test_the_readme_lists_every_option_of_the_pictures_with_its_default():
+    text = (CONFIG_DIR.parent / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| `visualizations.` |")[2].partition("\n\n")[0]
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE))
+    fields = dataclasses.fields(VisualizationsConfig)
+    assert list(listed) == [field.name for field in fields]
+    for field in fields:
+        assert yaml.safe_load(listed[field.name].strip("`")) == field.default, field.name
 
 
 def test_mask_prompts_leave_a_frame_to_track():

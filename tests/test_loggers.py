@@ -38,7 +38,7 @@ def fit(names, folder, monkeypatch) -> list:
         sheets.extend(drawn[0])
         return drawn
 
-    monkeypatch.setattr("core.visualization.visualizer.draw_sheets", remember)
+    monkeypatch.setattr("core.visualization.publisher.draw_sheets", remember)
     data = VideoDataModule(config.data, 64, seed=0)
     trainer = make_trainer(
         folder,

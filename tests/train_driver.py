@@ -47,9 +47,9 @@ def patch(options):
     from core.official import import_sam2
 
     import_sam2()
-    from core.visualization import visualizer, worker
+    from core.visualization import publisher, worker
 
-    submit, draw_sheets = worker.BackgroundWorker.submit, visualizer.draw_sheets
+    submit, draw_sheets = worker.BackgroundWorker.submit, publisher.draw_sheets
 
     def tell(self, task, **kwargs):
         taken = submit(self, task, **kwargs)
@@ -62,7 +62,7 @@ def patch(options):
         return draw_sheets(*args)
 
     worker.BackgroundWorker.submit = tell
-    visualizer.draw_sheets = slowly
+    publisher.draw_sheets = slowly
     if options.fail:
         make_fail(options.fail)
     if options.hang_in_finish:

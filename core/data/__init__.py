@@ -2,7 +2,7 @@
 
     readers/         one file per format: a video's frames and masks
     split.py         which videos train, which validate
-    clips.py         clips cut from videos, augmented (augmentation.py); synthetic.py draws its own
+    clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py varies them
     datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what
     loader.py        the order of clips, resuming inside an epoch
     module.py        VideoDataModule, which puts them together
@@ -19,7 +19,7 @@ from ..official import import_sam2
 _HOMES = {
     "ClipDataset": ".clips",
     "DataError": ".readers.files",
-    "SyntheticDataset": ".clips",
+    "SyntheticDataset": ".synthetic",
     "VideoDataModule": ".module",
 }
 __all__ = ["ClipDataset", "DataError", "SyntheticDataset", "VideoDataModule"]

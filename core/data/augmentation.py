@@ -5,6 +5,7 @@ affine, colour jitter, grey.
 """
 
 import math
+from typing import Union
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,9 @@ def augment_clip(
         moved = _warp_masks(masks, matrix)
         if (moved[0].any((1, 2)) | ~masks[0].any((1, 2))).all():
             masks = moved
-            images = np.stack([_warp(frame, matrix, Image.BILINEAR, FILL) for frame in images])
+            images = np.stack(
+                [_warp(frame, matrix, Image.Resampling.BILINEAR, FILL) for frame in images]
+            )
 
     frames = []
     for image in images:
@@ -64,8 +67,11 @@ def augment_clip(
 def _draw_factors(
     config: AugmentationConfig, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    amounts = (config.brightness, config.contrast, config.saturation)
-    return tuple(rng.uniform(1 - amount, 1 + amount) for amount in amounts)
+    def draw(amount: float) -> float:
+        return rng.uniform(1 - amount, 1 + amount)
+
+    # the order of the draws decides what each of them gets
+    return draw(config.brightness), draw(config.contrast), draw(config.saturation)
 
 
 def _affine(size: int, angle: float, shear: float, aspect: float) -> np.ndarray:
@@ -79,11 +85,20 @@ def _affine(size: int, angle: float, shear: float, aspect: float) -> np.ndarray:
     return np.column_stack([inverse, centre - inverse @ centre])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray, resample: int, fill: object) -> np.ndarray:
+def _warp(
+    image: np.ndarray,
+    matrix: np.ndarray,
+    resample: Image.Resampling,
+    fill: Union[int, tuple[int, ...]],
+) -> np.ndarray:
     picture = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(
         picture.transform(
-            picture.size, Image.AFFINE, matrix.ravel().tolist(), resample=resample, fillcolor=fill
+            picture.size,
+            Image.Transform.AFFINE,
+            matrix.ravel().tolist(),
+            resample=resample,
+            fillcolor=fill,
         )
     )
 
@@ -92,7 +107,9 @@ def _warp_masks(masks: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     warped = np.zeros(masks.shape, bool)
     for t, o in np.ndindex(masks.shape[:2]):
         if masks[t, o].any():
-            warped[t, o] = _warp(masks[t, o].astype(np.uint8), matrix, Image.NEAREST, 0) > 0
+            warped[t, o] = (
+                _warp(masks[t, o].astype(np.uint8), matrix, Image.Resampling.NEAREST, 0) > 0
+            )
     return warped
 
 

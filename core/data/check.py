@@ -22,10 +22,11 @@ from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
 from ..config import CONFIG_DIR, Config, explain_typos, register_schema, to_config
-from .clips import ClipDataset, SyntheticDataset
+from .clips import ClipDataset
 from .module import VideoDataModule
 from .readers.files import DataError
-from .readers.folders import VosFolderReader
+from .readers.reader import Reader
+from .synthetic import SyntheticDataset
 
 OUTPUT_DIR = Path("outputs/data_check")
 SHEETS_PER_SPLIT = 4
@@ -94,27 +95,25 @@ def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> Sp
             _count_drawn(dataset[index], report)
         return report
     report.videos = len(dataset.sources)
-    reader = dataset.reader
-    with tqdm(total=len(dataset.sources), desc=description, unit="video") as progress:
-        for source in dataset.sources:
-            seen, at_first = set(), None
-            for frame in reader.video(source.video).frames:
-                image = reader.image(frame)
-                report.sizes[image.size] += 1
-                masks = reader.masks(source.video, frame)
-                present = {key for key, mask in masks.items() if mask.any()}
-                report.frames += 1
-                report.empty_frames += not present
-                seen |= present
-                at_first = present if at_first is None else at_first
-            report.objects += len(seen)
-            report.late_objects += len(seen - (at_first or set()))
-            if isinstance(reader, VosFolderReader):
-                frames, masks = reader.num_unmatched(source.video)
-                report.unmatched_frames += frames
-                report.unmatched_masks += masks
-            progress.update()
+    for source in tqdm(dataset.sources, desc=description, unit="video"):
+        _count_video(dataset.reader, source.video, report)
     return report
+
+
+def _count_video(reader: Reader, i: int, report: SplitReport) -> None:
+    visible = []
+    for frame in reader.video(i).frames:
+        report.sizes[reader.image(frame).size] += 1
+        masks = reader.masks(i, frame)
+        visible.append({key for key, mask in masks.items() if mask.any()})
+    seen = set().union(*visible)
+    report.frames += len(visible)
+    report.empty_frames += sum(not keys for keys in visible)
+    report.objects += len(seen)
+    report.late_objects += len(seen - visible[0])
+    frames_without_mask, masks_without_frame = reader.num_unmatched(i)
+    report.unmatched_frames += frames_without_mask
+    report.unmatched_masks += masks_without_frame
 
 
 def _count_drawn(clip: VideoDatapoint, report: SplitReport) -> None:
@@ -213,13 +212,13 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
     reports = {stage: check_split(dataset, stage) for stage, dataset in module.datasets.items()}
     for stage, report in reports.items():
         print(f"{stage}: {report}")
-    if module.category_layout:
+    if module.category_names is not None:
         print(f"{module.num_categories} category slots: {', '.join(module.category_names)}")
 
     output_dir.mkdir(parents=True, exist_ok=True)
     for stage in module.datasets:
-        for sheet in output_dir.glob(f"{stage}_[0-9]*.png"):
-            sheet.unlink()  # of an earlier check, of another data set perhaps
+        for stale in output_dir.glob(f"{stage}_[0-9]*.png"):
+            stale.unlink()  # of an earlier check, of another data set perhaps
     prompt_type = "mask" if config.model.prompt_type == "mixed" else config.model.prompt_type
     for stage, dataset in module.datasets.items():
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):

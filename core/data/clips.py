@@ -1,4 +1,4 @@
-"""Clips cut from a reader's videos, or drawn, as the official ``VideoDatapoint``.
+"""Clips cut from a reader's videos, as the official ``VideoDatapoint``.
 
 A training item is a pure function of (seed, epoch, index): it draws from generators of its own and
 leaves the global ones alone.
@@ -21,76 +21,11 @@ from training.utils.data_utils import VideoDatapoint
 
 from ..config import DataConfig
 from .augmentation import augment_clip
-from .datapoint import AUGMENT, CLIP, SYNTHETIC_TRAIN, SYNTHETIC_VAL, make_generator, to_datapoint
-from .readers.coco_video import CocoVideoReader
-from .readers.files import DataError
-from .readers.folders import VosFolderReader
-from .readers.sav import SavReader
-from .synthetic import make_clip
-
-Reader = Union[VosFolderReader, SavReader, CocoVideoReader]
-
+from .datapoint import AUGMENT, CLIP, clip_length, epoch_and_index, make_generator, to_datapoint
+from .readers.files import DataError, name_some
+from .readers.reader import Reader
 
 _SCAN_THREADS = 4
-
-
-def _epoch_and_index(key: Union[int, tuple[int, int]]) -> tuple[int, int]:
-    return key if isinstance(key, tuple) else (0, key)
-
-
-def _num_frames(data: DataConfig, training: bool) -> int:
-    return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
-
-
-class SyntheticDataset(Dataset):
-    """Clips of moving shapes, drawn when they are asked for.
-
-    Training clips depend on (seed, epoch, index), validation clips on (seed, index) alone and come
-    from a generator of their own, so that they are never seen in training.
-    """
-
-    def __init__(self, data: DataConfig, image_size: int, seed: int, training: bool) -> None:
-        """See the class."""
-        self.data, self.image_size, self.seed, self.training = data, image_size, seed, training
-        options = data.synthetic
-        self.num_clips = options.num_train_clips if training else options.num_val_clips
-        self.num_frames = _num_frames(data, training)
-
-    def __len__(self) -> int:
-        return self.num_clips
-
-    def __getitem__(self, key: Union[int, tuple[int, int]]) -> VideoDatapoint:
-        """Return clip `index` of epoch `epoch`; `key` is (epoch, index) or an index."""
-        epoch, index = _epoch_and_index(key)
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        data, size = self.data, self.image_size
-        if self.training:
-            rng = make_generator(SYNTHETIC_TRAIN, self.seed, epoch, index)
-        else:
-            rng = make_generator(SYNTHETIC_VAL, self.seed, index)
-        images, masks = make_clip(
-            data.synthetic, self.num_frames, data.frame_stride, size, data.max_objects, rng
-        )
-        if self.training:
-            rng = make_generator(AUGMENT, self.seed, epoch, index)
-            images, masks = augment_clip(images, masks, data.augmentation, rng)
-        return to_datapoint(
-            images,
-            masks,
-            object_ids=list(range(1, masks.shape[1] + 1)),
-            frame_numbers=[t * data.frame_stride for t in range(self.num_frames)],
-            video_id=index,
-            original_size=(size, size),
-        )
-
-    def clip_name(self, video_id: int) -> str:
-        """Return the name of clip `video_id`."""
-        return f"synthetic_{'train' if self.training else 'val'}_{video_id:05d}"
-
-    def object_names(self, video_id: int) -> Optional[dict[int, str]]:
-        """Return None: shapes have no names."""
-        return None
 
 
 @dataclass
@@ -154,9 +89,7 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, key: Union[int, tuple[int, int]]) -> VideoDatapoint:
         """Return clip `index` of epoch `epoch`; `key` is (epoch, index) or an index."""
-        epoch, index = _epoch_and_index(key)
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+        epoch, index = epoch_and_index(key, len(self))
         video_id = index % len(self.sources)
         source = self.sources[video_id]
         video = self.reader.video(source.video)
@@ -164,7 +97,7 @@ class ClipDataset(Dataset):
             frames, object_ids = self._sample(video, source, epoch, index)
         else:
             frames, object_ids = self._first_clip(video, source)
-        if isinstance(self.reader, CocoVideoReader):
+        if self.reader.num_categories is not None:
             object_ids = list(range(self.reader.num_categories))
 
         images, masks, original_size = self._load(source.video, frames, object_ids)
@@ -177,7 +110,7 @@ class ClipDataset(Dataset):
 
     def _first_clip(self, video: VOSVideo, source: ClipSource) -> tuple[list[VOSFrame], list[int]]:
         stride = self.data.frame_stride
-        end = source.first + _num_frames(self.data, self.training) * stride
+        end = source.first + clip_length(self.data, self.training) * stride
         frames = video.frames[source.first : end : stride]
         present = _Presence(self.reader, source.video, frames[:1]).load(frames[0].frame_idx)
         visible = sorted(key for key, there in present.items() if there)
@@ -220,12 +153,14 @@ class ClipDataset(Dataset):
             image = self.reader.image(frame)
             if t == 0:
                 original_size = (image.height, image.width)
-            images[t] = np.asarray(image.resize((size, size), Image.BILINEAR))
+            images[t] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
             segments = self.reader.masks(video, frame)
             for o, object_id in enumerate(object_ids):
                 if object_id in segments:
                     mask = Image.fromarray(segments[object_id].astype(np.uint8))
-                    masks[t, o] = np.asarray(mask.resize((size, size), Image.NEAREST)) > 0
+                    masks[t, o] = (
+                        np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
+                    )
         return images, masks, original_size
 
     def clip_name(self, video_id: int) -> str:
@@ -260,6 +195,73 @@ def _num_starts(video: VOSVideo, num_frames: int, frame_stride: int) -> int:
     return len(video.frames) - (num_frames - 1) * frame_stride
 
 
+@dataclass(frozen=True)
+class _Scan:
+    """What was found about a video.
+
+    Attributes:
+        video: Its index.
+        num_starts: Frames that a clip can start at; below 1 the video is too short.
+        first: The first of these frames with an object; None: there is none.
+    """
+
+    video: int
+    num_starts: int
+    first: Optional[int]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The videos that no clip can be cut from, by name, and why.
+
+    Attributes:
+        data: The clips that were to be cut.
+        training: Whether they are for training.
+        short: Videos with too few frames.
+        empty: Videos without an object in any frame that a clip can start at.
+    """
+
+    data: DataConfig
+    training: bool
+    short: list[str]
+    empty: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.short or self.empty)
+
+    def __str__(self) -> str:
+        data, reasons = self.data, []
+        shorter_too = _takes_shorter_clips(data, self.training)
+        if self.short:
+            setting = "num_frames"
+            if not self.training and data.val_num_frames is not None:
+                setting = "val_num_frames"
+            length = f"data.{setting}={clip_length(data, self.training)}"
+            needed = (_fewest_frames(data, self.training) - 1) * data.frame_stride + 1
+            reasons.append(
+                f"{len(self.short)} with fewer than the {needed} annotated frames that"
+                f" {'a clip of 2 frames with' if shorter_too else length}"
+                f" data.frame_stride={data.frame_stride} needs ({name_some(self.short)})"
+            )
+        if self.empty:
+            reasons.append(
+                f"{len(self.empty)} without any object in a frame that a clip can start at"
+                f" ({name_some(self.empty)})"
+            )
+        why = " and ".join(reasons)
+        if self.short and not self.training and not shorter_too:
+            why += "; data.val_batch_size=1 takes shorter clips too"
+        return why
+
+
+def _takes_shorter_clips(data: DataConfig, training: bool) -> bool:
+    return not training and data.val_batch_size == 1
+
+
+def _fewest_frames(data: DataConfig, training: bool) -> int:
+    return 2 if _takes_shorter_clips(data, training) else clip_length(data, training)
+
+
 def find_clips(
     reader: Reader, videos: list[int], data: DataConfig, training: bool
 ) -> list[ClipSource]:
@@ -277,58 +279,31 @@ def find_clips(
     Raises:
         DataError: A file is missing or not usable, or no video is left.
     """
-    num_frames, stride = _num_frames(data, training), data.frame_stride
-    as_it_is = not training and data.val_batch_size == 1
-    fewest = 2 if as_it_is else num_frames
-
-    def first_start(i: int) -> Optional[int]:
-        video = reader.video(i)
-        num_starts = _num_starts(video, fewest, stride)
-        if num_starts < 1:
-            return None
-        # the header is compared with the mask's before the sampler ever sees the video
-        reader.size(video.frames[0])
-        for start in range(num_starts):
-            masks = reader.masks(i, video.frames[start])
-            if any(mask.any() for mask in masks.values()):
-                return start
-        return -1
-
+    fewest, what = _fewest_frames(data, training), "training" if training else "validation"
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        starts = list(pool.map(first_start, videos))
-    names = [reader.names[i] for i in videos]
-    short = [name for name, start in zip(names, starts, strict=True) if start is None]
-    empty = [name for name, start in zip(names, starts, strict=True) if start == -1]
-    what = "training" if training else "validation"
-    setting = "num_frames" if training or data.val_num_frames is None else "val_num_frames"
-    length = "a clip of 2 frames with" if as_it_is else f"data.{setting}={num_frames}"
-    reasons = []
-    if short:
-        reasons.append(
-            f"{len(short)} with fewer than the {(fewest - 1) * stride + 1} annotated frames that"
-            f" {length} data.frame_stride={stride} needs ({name_some(short)})"
-        )
-    if empty:
-        reasons.append(
-            f"{len(empty)} without any object in a frame that a clip can start at"
-            f" ({name_some(empty)})"
-        )
-    why = " and ".join(reasons)
-    if short and not training and not as_it_is:
-        why += "; data.val_batch_size=1 takes shorter clips too"
-    sources = [
-        ClipSource(i, start)
-        for i, start in zip(videos, starts, strict=True)
-        if start is not None and start >= 0
-    ]
+        scans = list(pool.map(lambda i: _scan(reader, i, fewest, data.frame_stride), videos))
+    sources = [ClipSource(scan.video, scan.first) for scan in scans if scan.first is not None]
+    unusable = [scan for scan in scans if scan.first is None]
+    short = [reader.names[scan.video] for scan in unusable if scan.num_starts < 1]
+    empty = [reader.names[scan.video] for scan in unusable if scan.num_starts >= 1]
+    skipped = Skipped(data, training, short, empty)
     if not sources:
-        raise DataError(f"no {what} video can be used, expected at least one: found {why}")
-    if reasons:
-        rank_zero_warn(f"skipped {what} videos: {why}")
+        raise DataError(f"no {what} video can be used, expected at least one: found {skipped}")
+    if skipped:
+        rank_zero_warn(f"skipped {what} videos: {skipped}")
     return sources
 
 
-def name_some(names: list[str], limit: int = 5) -> str:
-    """Join the first names for a message."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
+def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:
+    """Look for the first frame of a video that a clip can start at and that has an object."""
+    video = reader.video(i)
+    num_starts = _num_starts(video, num_frames, frame_stride)
+    if num_starts < 1:
+        return _Scan(i, num_starts, None)
+    # the header is compared with the mask's before the sampler ever sees the video
+    reader.size(video.frames[0])
+    for start in range(num_starts):
+        masks = reader.masks(i, video.frames[start])
+        if any(mask.any() for mask in masks.values()):
+            return _Scan(i, num_starts, start)
+    return _Scan(i, num_starts, None)

@@ -1,9 +1,12 @@
 """Meta's ``VideoDatapoint`` from arrays; whose generator draws what."""
 
+from typing import Union
+
 import numpy as np
 import torch
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
+from ..config import DataConfig
 from ..official import IMAGENET_MEAN, IMAGENET_STD
 
 # In the frames' own precision: double would make every frame double.
@@ -16,6 +19,23 @@ ORDER, CLIP, AUGMENT, SYNTHETIC_TRAIN, SYNTHETIC_VAL = range(5)
 def make_generator(purpose: int, seed: int, *numbers: int) -> np.random.Generator:
     """Return a generator of its own for each purpose, seed and numbers."""
     return np.random.default_rng([purpose, seed % 2**63, *numbers])
+
+
+def epoch_and_index(key: Union[int, tuple[int, int]], num_clips: int) -> tuple[int, int]:
+    """Return what a data set is asked for: (epoch, index); an index alone is of epoch 0.
+
+    Raises:
+        IndexError: There is no such clip.
+    """
+    epoch, index = key if isinstance(key, tuple) else (0, key)
+    if not 0 <= index < num_clips:
+        raise IndexError(index)
+    return epoch, index
+
+
+def clip_length(data: DataConfig, training: bool) -> int:
+    """Return the frames of a clip: validation may have a length of its own."""
+    return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
 
 
 def to_datapoint(

@@ -1,17 +1,97 @@
 """Videos of moving shapes, drawn on the fly: a task that SAM 2 learns from scratch in minutes."""
 
 import colorsys
-import itertools
 import math
+from dataclasses import dataclass
+from typing import Optional, Union
 
 import numpy as np
+from torch.utils.data import Dataset
+from training.utils.data_utils import VideoDatapoint
 
-from ..config import SyntheticConfig
+from ..config import DataConfig, SyntheticConfig
+from .augmentation import augment_clip
+from .datapoint import (
+    AUGMENT,
+    SYNTHETIC_TRAIN,
+    SYNTHETIC_VAL,
+    clip_length,
+    epoch_and_index,
+    make_generator,
+    to_datapoint,
+)
+from .readers.files import DataError
 
 SHAPES = ("circle", "square", "triangle", "diamond")
 # radius of the circle around a shape, in units of the shape's radius
 _EXTENT = {"circle": 1.0, "square": 0.85 * math.sqrt(2), "triangle": 1.2, "diamond": 1.2}
 _SENSOR_NOISE = 3  # grey levels; frames that are perfectly flat are not kind but degenerate
+# By then shapes are 1e-5 of their size, and smaller ones do not fit better: the hardest settings
+# tried, 40 shapes in frames of 32 pixels, took 203.
+_MAX_ATTEMPTS = 900
+
+
+@dataclass
+class _Shape:
+    """One shape of a clip: what it is, its radius in pixels, and its path (x, y) [T, 2]."""
+
+    kind: str
+    radius: float
+    path: np.ndarray
+
+    @property
+    def extent(self) -> float:
+        """Radius of the circle around the shape."""
+        return self.radius * _EXTENT[self.kind]
+
+
+class SyntheticDataset(Dataset):
+    """Clips of moving shapes, drawn when they are asked for.
+
+    Training clips depend on (seed, epoch, index), validation clips on (seed, index) alone and come
+    from a generator of their own, so that they are never seen in training.
+    """
+
+    def __init__(self, data: DataConfig, image_size: int, seed: int, training: bool) -> None:
+        """See the class."""
+        self.data, self.image_size, self.seed, self.training = data, image_size, seed, training
+        options = data.synthetic
+        self.num_clips = options.num_train_clips if training else options.num_val_clips
+        self.num_frames = clip_length(data, training)
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, key: Union[int, tuple[int, int]]) -> VideoDatapoint:
+        """Return clip `index` of epoch `epoch`; `key` is (epoch, index) or an index."""
+        epoch, index = epoch_and_index(key, len(self))
+        data, size = self.data, self.image_size
+        if self.training:
+            rng = make_generator(SYNTHETIC_TRAIN, self.seed, epoch, index)
+        else:
+            rng = make_generator(SYNTHETIC_VAL, self.seed, index)
+        images, masks = make_clip(
+            data.synthetic, self.num_frames, data.frame_stride, size, data.max_objects, rng
+        )
+        if self.training:
+            rng = make_generator(AUGMENT, self.seed, epoch, index)
+            images, masks = augment_clip(images, masks, data.augmentation, rng)
+        return to_datapoint(
+            images,
+            masks,
+            object_ids=list(range(1, masks.shape[1] + 1)),
+            frame_numbers=[t * data.frame_stride for t in range(self.num_frames)],
+            video_id=index,
+            original_size=(size, size),
+        )
+
+    def clip_name(self, video_id: int) -> str:
+        """Return the name of clip `video_id`."""
+        return f"synthetic_{'train' if self.training else 'val'}_{video_id:05d}"
+
+    def object_names(self, video_id: int) -> Optional[dict[int, str]]:
+        """Return None: shapes have no names."""
+        return None
 
 
 def make_clip(
@@ -36,21 +116,18 @@ def make_clip(
 
     Returns:
         Frames uint8 [T, S, S, 3] and masks bool [T, O, S, S] of what is visible of each object.
+
+    Raises:
+        DataError: So many shapes do not fit into the frames.
     """
     num_objects = min(int(rng.integers(config.min_objects, config.max_objects + 1)), max_objects)
     times = np.arange(num_frames) * frame_stride
-    shapes, radii, paths = _place(config, num_objects, times, size, rng)
+    shapes = _place(config, num_objects, times, size, rng)
     hues = (rng.random() + np.arange(num_objects) / num_objects + rng.uniform(0, 0.1)) % 1
     colours = [np.array(colorsys.hsv_to_rgb(hue, 1.0, rng.uniform(0.8, 1.0))) * 255 for hue in hues]
     background = rng.uniform(30, 200) + rng.uniform(-15, 15, 3)
 
-    masks = np.stack(
-        [
-            _draw_shape(shape, radius, path, size)
-            for shape, radius, path in zip(shapes, radii, paths, strict=True)
-        ],
-        axis=1,
-    )
+    masks = np.stack([_draw_shape(shape, size) for shape in shapes], axis=1)
     # later objects lie in front
     for o in range(num_objects - 1):
         masks[:, o] &= ~masks[:, o + 1 :].any(axis=1)
@@ -60,7 +137,7 @@ def make_clip(
     for o in range(num_objects):
         frames[masks[:, o]] = colours[o]
     if config.texture > 0:
-        _add_texture(frames, masks, paths, config.texture, rng)
+        _add_texture(frames, masks, [shape.path for shape in shapes], config.texture, rng)
     noise = rng.integers(-_SENSOR_NOISE, _SENSOR_NOISE + 1, frames.shape, dtype=np.int8)
     return np.clip(frames + noise, 0, 255).astype(np.uint8), masks
 
@@ -71,23 +148,36 @@ def _place(
     times: np.ndarray,
     size: int,
     rng: np.random.Generator,
-) -> tuple[list[str], list[float], list[np.ndarray]]:
-    for attempt in itertools.count():
+) -> list[_Shape]:
+    for attempt in range(_MAX_ATTEMPTS):
         # other sizes and places are tried before everything is made smaller
-        shrink = 0.9 ** (attempt // 8)
-        shapes, radii, paths = [], [], []
-        for _ in range(num_objects):
-            shape = SHAPES[rng.integers(len(SHAPES))]
-            radius = shrink * rng.uniform(config.min_radius, config.max_radius) * size
-            extent = radius * _EXTENT[shape]
-            path = _free_path(config, times, size, extent, paths, radii, shapes, rng)
-            if path is None:
-                break
-            shapes.append(shape)
-            radii.append(radius)
-            paths.append(path)
-        else:
-            return shapes, radii, paths
+        placed = _try_to_place(config, num_objects, times, size, 0.9 ** (attempt // 8), rng)
+        if placed is not None:
+            return placed
+    raise DataError(
+        f"{num_objects} shapes do not fit into frames of {size} x {size} pixels, however small they"
+        " are drawn: expected a smaller data.synthetic.max_objects"
+    )
+
+
+def _try_to_place(
+    config: SyntheticConfig,
+    num_objects: int,
+    times: np.ndarray,
+    size: int,
+    shrink: float,
+    rng: np.random.Generator,
+) -> Optional[list[_Shape]]:
+    """Draw shapes, `shrink` times as large as asked for; None when one finds no free path."""
+    placed: list[_Shape] = []
+    for _ in range(num_objects):
+        kind = SHAPES[rng.integers(len(SHAPES))]
+        radius = shrink * rng.uniform(config.min_radius, config.max_radius) * size
+        path = _free_path(config, times, size, radius * _EXTENT[kind], placed, rng)
+        if path is None:
+            return None
+        placed.append(_Shape(kind, radius, path))
+    return placed
 
 
 def _free_path(
@@ -95,11 +185,9 @@ def _free_path(
     times: np.ndarray,
     size: int,
     extent: float,
-    paths: list[np.ndarray],
-    radii: list[float],
-    shapes: list[str],
+    others: list[_Shape],
     rng: np.random.Generator,
-) -> np.ndarray | None:
+) -> Optional[np.ndarray]:
     """Return a path [T, 2] that keeps clear of the others, None when 12 tries find none."""
     if 2 * extent >= size:
         return None
@@ -108,9 +196,9 @@ def _free_path(
         # objects that may cross are apart in the first frame at least, where they are prompted
         compared = slice(0, 1) if config.overlap else slice(None)
         gaps = (
-            np.linalg.norm(path[compared] - other[compared], axis=1).min()
-            - (extent + radius * _EXTENT[shape])
-            for other, radius, shape in zip(paths, radii, shapes, strict=True)
+            np.linalg.norm(path[compared] - other.path[compared], axis=1).min()
+            - (extent + other.extent)
+            for other in others
         )
         if all(gap >= 1 for gap in gaps):
             return path
@@ -138,16 +226,17 @@ def _draw_path(
     return low + span - np.abs(travelled % (2 * span) - span)
 
 
-def _draw_shape(shape: str, radius: float, path: np.ndarray, size: int) -> np.ndarray:
+def _draw_shape(shape: _Shape, size: int) -> np.ndarray:
     """Return the masks [T, S, S] of one shape along its path."""
+    radius, path = shape.radius, shape.path
     grid = np.arange(size, dtype=np.float32) + 0.5
     dx = grid[None, None, :] - path[:, 0].astype(np.float32)[:, None, None]
     dy = grid[None, :, None] - path[:, 1].astype(np.float32)[:, None, None]
-    if shape == "circle":
+    if shape.kind == "circle":
         return dx * dx + dy * dy <= radius * radius
-    if shape == "square":
+    if shape.kind == "square":
         return (np.abs(dx) <= 0.85 * radius) & (np.abs(dy) <= 0.85 * radius)
-    if shape == "diamond":
+    if shape.kind == "diamond":
         return np.abs(dx) + np.abs(dy) <= 1.2 * radius
     # an equilateral triangle pointing up, around its centre of gravity
     reach = 1.2 * radius

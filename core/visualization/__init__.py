@@ -1,7 +1,7 @@
 """From a batch to a picture on a dashboard.
 
 mixin.py        is a picture due (cadence.py)? hand the batch over
-visualizer.py   training thread: take a snapshot, queue it, go on (limits: budget, failures)
+visualizer.py   training thread: take a snapshot, queue it, go on (limits.py: budget, failures)
 snapshot.py     small copies of what a sheet needs, reduced where the tensors live
                 (reduction.py) and copied to the host once (transfer.py)
 worker.py       one background thread, bounded
@@ -12,6 +12,6 @@ flush.py        pictures are logged before a run ends
 """
 
 from ..config import VisualizationsConfig
-from .mixin import VisualizationsMixin
+from .mixin import VisualizationsMixin, visualizer_of
 
-__all__ = ["VisualizationsConfig", "VisualizationsMixin"]
+__all__ = ["VisualizationsConfig", "VisualizationsMixin", "visualizer_of"]

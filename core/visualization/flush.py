@@ -2,10 +2,23 @@
 
 import signal
 import threading
-from collections.abc import Callable
-from typing import Any, Optional
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Flushable(Protocol):
+    """What the callback calls of a `Visualizer`; none of it raises."""
+
+    def forget_clips(self) -> None:
+        """Start looking for the worst clips anew."""
+
+    def log_worst(self, loggers: Sequence[Any], step: int) -> None:
+        """Draw the worst clips seen."""
+
+    def flush(self) -> None:
+        """Wait for the pictures taken."""
 
 
 class FlushCallback(Callback):
@@ -14,30 +27,32 @@ class FlushCallback(Callback):
     It is added to the trainer by the first picture, so that no module needs to call a hook of ours.
 
     Args:
-        visualizer: The `Visualizer` of the module; what is called of it never raises.
+        visualizer: The `Visualizer` of the module.
     """
 
-    def __init__(self, visualizer: Any) -> None:
+    def __init__(self, visualizer: Flushable) -> None:
         self._visualizer = visualizer
 
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the clips of a validation run that was interrupted."""
         self._visualizer.forget_clips()
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the worst clips of the validation run."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Flush before the loggers are closed."""
         self._visualizer.flush()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Flush what was taken before the failure or interrupt."""
         self._visualizer.flush()
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Flush after runs that have no `on_fit_end`, such as ``trainer.validate``."""
         self._visualizer.flush()
 
@@ -46,7 +61,7 @@ def let_python_handle_interrupts() -> None:
     """Put Python's handler of Ctrl+C back in the place of SwanLab's."""
     # SwanLab's handler closes its run before Lightning hears of the interrupt, and with it the
     # pictures still waiting. SwanLab closes the run all the same, when Lightning finalizes it.
-    handler: Optional[Callable] = signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(signal.SIGINT)
     if (
         threading.current_thread() is threading.main_thread()
         and callable(handler)

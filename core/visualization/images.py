@@ -5,15 +5,19 @@ import io
 import logging
 import struct
 from collections.abc import Sequence
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any, Optional, Protocol
 
 import numpy as np
-from isal import isal_zlib
 from PIL import Image
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+try:
+    from isal import isal_zlib as deflate
+except ImportError:
+    import zlib as deflate  # type: ignore[no-redef]  # the same functions, only slower
 
+log = logging.getLogger(__name__)
 
 # SwanLab drops images and videos beyond this size without a word to the caller.
 _MAX_SWANLAB_BYTES = 10 * 2**20
@@ -103,16 +107,13 @@ def log_gif(
     loggers = [logger for logger in loggers if takes_gifs(logger)]
     if not loggers:
         return False
-    import swanlab
-
     buffer = io.BytesIO()
     first, *rest = [Image.fromarray(frame).quantize(128) for frame in frames]
     first.save(buffer, "gif", save_all=True, append_images=rest, duration=250, loop=0)
     if len(buffer.getvalue()) > _MAX_SWANLAB_BYTES:
         return False
     for logger in loggers:
-        video = swanlab.Video(buffer.getvalue(), caption=caption)
-        logger.experiment.log({key: video}, step=int(step))
+        _SwanLab(logger).log_gif(key, buffer.getvalue(), int(step), caption)
     return True
 
 
@@ -121,27 +122,74 @@ def takes_gifs(logger: Any) -> bool:
     return _is_swanlab(logger)
 
 
+class PictureTaker(Protocol):
+    """A way to a logger that takes pictures: one small class for each kind of logger."""
+
+    def log(
+        self, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
+    ) -> None:
+        """Log images [h, w, 3] uint8 under one key, each with its caption."""
+
+
 def _log_to(
     logger: Any, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
 ) -> bool:
-    if logger is None:
-        return False
+    taker = _taker(logger)
+    if taker is not None:
+        taker.log(key, images, step, captions)
+    return taker is not None
+
+
+def _taker(logger: Any) -> Optional[PictureTaker]:
     if hasattr(logger, "log_image"):
-        payload = images
-        if _is_swanlab(logger):
-            payload = [
-                _as_swanlab_image(item, text) for item, text in zip(images, captions, strict=True)
-            ]
-        offered = {"step": step, "caption": captions}
-        logger.log_image(key, payload, **_accepted(logger.log_image, offered))
-        return True
+        return _SwanLab(logger) if _is_swanlab(logger) else _WandbLike(logger)
     experiment = getattr(logger, "experiment", None)
-    if hasattr(experiment, "add_image"):
-        for index, item in enumerate(images):
+    return _TensorBoardLike(experiment) if hasattr(experiment, "add_image") else None
+
+
+@dataclass
+class _WandbLike:
+    """A logger with ``log_image(key, images, ...)``, as W&B's has it."""
+
+    logger: Any
+
+    def log(self, key: str, images: list[Any], step: Optional[int], captions: list[str]) -> None:
+        offered = {"step": step, "caption": captions}
+        self.logger.log_image(key, images, **_accepted(self.logger.log_image, offered))
+
+
+@dataclass
+class _SwanLab:
+    """SwanLab's logger, which also takes GIFs."""
+
+    logger: Any
+
+    def log(
+        self, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
+    ) -> None:
+        pairs = zip(images, captions, strict=True)
+        encoded = [_as_swanlab_image(image, caption) for image, caption in pairs]
+        _WandbLike(self.logger).log(key, encoded, step, captions)
+
+    def log_gif(self, key: str, gif: bytes, step: int, caption: str) -> None:
+        import swanlab
+
+        video = swanlab.Video(gif, caption=caption)
+        self.logger.experiment.log({key: video}, step=step)
+
+
+@dataclass
+class _TensorBoardLike:
+    """An experiment with ``add_image``, as TensorBoard's has it: no captions, no lists."""
+
+    experiment: Any
+
+    def log(
+        self, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
+    ) -> None:
+        for index, image in enumerate(images):
             name = key if len(images) == 1 else f"{key}/{index}"
-            experiment.add_image(name, item, step, dataformats="HWC")
-        return True
-    return False
+            self.experiment.add_image(name, image, step, dataformats="HWC")
 
 
 def _is_swanlab(logger: Any) -> bool:
@@ -180,9 +228,9 @@ def encode_png(image: np.ndarray) -> bytes:
     rows[:, 1:4] = image[:, 0]
     np.subtract(image[:, 1:], image[:, :-1], out=rows[:, 4:].reshape(height, width - 1, 3))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
-    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", deflate.compress(rows, 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", isal_zlib.crc32(name + data))
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", deflate.crc32(name + data))
         for name, data in chunks
     )
 

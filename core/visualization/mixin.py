@@ -3,12 +3,29 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
-from .visualizer import Visualizer
+from .visualizer import Trainer, Visualizer
 
 log = logging.getLogger(__name__)
+
+# Where a module keeps its visualizer, and what was said before there could be one. These are the
+# names that Python gives to private attributes of the mixin, so that no host has them already.
+_MADE = "_VisualizationsMixin__visualizer"
+_SAID = "_VisualizationsMixin__said"
+
+
+class Host(Protocol):
+    """What is asked of a class that has the mixin."""
+
+    @property
+    def config(self) -> Any:
+        """An object with ``visualizations``, and with ``data.num_categories`` where known."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """Lightning's trainer, or something like it."""
 
 
 class VisualizationsMixin:
@@ -29,7 +46,7 @@ class VisualizationsMixin:
     """
 
     def maybe_log_visualizations(
-        self,
+        self: Host,
         batch: Any,
         outs_per_frame: Sequence[dict[str, Any]],
         batch_idx: int,
@@ -54,12 +71,12 @@ class VisualizationsMixin:
                 each prompt row.
         """
         try:
-            if not _enabled(self):
+            if not _is_enabled(self.config.visualizations):
                 return
             trainer = self.trainer
             if not trainer.is_global_zero or trainer.sanity_checking:
                 return
-            visualizer = _visualizer(self)
+            visualizer = _make_visualizer_once(self)
             event = visualizer.cadence.due(stage, trainer.global_step, batch_idx)
             if event is None:
                 return
@@ -77,29 +94,39 @@ class VisualizationsMixin:
             _failed(self, error)
 
 
-def _enabled(module: Any) -> bool:
-    section = module.config.visualizations
+def visualizer_of(module: Any) -> Optional[Visualizer]:
+    """Return what draws the events of a module that has the mixin.
+
+    Returns:
+        None as long as the hook had nothing to decide: before the module's first step, while
+        pictures are off, and on ranks other than zero.
+    """
+    return vars(module).get(_MADE)
+
+
+def _make_visualizer_once(module: Host) -> Visualizer:
+    visualizer = visualizer_of(module)
+    if visualizer is None:
+        data = getattr(module.config, "data", None)
+        visualizer = Visualizer(
+            _as_config(module.config.visualizations), getattr(data, "num_categories", None)
+        )
+        # Around nn.Module.__setattr__: this is no part of the module's state.
+        vars(module)[_MADE] = visualizer
+    return visualizer
+
+
+def _is_enabled(section: Any) -> bool:
     return bool(section.get("enabled") if hasattr(section, "get") else section.enabled)
 
 
-def _visualizer(module: Any) -> Visualizer:
-    """Return the module's visualizer, made by its first step on rank zero."""
-    if "_visualizer" not in module.__dict__:
-        data = getattr(module.config, "data", None)
-        # Around nn.Module.__setattr__: this is no part of the module's state.
-        module.__dict__["_visualizer"] = Visualizer(
-            _as_config(module.config.visualizations), getattr(data, "num_categories", None)
-        )
-    return module.__dict__["_visualizer"]
-
-
-def _failed(module: Any, error: Exception) -> None:
+def _failed(module: Host, error: Exception) -> None:
     """Count a failure before the snapshot; without a usable configuration it is only said."""
-    visualizer = module.__dict__.get("_visualizer")
+    visualizer = visualizer_of(module)
     if visualizer is not None:
-        visualizer.failed("deciding whether to draw", error)
+        visualizer.troubles.failed("deciding whether to draw", error)
         return
-    said = module.__dict__.setdefault("_visualizations_said", set())
+    said = vars(module).setdefault(_SAID, set())
     if type(error) not in said:
         said.add(type(error))
         log.warning("visualizations: no pictures, training goes on", exc_info=error)

@@ -1,11 +1,187 @@
-"""From clips to sheets and captions."""
+"""From snapshots to pictures on dashboards: what the worker does."""
 
-from collections.abc import Sequence
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ..config import VisualizationsConfig
 from .clip import Clip
-from .drawing.sheet import mean_iou_words, render_sheet
+from .drawing.sheet import mean_iou_words, render_animation, render_sheet
+from .images import log_gif, log_images, takes_gifs
+from .limits import Troubles
+from .snapshot import Snapshot
+from .worst import WorstClips
+
+
+@dataclass
+class _Cost:
+    """What was spent since the last values on the dashboard, and the steps that have one."""
+
+    blocked_ms: float = 0.0
+    render_ms: float = 0.0
+    steps: set[int] = field(default_factory=set)
+
+
+class Publisher:
+    """Draws snapshots and logs the sheets; every method runs on the worker, and none raises.
+
+    It remembers the keys and steps that it used, so each set of loggers has one of its own.
+
+    Args:
+        config: Its section of the configuration.
+        troubles: Where failures are told.
+    """
+
+    def __init__(self, config: VisualizationsConfig, troubles: Troubles) -> None:
+        self._config = config
+        self._troubles = troubles
+        self._num_used: Counter[tuple[str, int]] = Counter()
+        self._cost = _Cost()
+
+    def publish(
+        self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
+    ) -> None:
+        """Draw and log one event.
+
+        Args:
+            loggers: Where the pictures go.
+            snapshot: What they show.
+            batch_idx: Position of the batch in its validation run; 0 in training.
+            blocked_ms: For how long taking the snapshot blocked training.
+        """
+        task = functools.partial(self._publish, loggers, snapshot, batch_idx, blocked_ms)
+        self._guard("drawing or logging", task)
+
+    def publish_worst(self, loggers: list[Any], worst: WorstClips, step: int) -> None:
+        """Draw and log the worst clips of a validation run."""
+        task = functools.partial(self._publish_worst, loggers, worst, step)
+        self._guard("drawing the worst clips", task)
+
+    def rank(self, worst: WorstClips, blocked_ms: float) -> None:
+        """Rank the candidates for the worst clips that wait."""
+
+        def rank() -> None:
+            self._cost.blocked_ms += blocked_ms
+            worst.rank()
+
+        self._guard("looking for the worst clips", rank, is_picture=False)
+
+    def _guard(self, doing: str, task: Callable[[], None], is_picture: bool = True) -> None:
+        """Run a task; nothing that it raises ends the thread."""
+        if self._troubles.disabled:
+            return
+        try:
+            task()
+            if is_picture:
+                self._troubles.worked()
+        except BaseException as error:
+            self._troubles.failed(doing, error)
+
+    def _publish(
+        self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
+    ) -> None:
+        started = time.perf_counter()
+        key = self._unused(f"{snapshot.stage}/composites", snapshot.step, batch_idx)
+        clips = snapshot.clips()
+        takers = self._log_sheets(loggers, key, clips, snapshot.step)
+        self._log_cost(takers, snapshot.step, blocked_ms, started)
+        if snapshot.options.draw_all_frames:
+            self._log_animations(takers, key, clips, snapshot.step)
+
+    def _publish_worst(self, loggers: list[Any], worst: WorstClips, step: int) -> None:
+        started = time.perf_counter()
+        key = self._unused("val/worst", step)
+        worst.rank()
+        if worst.num_ranked < worst.num_seen:
+            self._troubles.say_once(
+                "worst",
+                f"visualizations: val/worst is the worst of {worst.num_ranked} of the "
+                f"{worst.num_seen} clips validated; the others were not looked at, to stay within "
+                f"visualizations.max_overhead={self._config.max_overhead:g} or because drawing "
+                "fell behind",
+            )
+        clips = worst.clips()
+        if clips:
+            takers = self._log_sheets(loggers, key, clips, step)
+            self._log_cost(takers, step, 0.0, started)
+
+    def _unused(self, key: str, step: int, batch_idx: int = 0) -> str:
+        """Give every picture of one step a key of its own: dashboards drop a second one."""
+        if batch_idx:
+            key = f"{key}_batch{batch_idx}"
+        self._num_used[key, step] += 1
+        count = self._num_used[key, step]
+        return key if count == 1 else f"{key}_{count}"
+
+    def _log_sheets(self, loggers: list[Any], key: str, clips: list[Clip], step: int) -> list[Any]:
+        """Draw one sheet per clip and return the loggers that took them."""
+        drawn = [clip.select(self._sheet_frames(clip)) for clip in clips]
+        sheets, captions = draw_sheets(drawn, self._config.panel_size)
+        takers = []
+        failures: list[tuple[str, Exception]] = []
+        for logger in loggers:
+            try:
+                if log_images(logger, key, sheets, step, captions):
+                    takers.append(logger)
+            except Exception as error:
+                failures.append((type(logger).__name__, error))
+        if failures and not takers:
+            raise failures[0][1]
+        for name, failure in failures:
+            self._troubles.say_once(
+                f"{name}: {type(failure).__name__}",
+                f"visualizations: {name} did not take the pictures, other loggers did",
+                failure,
+            )
+        if not takers:
+            self._troubles.say_once(
+                "no logger", "visualizations: no logger takes images; no pictures are drawn"
+            )
+            self._troubles.take_no_images(loggers)
+        return takers
+
+    def _sheet_frames(self, clip: Clip) -> list[int]:
+        config = self._config
+        wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
+        return [i for i, t in enumerate(clip.frame_positions) if t in wanted]
+
+    def _log_cost(self, loggers: list[Any], step: int, blocked_ms: float, started: float) -> None:
+        """Log what was spent since the last values; a second value of one step would be lost."""
+        cost = self._cost
+        cost.blocked_ms += blocked_ms
+        cost.render_ms += (time.perf_counter() - started) * 1e3
+        if step in cost.steps or not loggers:
+            return
+        scalars = {
+            "visualizations/blocked_ms": cost.blocked_ms,
+            "visualizations/render_ms": cost.render_ms,
+            "visualizations/dropped": float(self._troubles.num_dropped),
+        }
+        cost.steps.add(step)
+        cost.blocked_ms = cost.render_ms = 0.0
+        # Not to loggers without images: CSV's is not made to be called from two threads.
+        for logger in loggers:
+            if hasattr(logger, "log_metrics"):
+                logger.log_metrics(scalars, step=step)
+
+    def _log_animations(self, loggers: list[Any], key: str, clips: list[Clip], step: int) -> None:
+        loggers = [logger for logger in loggers if takes_gifs(logger)]
+        if not loggers:
+            return
+        for index, clip in enumerate(clips):
+            name = key.replace("composites", "animation") + (f"_clip{index}" if index else "")
+            frames = render_animation(clip, self._config.panel_size)
+            if not log_gif(loggers, name, frames, step, caption=clip.name):
+                self._troubles.say_once(
+                    "large gif",
+                    f"visualizations: {name} is left out, SwanLab takes no file over 10 MiB; "
+                    f"smaller than visualizations.panel_size={self._config.panel_size} may fit",
+                )
 
 
 def draw_sheets(clips: Sequence[Clip], panel_size: int) -> tuple[list[np.ndarray], list[str]]:

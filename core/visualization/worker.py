@@ -104,11 +104,11 @@ class BackgroundWorker:
             return 0
 
     def _give_up(self) -> int:
-        self._given_up = self._is_running()
-        running = self._running.num_pictures if self._given_up else 0
-        count = running + sum(task.num_pictures for task in self._tasks)
+        running = self._running if self._is_alive() else None
+        self._given_up = running is not None
+        lost = [*self._tasks] if running is None else [running, *self._tasks]
         self._tasks.clear()
-        return count
+        return sum(task.num_pictures for task in lost)
 
     def _is_full(self) -> bool:
         return sum(task.num_pictures > 0 for task in self._tasks) >= self._max_pending

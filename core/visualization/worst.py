@@ -36,7 +36,8 @@ class WorstClips:
 
     def has_room(self) -> bool:
         """Return whether another snapshot may wait to be ranked."""
-        return sum(len(snapshot.videos) for snapshot in self._unranked) < MAX_UNRANKED
+        waiting = self._unranked.copy()  # the worker takes from it meanwhile
+        return sum(len(snapshot.videos) for snapshot in waiting) < MAX_UNRANKED
 
     def add(self, snapshot: Snapshot) -> None:
         """Have the clips of a snapshot ranked by the next `rank`."""

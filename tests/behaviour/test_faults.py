@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from scenes import clips
 from trainings import assert_same_training, fit, make_trainer, our_warnings, wait_until
 
-from core.visualization import visualizer
+from core.visualization import limits, publisher, visualizer, visualizer_of
 from core.visualization.worker import BackgroundWorker
 
 FAULTY = (1, 2)  # the steps that go wrong
@@ -52,14 +52,14 @@ def test_logger_that_raises_is_said_once_and_used_again(untouched, tmp_path, cap
 def test_renderer_that_raises_is_said_once_and_used_again(
     error, untouched, tmp_path, caplog, monkeypatch
 ):
-    draw = visualizer.draw_sheets
+    draw = publisher.draw_sheets
 
     def fail(clips, panel_size):
         if clips[0].stage == "train" and clips[0].step in FAULTY:
             raise error
         return draw(clips, panel_size)
 
-    monkeypatch.setattr(visualizer, "draw_sheets", fail)
+    monkeypatch.setattr(publisher, "draw_sheets", fail)
     logger = RememberingLogger()
     warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
     assert logger.steps() == FINE
@@ -193,11 +193,11 @@ def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, cap
     class Wait(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if batch_idx == 4:  # the last step begins with the failures known
-                wait_until(lambda: pl_module._visualizer.disabled)
+                wait_until(lambda: visualizer_of(pl_module).disabled)
 
     logger = RememberingLogger(fault)
     warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger, callbacks=[Wait()])
-    assert len(calls) == visualizer.MAX_FAILURES_IN_A_ROW
+    assert len(calls) == limits.MAX_FAILURES_IN_A_ROW
     assert max(taken) <= 4
     assert len(warnings) == 2
     assert "5 failures in a row, no more pictures in this run" in warnings[1]
@@ -218,7 +218,7 @@ def test_next_trainer_draws_again(tmp_path):
 
     module = SketchModule(visualizations())
     make_trainer(tmp_path, RememberingLogger(fault)).fit(module, clips(16))
-    assert module._visualizer.disabled
+    assert visualizer_of(module).disabled
     working = RememberingLogger()
     make_trainer(tmp_path, working).fit(module, clips(4))
     assert list(working.images) == [("train/composites", 0), ("train/composites", 1)]
@@ -329,7 +329,7 @@ def test_pictures_are_drawn_again_after_a_logger_hung(tmp_path):
     hanging = RememberingLogger(lambda key, step: release.wait(60))
     make_trainer(tmp_path, hanging).fit(module, clips(4))
     release.set()
-    wait_until(module._visualizer._worker.has_room)
+    wait_until(visualizer_of(module).worker.has_room)
     working = RememberingLogger()
     make_trainer(tmp_path, working).fit(module, clips(4))
     assert working.steps() == [0, 1]
@@ -346,9 +346,9 @@ def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(tmp_path, caplog)
         "visualizations: a picture that was given up is still being drawn or logged; further "
         "ones are dropped until that ends"
     ]
-    assert module._visualizer.dropped == 2
+    assert visualizer_of(module).dropped == 2
     release.set()
-    wait_until(module._visualizer._worker.has_room)
+    wait_until(visualizer_of(module).worker.has_room)
 
 
 def test_full_queue_drops_new_pictures_and_says_so_once(untouched, tmp_path, caplog):
@@ -364,7 +364,7 @@ def test_full_queue_drops_new_pictures_and_says_so_once(untouched, tmp_path, cap
                 assert entered.wait(20)
             if batch_idx == 5:
                 release.set()
-                pl_module._visualizer.flush()
+                visualizer_of(pl_module).flush()
 
     logger = RememberingLogger(wait)
     section = visualizations(max_pending=1)

@@ -16,6 +16,7 @@ from trainings import assert_same_training, assert_same_weights, fit, our_warnin
 
 import core.loggers
 from core.config import Config, SwanLabConfig
+from core.visualization import visualizer_of
 
 API_KEY = "k" * 21
 
@@ -42,7 +43,7 @@ class At(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx in self.calls:
-            pl_module._visualizer.flush()
+            visualizer_of(pl_module).flush()
             self.calls[batch_idx]()
 
 
@@ -196,7 +197,7 @@ def test_train_py_goes_on_without_swanlab(tmp_path):
     assert train.end() == 0, train.output
     assert train.output.count("logger=swanlab cannot start") == 1
     assert (
-        train.output.count("[core.visualization.visualizer][WARNING]") == 1
+        train.output.count("[core.visualization.limits][WARNING]") == 1
     )  # nothing takes the pictures
     assert (train.run_dir / "csv" / "metrics.csv").is_file()
     assert (train.run_dir / "weights" / "last.pt").is_file()

@@ -20,7 +20,7 @@ from processes import (
 from scenes import clips
 from trainings import make_trainer
 
-from core.visualization import visualizer
+from core.visualization import publisher, visualizer
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def swanlab_logger(tmp_path):
 def taken(monkeypatch):
     """Drawing is slower than training; what was taken is remembered."""
     events = []
-    draw, take = visualizer.draw_sheets, visualizer.take_snapshot
+    draw, take = publisher.draw_sheets, visualizer.take_snapshot
 
     def slowly(*args):
         time.sleep(0.05)
@@ -48,7 +48,7 @@ def taken(monkeypatch):
         events.append((kwargs["stage"], kwargs["step"]))
         return take(*args, **kwargs)
 
-    monkeypatch.setattr(visualizer, "draw_sheets", slowly)
+    monkeypatch.setattr(publisher, "draw_sheets", slowly)
     monkeypatch.setattr(visualizer, "take_snapshot", remember)
     return events
 
@@ -106,20 +106,20 @@ def test_everything_is_on_disk_after_early_stopping(tmp_path, swanlab_logger, ta
 
 def test_dead_worker_does_not_keep_its_pictures(tmp_path, swanlab_logger, taken, monkeypatch):
     # Not even the worker's own guard runs: as if the interpreter had ended the thread.
-    on_worker, deaths, all_taken = visualizer.Visualizer._on_worker, [], threading.Event()
+    guard, deaths, all_taken = publisher.Publisher._guard, [], threading.Event()
 
     def die_once(self, doing, draw):
         if not deaths:
             deaths.append(doing)
             assert all_taken.wait(20)
             raise SystemExit
-        on_worker(self, doing, draw)
+        guard(self, doing, draw)
 
     class Tell(pl.Callback):
         def on_train_end(self, trainer, pl_module):
             all_taken.set()
 
-    monkeypatch.setattr(visualizer.Visualizer, "_on_worker", die_once)
+    monkeypatch.setattr(publisher.Publisher, "_guard", die_once)
     trainer = make_trainer(tmp_path, swanlab_logger, [Tell()])
     trainer.fit(SketchModule(visualizations()), clips(10))
     assert deaths

@@ -29,6 +29,7 @@ from core.utils import (
     to_category_gt_masks,
     to_video_frames,
 )
+from core.visualization import visualizer_of
 
 pytestmark = [
     pytest.mark.usefixtures("quiet"),
@@ -574,7 +575,7 @@ def test_the_hook_never_raises(num_cases, broken):
                 )
                 is None
             )
-        visualizer = vars(module).get("_visualizer")
+        visualizer = visualizer_of(module)
         if visualizer is not None:
             visualizer.log_worst([], 0)
             visualizer.flush()

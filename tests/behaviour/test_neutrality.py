@@ -8,7 +8,7 @@ from trainings import KeepLosses, Training, assert_same_training, make_trainer, 
 from core.config import Config, DataConfig, ModelConfig, SyntheticConfig, VisualizationsConfig
 from core.data import VideoDataModule
 from core.trainer import SAM2LightningModule
-from core.visualization import visualizer
+from core.visualization import limits
 
 OFF = VisualizationsConfig()
 NUM_BATCHES = 4
@@ -53,7 +53,7 @@ def check_off_on_and_failing(tmp_path, monkeypatch, faults, **options):
     assert logger.steps("val")
     assert_same_training(on, off)
 
-    monkeypatch.setattr(visualizer, "MAX_FAILURES_IN_A_ROW", 10**6)
+    monkeypatch.setattr(limits, "MAX_FAILURES_IN_A_ROW", 10**6)
     for fault in faults:
         calls = []
 
@@ -62,22 +62,22 @@ def check_off_on_and_failing(tmp_path, monkeypatch, faults, **options):
             raise RuntimeError("injected")
 
         with monkeypatch.context() as patch:
-            patch.setattr(visualizer, fault, fail)
+            patch.setattr(f"core.visualization.{fault}", fail)
             failing = train(tmp_path, visualizations(worst_clips=1), RememberingLogger(), **options)
         assert len(calls) > num_steps
         assert_same_training(failing, off)
 
 
-FAULTS = ("take_snapshot", "draw_sheets", "log_images")
+FAULTS = ("visualizer.take_snapshot", "publisher.draw_sheets", "publisher.log_images")
 
 
 @pytest.mark.parametrize(
     ("prompt_type", "accumulate", "fault"),
     [
-        ("mask", 2, "draw_sheets"),
-        ("point", 1, "log_images"),
-        ("bbox", 2, "take_snapshot"),
-        ("mixed", 1, "draw_sheets"),
+        ("mask", 2, "publisher.draw_sheets"),
+        ("point", 1, "publisher.log_images"),
+        ("bbox", 2, "visualizer.take_snapshot"),
+        ("mixed", 1, "publisher.draw_sheets"),
     ],
 )
 def test_training_is_the_same_with_pictures_and_with_a_fault(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from fakes import HookedModule, WaitingLogger
 
-import core.visualization.visualizer
-from core.visualization.visualizer import GRACE_S
+from core.visualization import limits, publisher, visualizer, visualizer_of
+from core.visualization.limits import GRACE_S
 from core.visualization.worst import MAX_UNRANKED
 
 SIZE = 16
@@ -25,7 +25,7 @@ class Untouchable:
 
 
 class Clock:
-    """Replaces the `time` module of the visualizer: time passes when it is told to."""
+    """Replaces the `time` module of what measures cost: time passes when it is told to."""
 
     def __init__(self):
         self.now = 100.0
@@ -37,21 +37,22 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(core.visualization.visualizer, "time", clock)
+    for module in (limits, publisher, visualizer):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 @pytest.fixture
 def slow_snapshots(monkeypatch, clock):
     """Every snapshot takes as long as `.seconds` says."""
-    take, cost = core.visualization.visualizer.take_snapshot, SimpleNamespace(seconds=0.0, taken=0)
+    take, cost = visualizer.take_snapshot, SimpleNamespace(seconds=0.0, taken=0)
 
     def take_slowly(*args, **kwargs):
         clock.now += cost.seconds
         cost.taken += 1
         return take(*args, **kwargs)
 
-    monkeypatch.setattr(core.visualization.visualizer, "take_snapshot", take_slowly)
+    monkeypatch.setattr(visualizer, "take_snapshot", take_slowly)
     return cost
 
 
@@ -196,7 +197,7 @@ def test_candidates_take_no_room_from_pictures(scene, logger):
 @pytest.fixture
 def never_ready(monkeypatch):
     """Snapshots whose copies the device has not made; only the worker may wait for it."""
-    take, waits = core.visualization.visualizer.take_snapshot, []
+    take, waits = visualizer.take_snapshot, []
 
     class DeviceEvent:
         def synchronize(self):
@@ -210,7 +211,7 @@ def never_ready(monkeypatch):
         snapshot.event = DeviceEvent()
         return snapshot
 
-    monkeypatch.setattr(core.visualization.visualizer, "take_snapshot", take_on_device)
+    monkeypatch.setattr(visualizer, "take_snapshot", take_on_device)
     return waits
 
 
@@ -311,7 +312,7 @@ def test_hook_touches_nothing_when_it_has_nothing_to_do(change, stage, logger):
     for name in change.keys() - {"enabled"}:
         setattr(module.trainer, name, change[name])
     module.maybe_log_visualizations(Untouchable(), Untouchable(), 0, stage)
-    assert "_visualizer" not in module.__dict__
+    assert visualizer_of(module) is None
     assert module.trainer.callbacks == []
 
 

@@ -147,6 +147,12 @@ BAD_INPUTS = {
         "did you mean 'memory_attention'?",
     ),
     "unknown prompt type": ("model.prompt_type=clik", "model.prompt_type must be one of"),
+    "no module to train": (
+        "model.trainable_modules=[sam_prompt_encoder.mask_downscaling.2]",
+        "has no parameters to train",
+    ),
+    "seed out of bounds": ("seed=-1", "-1 is not in bounds"),
+    "unknown accelerator": ("trainer.accelerator=abacus", "accelerator"),
     "negative interval": (
         "visualizations.every_n_steps=-5",
         "visualizations.every_n_steps must be at least 1, got -5",
@@ -186,6 +192,30 @@ def test_an_error_in_training_comes_with_its_traceback(tmp_path):
         assert text.count("in fail") == 1
         assert text.count("ValueError: injected") == 1
     assert f"run         {tmp_path}\n" in result.stdout
+
+
+BROKEN_LIBRARIES = {
+    "torch": ("torch.nn.Parameter.requires_grad_ = fail", []),
+    "PIL": ("PIL.Image.open = fail", ["data=vos_folder", "data.root={}/fine"]),
+}
+
+
+@pytest.mark.parametrize(("break_it", "arguments"), BROKEN_LIBRARIES.values(), ids=BROKEN_LIBRARIES)
+def test_an_error_that_is_not_the_users_comes_with_its_traceback_before_training_too(
+    tmp_path, inputs, break_it, arguments
+):
+    before = (
+        "import PIL.Image, torch\n"
+        "def fail(*args, **kwargs): raise ValueError('injected')\n"
+        f"{break_it}"
+    )
+    arguments = [argument.format(inputs) for argument in arguments]
+    result = run_apart(*TINY, *arguments, f"hydra.run.dir={tmp_path}", before=before)
+    assert result.returncode == 1
+    assert "error: injected" not in result.stderr
+    assert "in fail" in result.stderr
+    assert "ValueError: injected" in result.stderr
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):

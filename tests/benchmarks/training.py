@@ -37,6 +37,7 @@ from core.config import Config, register_schema, to_config
 from core.data import VideoDataModule
 from core.loggers import build_loggers, finish_swanlab
 from core.trainer import SAM2LightningModule
+from core.visualization import visualizer_of
 
 from .measure import Results, ratios
 
@@ -95,8 +96,9 @@ class _Blocks(pl.Callback):
         if trainer.global_step % self._block:
             return
         section = module.config.visualizations
-        if "_visualizer" in module.__dict__:
-            module.__dict__["_visualizer"].flush()
+        visualizer = visualizer_of(module)
+        if visualizer is not None:
+            visualizer.flush()
         now = (time.perf_counter(), time.process_time())
         done = trainer.global_step // self._block - 1  # the block before the first warms up
         if done == 0:
@@ -176,4 +178,6 @@ def _fit(
             trainer.fit(module, data)
     finally:
         finish_swanlab(config.swanlab.finish_timeout_s)
-    return timer.blocks, module.__dict__["_visualizer"].dropped
+    visualizer = visualizer_of(module)
+    assert visualizer is not None, "no picture was due"
+    return timer.blocks, visualizer.dropped

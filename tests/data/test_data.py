@@ -96,7 +96,7 @@ def test_ranks_share_the_clips_evenly(monkeypatch, stage):
     module = make_module()
     per_rank = []
     for rank in range(2):
-        monkeypatch.setattr("core.data.module._world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("core.data.loader._world", lambda rank=rank: (rank, 2))
         loader = getattr(module, f"{stage}_dataloader")()
         batches = [ids for ids, _ in read(loader)]
         assert len(batches) == len(loader)

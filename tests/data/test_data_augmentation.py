@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.config import AugmentationConfig, SyntheticConfig
+from core.data import DataError
 from core.data.augmentation import augment_clip
 from core.data.synthetic import make_clip
 
@@ -170,3 +171,10 @@ def test_synthetic_objects_always_fit(num_objects):
     _, masks = make_clip(config, 16, 1, 64, 8, np.random.default_rng(0))
     assert masks.any((2, 3)).all()
     assert masks.shape[1] == num_objects
+
+
+def test_shapes_that_never_fit_are_refused(monkeypatch):
+    monkeypatch.setattr("core.data.synthetic._MAX_ATTEMPTS", 40)
+    config = SyntheticConfig(min_objects=60, max_objects=60)
+    with pytest.raises(DataError, match=r"60 shapes do not fit into frames of 6 x 6 pixels"):
+        make_clip(config, 2, 1, 6, 60, np.random.default_rng(0))

@@ -1,6 +1,7 @@
 """``python -m core.data``: what it counts, writes and refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_check_without_sam2_ends_with_one_sentence():
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("error: the package sam2 is not installed: run `make setup`")
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_check_of_a_copy_under_another_name_asks_for_configs(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    shutil.copytree(root / "core", tmp_path / "finetune")
+    command = [sys.executable, "-m", "finetune.data", "data.root=x"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: looking through a data set needs the project's configs")
     assert result.stderr.strip().count("\n") == 0
 
 

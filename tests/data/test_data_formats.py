@@ -459,8 +459,12 @@ def test_coco_video_path_outside_image_root_is_refused(tmp_path, name):
             "is 9 x 9 pixels, expected its frame's 32 x 24",
         ),
         (lambda c: c["images"][3].update(file_name="no.png"), r"names a frame .*no\.png that does"),
+        (
+            lambda c: c["images"][3].update(file_name="a" * 5000),
+            r"names a frame .*aaa that does not",
+        ),
     ],
-    ids=["categories", "video_id", "category", "image", "size", "file"],
+    ids=["categories", "video_id", "category", "image", "size", "file", "long"],
 )
 def test_bad_coco_video_is_refused(tmp_path, change, message):
     content = coco_content(tmp_path)
@@ -617,6 +621,14 @@ def test_broken_frame_is_named(tmp_path):
     dataset = module_for(tmp_path).datasets["val"]
     with pytest.raises(DataError, match=r"00002\.jpg cannot be read as an image"):
         dataset[0]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has one video")
+def test_other_files_among_palette_masks_are_refused(tmp_path):
+    make_video(tmp_path)
+    (tmp_path / "Annotations" / "a" / "first.jpg").touch()
+    with pytest.raises(DataError, match=r"not a number .*'first'.*, expected masks like 00000"):
+        module_for(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:the data set has one video")

@@ -9,7 +9,8 @@ from scenes import widening_squares
 from trainings import make_trainer
 
 from core.config import VisualizationsConfig
-from core.visualization import visualizer
+from core.trainer import VisualizationsMixin
+from core.visualization import publisher, visualizer, visualizer_of
 from core.visualization.cadence import Cadence
 
 
@@ -31,7 +32,7 @@ def visualizations(**fields):
 def test_nothing_is_drawn_by_default(tmp_path):
     logger, module = fit(tmp_path, VisualizationsConfig(), num_val=1)
     assert logger.images == {}
-    assert "_visualizer" not in module.__dict__
+    assert visualizer_of(module) is None
 
 
 def test_train_draws_every_n_optimizer_steps(tmp_path):
@@ -145,8 +146,9 @@ def test_every_animation_of_a_step_has_a_key_of_its_own(tmp_path, monkeypatch):
         names.append((key, step))
         return True
 
-    monkeypatch.setattr(visualizer, "takes_gifs", lambda logger: True, raising=False)
-    monkeypatch.setattr(visualizer, "log_gif", remember)
+    for module in (visualizer, publisher):
+        monkeypatch.setattr(module, "takes_gifs", lambda logger: True)
+    monkeypatch.setattr(publisher, "log_gif", remember)
     logger = RememberingLogger()
     module = SomeonesModule(visualizations(animation=True, max_videos=3))
     for _ in range(2):
@@ -173,7 +175,7 @@ def test_animations_that_no_logger_takes_are_neither_kept_nor_drawn(tmp_path, mo
         return snapshot
 
     monkeypatch.setattr(visualizer, "take_snapshot", remember)
-    monkeypatch.setattr(visualizer, "render_animation", None)  # to call it would be a failure
+    monkeypatch.setattr(publisher, "render_animation", None)  # to call it would be a failure
     section = visualizations(animation=True, max_frames=1)
     logger, _ = fit(tmp_path, section, num_train=1, num_val=2)
     assert logger.moments_of("val")
@@ -183,8 +185,9 @@ def test_animations_that_no_logger_takes_are_neither_kept_nor_drawn(tmp_path, mo
 
 
 def test_animation_too_large_for_the_logger_is_said_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(visualizer, "takes_gifs", lambda logger: True, raising=False)
-    monkeypatch.setattr(visualizer, "log_gif", lambda *args, **kwargs: False)
+    for module in (visualizer, publisher):
+        monkeypatch.setattr(module, "takes_gifs", lambda logger: True)
+    monkeypatch.setattr(publisher, "log_gif", lambda *args, **kwargs: False)
     fit(tmp_path, visualizations(animation=True, every_n_steps=1), num_train=1, num_val=3)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("core.")]
     assert said == [
@@ -245,7 +248,36 @@ def test_a_module_with_pictures_can_be_copied(tmp_path):
     module.trainer = None
     twin = copy.deepcopy(module)
     assert twin.scale == module.scale
-    assert twin._visualizer is not module._visualizer
+    assert visualizer_of(twin) is not visualizer_of(module)
+
+
+def test_the_mixin_adds_one_public_name():
+    assert {name for name in dir(VisualizationsMixin) if not name.startswith("_")} == {
+        "maybe_log_visualizations"
+    }
+
+
+class ModuleWithNamesOfItsOwn(SomeonesModule):
+    """Has attributes that are called as ours might be, and counts on them."""
+
+    visualizations = "of its own"
+
+    @property
+    def visualizer(self):
+        return "of its own"
+
+    def __setattr__(self, name, value):
+        assert name not in ("visualizer", "visualizations", "_visualizer")
+        super().__setattr__(name, value)
+
+
+def test_a_host_keeps_its_own_visualizer_and_visualizations(tmp_path):
+    logger, module = RememberingLogger(), ModuleWithNamesOfItsOwn(visualizations(every_n_steps=1))
+    make_trainer(tmp_path, logger).fit(module, widening_squares(2))
+    assert logger.moments_of("train") == [("train/composites", 0), ("train/composites", 1)]
+    assert module.visualizer == module.visualizations == "of its own"
+    assert isinstance(visualizer_of(module), visualizer.Visualizer)
+    assert "_visualizer" not in vars(module)
 
 
 def test_pictures_are_no_part_of_the_checkpoint(tmp_path):

@@ -11,7 +11,7 @@ from fakes import RememberingLogger, SketchModule, visualizations
 from scenes import clips
 from trainings import make_trainer
 
-from core.visualization import visualizer
+from core.visualization import visualizer, visualizer_of
 from core.visualization.snapshot import Snapshot as RealSnapshot
 from core.visualization.worst import MAX_UNRANKED, WorstClips
 
@@ -111,7 +111,7 @@ def test_a_long_validation_keeps_few_snapshots_and_clips(tmp_path, monkeypatch):
         def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             most["snapshots"] = max(most["snapshots"], num_alive(taken))
             if batch_idx % 10 == 9:
-                pl_module._visualizer._worker.drain(60)
+                visualizer_of(pl_module).worker.drain(60)
             most["clips"] = max(most["clips"], num_alive(built))
 
     monkeypatch.setattr(visualizer, "take_snapshot", remember_snapshot)

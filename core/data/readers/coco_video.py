@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,7 +13,18 @@ from pycocotools import mask as mask_utils
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
 
 from ...config import DataConfig
-from .files import DataError, check_folder, check_mask_size, decode_image, open_image, read_json
+from .files import (
+    DataError,
+    check_folder,
+    check_mask_size,
+    decode_image,
+    exists,
+    open_image,
+    read_json,
+)
+
+# the slot of an annotation's category, and its RLE, polygons or None, as the file has it
+_SlotSegmentation = tuple[int, Any]
 
 
 class CocoVideoReader:
@@ -40,7 +52,7 @@ class CocoVideoReader:
         path: str,
         setting: str,
         data: DataConfig,
-        categories: Optional[dict[int, str]] = None,
+        categories: Optional[dict[Any, str]] = None,
     ) -> None:
         """Read the file."""
         self.path, self.setting = path, setting
@@ -55,88 +67,46 @@ class CocoVideoReader:
             if not isinstance(content.get(key), list):
                 raise DataError(f"{setting} has no list `{key}`, expected a COCO-video file")
         try:
-            self._parse(content, categories, data.num_categories)
+            self.categories = _read_categories(content, setting, categories)
+            self.num_categories = data.num_categories or len(self.categories)
+            self.category_names = list(self.categories.values())[: self.num_categories]
+            annotations = _group_annotations(content, setting, self.categories)
+            self._warn_of_cut_slots(annotations)
+            videos = _name_videos(content, setting)
+            self.names = [name for name, _ in videos]
+            self._videos: list[VOSVideo] = []
+            self._segments: list[dict[int, list[_SlotSegmentation]]] = []
+            for i, (name, images) in enumerate(videos):
+                frames, segments = self._frames(images, annotations)
+                self._videos.append(VOSVideo(name, i, frames))
+                self._segments.append(segments)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{setting} has an entry without a needed field"
                 f" ({type(error).__name__}: {error}), expected a COCO-video file"
             ) from error
 
-    def _parse(
-        self, content: dict, categories: Optional[dict[int, str]], num_categories: Optional[int]
-    ) -> None:
-        own = {item["id"]: str(item.get("name", item["id"])) for item in content["categories"]}
-        if len(own) != len(content["categories"]):
-            raise DataError(f"{self.setting} has two categories of the same id")
-        for key, name in (categories or {}).items():
-            other = own.get(key, name)
-            # a category that a file gives no name goes by its id
-            if other != name and str(key) not in (other, name):
-                raise DataError(
-                    f"{self.setting} calls category {key!r} {other!r}, expected the training file's"
-                    f" name {name!r}"
-                )
-        self.categories = categories or dict(sorted(own.items()))
-        if not self.categories:
-            raise DataError(f"{self.setting} has no categories, expected at least one")
-        self.num_categories = num_categories or len(self.categories)
-        self.category_names = list(self.categories.values())[: self.num_categories]
-        slots = {key: slot for slot, key in enumerate(self.categories)}
-
-        annotations, cut = defaultdict(list), set()
-        image_ids = {image["id"] for image in content["images"]}
-        for item in content["annotations"]:
-            if item["image_id"] not in image_ids:
-                raise DataError(
-                    f"{self.setting} has an annotation of image {item['image_id']!r}, which is not"
-                    " among its `images`"
-                )
-            if item["category_id"] not in slots:
-                raise DataError(
-                    f"{self.setting} has an annotation of category {item['category_id']!r},"
-                    f" expected one of {list(slots)}"
-                )
-            slot, segmentation = slots[item["category_id"]], item.get("segmentation")
-            annotations[item["image_id"]].append((slot, segmentation))
-            if slot >= self.num_categories and segmentation:
-                cut.add(slot)
+    def _warn_of_cut_slots(self, annotations: dict[Any, list[_SlotSegmentation]]) -> None:
+        cut = {
+            slot
+            for items in annotations.values()
+            for slot, segmentation in items
+            if slot >= self.num_categories and segmentation
+        }
         if cut:
             names = [list(self.categories.values())[slot] for slot in sorted(cut)]
             rank_zero_warn(
                 f"{self.setting} annotates {len(cut)} categories that data.num_categories="
-                f"{num_categories} leaves out ({', '.join(names)}); null keeps all"
+                f"{self.num_categories} leaves out ({', '.join(names)}); null keeps all"
             )
 
-        videos = defaultdict(list)
-        for image in content["images"]:
-            videos[str(image["video_id"])].append(image)
-        if not videos:
-            raise DataError(f"{self.setting} has no images, expected videos")
-        titles = {
-            str(item["id"]): str(item["name"])
-            for item in content.get("videos") or []
-            if "name" in item
-        }
-        # names must tell videos apart; ids do when the titles do not
-        if len(set(titles.values())) < len(titles):
-            titles = {}
-        order = sorted(videos, key=lambda key: titles.get(key, key))
-        self.names = [titles.get(key, key) for key in order]
-        self._videos, self._segments = [], []
-        for i, key in enumerate(order):
-            frames, segments = self._frames(videos[key], annotations)
-            self._videos.append(VOSVideo(self.names[i], i, frames))
-            self._segments.append(segments)
-
-    def _frames(self, images: list[dict], annotations: dict) -> tuple[list[VOSFrame], dict]:
+    def _frames(
+        self, images: list[dict], annotations: dict[Any, list[_SlotSegmentation]]
+    ) -> tuple[list[VOSFrame], dict[int, list[_SlotSegmentation]]]:
+        """Return a video's annotated frames and {frame number: its annotations}."""
         images = sorted(images, key=_order_key)
-        numbers = [image.get("order_in_video") for image in images]
-        if any(not isinstance(number, int) for number in numbers) or len(set(numbers)) < len(
-            numbers
-        ):
-            numbers = range(len(images))
         frames, segments = [], {}
-        for number, image in zip(numbers, images, strict=True):
+        for number, image in zip(_frame_numbers(images), images, strict=True):
             items = annotations.get(image["id"], [])
             known = [(slot, segmentation) for slot, segmentation in items if segmentation]
             if items and not known:
@@ -153,9 +123,10 @@ class CocoVideoReader:
                     f"{self.setting} has an image {image['id']!r} without `file_name`, which"
                     " data.image_root is to be joined with"
                 )
-            joined = os.path.normpath(os.path.join(self.image_root, name))
+            # by the names alone: links below the root may lead wherever their owner wants
+            joined = os.path.normpath(Path(self.image_root) / name)
             root = os.path.normpath(self.image_root)
-            if os.path.relpath(joined, root).split(os.sep)[0] == os.pardir:
+            if Path(os.path.relpath(joined, root)).parts[:1] == (os.pardir,):
                 raise DataError(
                     f"{self.setting} has an image {name!r} outside data.image_root="
                     f"{self.image_root}, expected a path below it"
@@ -164,9 +135,10 @@ class CocoVideoReader:
         path = image.get("path") or name
         if not path:
             raise DataError(f"{self.setting} has an image {image['id']!r} without `path`")
-        beside = os.path.join(os.path.dirname(os.path.abspath(self.path)), name or path)
+        folder = Path(os.path.normpath(Path(self.path).absolute())).parent
+        beside = str(folder / (name or path))
         # an absolute path of another machine: the file may still lie beside the JSON
-        return path if os.path.isabs(path) and os.path.exists(path) else beside
+        return path if Path(path).is_absolute() and exists(Path(path)) else beside
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
@@ -174,7 +146,7 @@ class CocoVideoReader:
 
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
-        if not os.path.exists(frame.image_path):
+        if not exists(Path(frame.image_path)):
             hint = "" if self.image_root else "; data.image_root=DIR joins `file_name` to DIR"
             raise DataError(
                 f"{self.setting} names a frame {frame.image_path} that does not exist{hint}"
@@ -191,7 +163,7 @@ class CocoVideoReader:
     def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
         """Return {slot: bool mask [H, W]}: the union of a category's annotations in the frame."""
         width, height = self.size(frame)
-        masks = {}
+        masks: dict[int, np.ndarray] = {}
         for slot, segmentation in self._segments[i][frame.frame_idx]:
             if slot >= self.num_categories:
                 continue
@@ -226,6 +198,78 @@ class CocoVideoReader:
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {slot: category name}."""
         return dict(enumerate(self.category_names))
+
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return (0, 0): a file lists its frames and their annotations together."""
+        return 0, 0
+
+
+def _read_categories(
+    content: dict, setting: str, expected: Optional[dict[Any, str]]
+) -> dict[Any, str]:
+    """Return {category id: name} in the order of the slots, which are `expected`'s if given."""
+    own = {item["id"]: str(item.get("name", item["id"])) for item in content["categories"]}
+    if len(own) != len(content["categories"]):
+        raise DataError(f"{setting} has two categories of the same id")
+    for key, name in (expected or {}).items():
+        other = own.get(key, name)
+        # a category that a file gives no name goes by its id
+        if other != name and str(key) not in (other, name):
+            raise DataError(
+                f"{setting} calls category {key!r} {other!r}, expected the training file's"
+                f" name {name!r}"
+            )
+    categories = expected or dict(sorted(own.items()))
+    if not categories:
+        raise DataError(f"{setting} has no categories, expected at least one")
+    return categories
+
+
+def _group_annotations(
+    content: dict, setting: str, categories: dict[Any, str]
+) -> dict[Any, list[_SlotSegmentation]]:
+    """Return {image id: its annotations}."""
+    slots = {key: slot for slot, key in enumerate(categories)}
+    image_ids = {image["id"] for image in content["images"]}
+    grouped = defaultdict(list)
+    for item in content["annotations"]:
+        if item["image_id"] not in image_ids:
+            raise DataError(
+                f"{setting} has an annotation of image {item['image_id']!r}, which is not"
+                " among its `images`"
+            )
+        if item["category_id"] not in slots:
+            raise DataError(
+                f"{setting} has an annotation of category {item['category_id']!r},"
+                f" expected one of {list(slots)}"
+            )
+        slot = slots[item["category_id"]]
+        grouped[item["image_id"]].append((slot, item.get("segmentation")))
+    return dict(grouped)
+
+
+def _name_videos(content: dict, setting: str) -> list[tuple[str, list[dict]]]:
+    """Return (name, images) of the videos, sorted by name."""
+    videos = defaultdict(list)
+    for image in content["images"]:
+        videos[str(image["video_id"])].append(image)
+    if not videos:
+        raise DataError(f"{setting} has no images, expected videos")
+    titles = {
+        str(item["id"]): str(item["name"]) for item in content.get("videos") or [] if "name" in item
+    }
+    # names must tell videos apart; ids do when the titles do not
+    if len(set(titles.values())) < len(titles):
+        titles = {}
+    named = [(titles.get(key, key), images) for key, images in videos.items()]
+    return sorted(named, key=lambda item: item[0])
+
+
+def _frame_numbers(images: list[dict]) -> Sequence[int]:
+    """Return `order_in_video` where it numbers all images, and their positions otherwise."""
+    given = [image.get("order_in_video") for image in images]
+    numbers = [number for number in given if isinstance(number, int)]
+    return numbers if len(set(numbers)) == len(images) else range(len(images))
 
 
 def _order_key(image: dict) -> tuple:

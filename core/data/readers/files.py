@@ -8,11 +8,20 @@ from typing import Any
 
 from PIL import Image
 
+from ...checks import UserError
+from ...config import DataConfig
+
 _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data set, a file of it or a setting that names it is not usable; the message says why."""
+
+
+def name_some(names: list[str], limit: int = 5) -> str:
+    """Join the first names for a message."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
 
 
 def open_image(path: str, max_pixels: int) -> Image.Image:
@@ -54,12 +63,31 @@ def read_json(path: str, setting: str) -> Any:
         DataError: The file is missing or not JSON.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         raise DataError(f"{setting} does not exist, expected a JSON file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{setting} cannot be read as JSON: {error}") from error
+
+
+def data_root(data: DataConfig) -> Path:
+    """Return ``data.root``, or raise `DataError` when it is not a folder that can be listed."""
+    assert data.root is not None  # `DataConfig` asks for it
+    root = Path(data.root)
+    check_folder(root, f"data.root={data.root}")
+    return root
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file; False, not an error, when nobody can tell.
+
+    ``Path.exists`` raises where a folder may not be entered or a name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def check_folder(path: Path, setting: str, expected: str = "the data set's folder") -> None:

@@ -1,17 +1,4 @@
-"""Readers of annotated videos: folders of palette PNGs, PNGs per object, SA-V.
-
-Every reader, that of `coco_video.py` too, offers the same few members, which `clips.py` cuts
-clips with:
-
-- ``names``: the videos' names; a video is addressed by its index in this list.
-- ``video(i)``: its annotated frames in order, as the official ``VOSVideo``.
-- ``size(frame)``: (width, height) of a frame from its header, without decoding it.
-- ``image(frame)``: the frame as an RGB ``PIL.Image``.
-- ``masks(i, frame)``: {object id: bool array [H, W]} of a frame; an object may be missing or empty.
-- ``object_names(i)``: {object id: name} or None.
-
-Files are not trusted: sizes are compared and limited before anything is decoded.
-"""
+"""Reader of folders of frames and masks: palette PNGs, or PNGs per object."""
 
 import functools
 from collections import defaultdict
@@ -21,7 +8,6 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
-from training.dataset.vos_segment_loader import PalettisedPNGSegmentLoader
 
 from ...config import DataConfig
 from .files import (
@@ -29,6 +15,7 @@ from .files import (
     by_number,
     check_folder,
     check_mask_size,
+    data_root,
     decode_image,
     frame_files,
     open_image,
@@ -55,8 +42,7 @@ class VosFolderReader:
 
     def __init__(self, data: DataConfig, per_object: bool = False) -> None:
         """List the videos."""
-        root = Path(data.root)
-        check_folder(root, f"data.root={data.root}")
+        root = data_root(data)
         images, masks = root / data.image_folder, root / data.annotation_folder
         for name, folder, content in (
             ("image_folder", images, "frames"),
@@ -70,7 +56,7 @@ class VosFolderReader:
         self.image_folder, self.mask_folder = _with_480p(images), _with_480p(masks)
         self.max_pixels = data.max_image_pixels
         self.per_object = per_object
-        self.category_names = None
+        self.num_categories = self.category_names = None
         self.names = sorted(
             entry.name
             for entry in self.image_folder.iterdir()
@@ -81,19 +67,13 @@ class VosFolderReader:
                 f"data.root={data.root} has no videos: expected folders of frames in"
                 f" {self.image_folder}"
             )
-        self._meta = {}
-        if (root / "meta.json").is_file():
-            meta = read_json(str(root / "meta.json"), str(root / "meta.json"))
-            if isinstance(meta, dict) and isinstance(meta.get("videos"), dict):
-                self._meta = meta["videos"]
+        self._meta = _read_meta(root / "meta.json")
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
-    def _read(
-        self, i: int
-    ) -> tuple[VOSVideo, dict[int, dict[int, Path]], Optional[PalettisedPNGSegmentLoader]]:
-        """Return the video, {frame number: {object id: mask file}} and the loader of palettes.
+    def _read(self, i: int) -> tuple[VOSVideo, dict[int, dict[int, Path]]]:
+        """Return the video and {frame number: {object id: mask file}}.
 
-        A palette PNG is listed as object 0, which no object is.
+        A palette PNG, which holds all objects, is listed as object 0, which no object is.
         """
         name = self.names[i]
         frames, masks = self.image_folder / name, self.mask_folder / name
@@ -105,12 +85,7 @@ class VosFolderReader:
             if any(masks.glob(other_pattern)):
                 message += f"; what is there is read with data={other}"
             raise DataError(message)
-        loader = None
-        if self.per_object:
-            files = _object_mask_files(masks)
-        else:
-            files = {number: {0: path} for number, path in by_number(masks.glob("*.png")).items()}
-            loader = _palette_loader(masks, files)
+        files = _object_mask_files(masks) if self.per_object else _palette_mask_files(masks)
         images = frame_files(frames)
         if not images:
             raise DataError(f"{frames} has no .jpg or .png frames")
@@ -123,7 +98,7 @@ class VosFolderReader:
             raise DataError(
                 f"{frames} has frames without masks: no frame number of it is found in {masks}"
             )
-        return VOSVideo(name, i, annotated), files, loader
+        return VOSVideo(name, i, annotated), files
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` have no mask, and how many masks no frame."""
@@ -150,8 +125,7 @@ class VosFolderReader:
 
         Object folders count from 0 and objects from 1, as the official loader has it.
         """
-        _, files, loader = self._read(i)
-        paths = files[frame.frame_idx]
+        paths = self._read(i)[1][frame.frame_idx]
         size = self.size(frame)
         for path in paths.values():
             with open_image(str(path), self.max_pixels) as mask:
@@ -162,15 +136,14 @@ class VosFolderReader:
                         " values are object ids"
                     )
         try:
-            if loader is None:
+            if self.per_object:
                 return {key: np.asarray(Image.open(path)) > 0 for key, path in paths.items()}
-            segments = loader.load(frame.frame_idx)
+            return read_palette_masks(paths[0])
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
                 f"the masks of frame {frame.frame_idx} in {self.mask_folder / self.names[i]} cannot"
                 f" be read: {error}"
             ) from error
-        return {int(key): segment.numpy() for key, segment in segments.items()}
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id: category} from YouTube-VOS's ``meta.json``, None without it."""
@@ -194,14 +167,37 @@ def _object_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     return dict(files)
 
 
-def _palette_loader(folder: Path, files: dict[int, dict[int, Path]]) -> PalettisedPNGSegmentLoader:
-    try:
-        loader = PalettisedPNGSegmentLoader(str(folder))
-    except ValueError as error:
-        raise DataError(
-            f"{folder} has a file whose name is not a number ({error}), expected masks like"
-            " 00000.png"
-        ) from error
-    # it lists files of every kind: only those that are checked are to be read
-    loader.frame_id_to_png_filename = {number: paths[0].name for number, paths in files.items()}
-    return loader
+def _palette_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
+    """Return {frame number: {0: file}} of one palette PNG per frame."""
+    files = by_number(folder.glob("*.png"))
+    for path in folder.iterdir():
+        try:
+            int(path.stem)
+        except ValueError as error:
+            # a mask under another name would be missed in silence
+            raise DataError(
+                f"{folder} has a file whose name is not a number ({error}), expected masks like"
+                " 00000.png"
+            ) from error
+    return {number: {0: path} for number, path in files.items()}
+
+
+def read_palette_masks(path: Path) -> dict[int, np.ndarray]:
+    """Return {object id: bool mask [H, W]} of a PNG whose values are object ids, 0 the background.
+
+    The objects come in the order in which their first pixels do, as with the official
+    ``PalettisedPNGSegmentLoader``: which of them a training clip follows is drawn from this order.
+    """
+    with Image.open(path) as image:
+        labels = np.asarray(image.convert("P"))
+    masks = {int(key): labels == key for key in np.unique(labels) if key != 0}
+    return dict(sorted(masks.items(), key=lambda item: item[1].argmax()))
+
+
+def _read_meta(path: Path) -> dict:
+    """Return {video: its entry} of YouTube-VOS's ``meta.json``, empty without it."""
+    if not path.is_file():
+        return {}
+    meta = read_json(str(path), str(path))
+    videos = meta.get("videos") if isinstance(meta, dict) else None
+    return videos if isinstance(videos, dict) else {}

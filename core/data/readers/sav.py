@@ -2,6 +2,7 @@
 
 import functools
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -12,7 +13,15 @@ from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
 from training.dataset.vos_segment_loader import JSONSegmentLoader
 
 from ...config import DataConfig
-from .files import DataError, check_folder, check_mask_size, decode_image, frame_files, open_image
+from .files import (
+    DataError,
+    check_folder,
+    check_mask_size,
+    data_root,
+    decode_image,
+    frame_files,
+    open_image,
+)
 
 SAV_FRAMES_FPS = 24
 
@@ -29,15 +38,14 @@ class SavReader:
 
     def __init__(self, data: DataConfig) -> None:
         """List the videos."""
-        root = Path(data.root)
-        check_folder(root, f"data.root={data.root}")
+        root = data_root(data)
         self.json_folder = root / data.annotation_folder
         check_folder(
             self.json_folder, f"data.root={data.root}, data.annotation_folder={self.json_folder}"
         )
         self.image_folder = root / data.image_folder
         self.max_pixels = data.max_image_pixels
-        self.category_names = None
+        self.num_categories = self.category_names = None
         # SA-V ships its videos in subfolders sav_000, sav_001, ...
         self.names = sorted(
             str(path.relative_to(self.json_folder))[: -len("_manual.json")]
@@ -135,6 +143,10 @@ class SavReader:
         """Return None: SA-V's objects have no names."""
         return None
 
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return (0, 0): frames between the labelled ones are meant to have no mask."""
+        return 0, 0
+
 
 @functools.lru_cache(maxsize=4096)
 def _movie_info(path: str) -> tuple[int, int, int]:
@@ -148,40 +160,48 @@ def _movie_info(path: str) -> tuple[int, int, int]:
     return num_frames, width, height
 
 
+@dataclass
+class _OpenFile:
+    """A movie file that is being read, as far as it was read."""
+
+    path: str
+    pid: int
+    capture: cv2.VideoCapture
+    next_index: int = 0
+    last: Optional[np.ndarray] = None  # frame `next_index` - 1
+
+
 class _Movie:
     """One open mp4 file, read forwards: seeking in compressed video is not exact everywhere."""
 
     def __init__(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        self.path, self.capture, self.next_index, self.pid = None, None, 0, None
-        self.last_index, self.last = -1, None
+        self._file: Optional[_OpenFile] = None
 
     def __getstate__(self) -> dict:
-        return {}
-
-    def __setstate__(self, state: dict) -> None:
-        self._close()
+        # an open file cannot travel to a worker
+        return {"_file": None}
 
     def frame(self, path: str, index: int) -> np.ndarray:
         """Return frame `index` as uint8 RGB [H, W, 3]."""
+        file = self._file
         # a forked worker must not share its parent's file position
-        same = self.path == path and self.pid == os.getpid()
-        if same and index == self.last_index:
-            return self.last
-        if not same or index < self.next_index:
-            self._close()
-            self.path, self.capture, self.pid = path, cv2.VideoCapture(path), os.getpid()
-        image = None
-        while self.next_index <= index:
-            if not self.capture.grab():
-                break
-            self.next_index += 1
-        else:
-            image = self.capture.retrieve()[1]
+        same = file is not None and (file.path, file.pid) == (path, os.getpid())
+        if file is None or not same or index < file.next_index - 1:
+            self._file = file = _OpenFile(path, os.getpid(), cv2.VideoCapture(path))
+        if index == file.next_index - 1 and file.last is not None:
+            return file.last
+        image = _read_on(file, index)
         if image is None:
-            self._close()
+            self._file = None
             raise DataError(f"{path} cannot be decoded at frame {index}")
-        self.last_index, self.last = index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return self.last
+        file.last = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return file.last
+
+
+def _read_on(file: _OpenFile, index: int) -> Optional[np.ndarray]:
+    """Read forwards to frame `index` and return it as BGR, None where the movie ends before."""
+    while file.next_index <= index:
+        if not file.capture.grab():
+            return None
+        file.next_index += 1
+    return file.capture.retrieve()[1]

@@ -7,7 +7,8 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Optional, Union
 
@@ -36,8 +37,9 @@ _CJK_FONTS = (
 )
 
 # A sample (a colour, "positive", "negative", "bbox", "mask" or None) and the text behind it.
-Mark = Union[None, str, tuple[int, int, int]]
-Entry = tuple[Mark, str]
+Color = tuple[int, int, int]
+Mark = Union[str, Color]
+Entry = tuple[Optional[Mark], str]
 
 
 @lru_cache(maxsize=1)
@@ -82,9 +84,9 @@ def _words(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _swatch(mark: "str | tuple[int, int, int]") -> np.ndarray:
+def _swatch(mark: Mark) -> np.ndarray:
     """Return a legend's sample of a colour, or of a mask prompt: [12, 12] packed."""
-    color = NEUTRAL if mark == "mask" else mark
+    color = NEUTRAL if isinstance(mark, str) else mark
     swatch = np.full((12, 12, 3), color, np.uint8)
     if mark == "mask":
         swatch[~stripes((12, 12))] = _PAPER
@@ -114,7 +116,7 @@ def fit(text: str, width: int) -> str:
     """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
     if text_width(text) <= width:
         return text
-    room = width - text_width("…")
+    room = float(width - text_width("…"))
     kept = 0
     for char in text:
         room -= _glyph(char)[1]
@@ -157,9 +159,9 @@ class Canvas:
                 if mark is not None:
                     self._mark(x, y, mark)
                     x += 18
-                text = fit(text, self._buffer.shape[1] - MARGIN - x)
-                pieces.append((x, y, text))
-                x += text_width(text) + 16
+                fitting = fit(text, self._buffer.shape[1] - MARGIN - x)
+                pieces.append((x, y, fitting))
+                x += text_width(fitting) + 16
             y += LINE
         self.write(pieces)
         return y
@@ -193,12 +195,12 @@ class Canvas:
         mixed = (paper * (255 - ink) + ink * np.array([*color, 255], np.uint16) + 127) // 255
         sheet[pixels] = mixed.astype(np.uint8).view(np.uint32)[:, 0]
 
-    def _mark(self, x: int, y: int, mark: "str | Sequence[int]") -> None:
+    def _mark(self, x: int, y: int, mark: Mark) -> None:
         """Draw a legend sample in the 12 x 12 pixels before its text."""
         if mark in ("positive", "negative"):
-            self._click(x + 6, y + 9, POSITIVE if mark == "positive" else NEGATIVE, NEUTRAL, None)
+            self._click(x + 6, y + 9, POSITIVE if mark == "positive" else NEGATIVE, NEUTRAL)
         elif mark == "bbox":
-            self._box(x + 0.5, y + 3.5, x + 11.5, y + 14.5, NEUTRAL, None)
+            self._box((x + 0.5, y + 3.5, x + 11.5, y + 14.5), NEUTRAL)
         else:
             self.paste(x, y + 3, _swatch(mark))
 
@@ -211,104 +213,128 @@ class Canvas:
         scale: tuple[float, float],
     ) -> None:
         """Draw boxes, then clicks, on the panel at (x, y); the centre of pixel i is at i + 0.5."""
-        panel = Bbox.from_bounds(x, self._height - y - size[1], *size)
+        panel = _Panel(x, y, *size, scale)
         for prompt in prompts:
-            if prompt.prompt_type == "bbox" and prompt.bbox.isfinite().all():
-                x0, y0, x1, y1 = prompt.bbox.tolist()
-                corners = (
-                    x + (x0 + 0.5) * scale[0], y + (y0 + 0.5) * scale[1],
-                    x + (x1 + 0.5) * scale[0], y + (y1 + 0.5) * scale[1],
-                )  # fmt: skip
-                self._box(*corners, category_color(prompt.obj_id), panel)
+            box = prompt.bbox
+            if prompt.prompt_type == "bbox" and box is not None and box.isfinite().all():
+                x0, y0, x1, y1 = box.tolist()
+                corners = (*panel.at(x0, y0), *panel.at(x1, y1))
+                self._box(corners, category_color(prompt.obj_id), panel)
         numbers = defaultdict(list)
         for prompt in prompts:
-            if prompt.prompt_type != "point":
-                continue
-            rounds = [0] * len(prompt.points) if prompt.rounds is None else prompt.rounds.tolist()
-            for (px, py), label, number in zip(
-                prompt.points.tolist(), prompt.labels.tolist(), rounds, strict=True
-            ):
-                if label not in (POSITIVE, NEGATIVE) or not math.isfinite(px + py):
-                    continue
-                at_x, at_y = x + (px + 0.5) * scale[0], y + (py + 0.5) * scale[1]
+            for px, py, label, number in _clicks(prompt):
+                at_x, at_y = panel.at(px, py)
                 self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
-                if number and x <= at_x <= x + size[0] and y <= at_y <= y + size[1]:
+                if number and panel.holds(at_x, at_y):
                     numbers[at_x, at_y].append(number)
         for (at_x, at_y), clicked in numbers.items():
-            self._number(_ranges(clicked), at_x, at_y, x, y, size)
+            self._number(_ranges(clicked), at_x, at_y, panel)
 
-    def _number(
-        self, text: str, at_x: float, at_y: float, x: int, y: int, size: tuple[int, int]
-    ) -> None:
+    def _number(self, text: str, at_x: float, at_y: float, panel: "_Panel") -> None:
         width = text_width(text)
         left = round(at_x + 8)
-        if left + width + 1 > x + size[0]:
+        if left + width + 1 > panel.x + panel.width:
             left = round(at_x - 8 - width)
-        left = min(max(left, x + 1), x + size[0] - width - 1)
-        top = round(min(max(at_y - LINE // 2, y), y + size[1] - LINE))
-        panel = slice(x, x + size[0])
+        left = min(max(left, panel.x + 1), panel.x + panel.width - width - 1)
+        top = round(min(max(at_y - LINE // 2, panel.y), panel.y + panel.height - LINE))
+        columns = slice(panel.x, panel.x + panel.width)
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            self.write([(left + dx, top + dy, text)], _INK, panel)
-        self.write([(left, top, text)], _PAPER, panel)
+            self.write([(left + dx, top + dy, text)], _INK, columns)
+        self.write([(left, top, text)], _PAPER, columns)
 
     def _click(
-        self, x: float, y: float, label: int, color: Sequence[int], panel: Optional[Bbox]
+        self, x: float, y: float, label: int, color: Color, panel: Optional["_Panel"] = None
     ) -> None:
         """Positive: a green disc with a plus; negative: a red diamond with a minus."""
         positive = label == POSITIVE
         shape = Path.unit_circle() if positive else _DIAMOND
         fill = (0, 140, 60) if positive else (200, 0, 30)
         radius = 6 if positive else 7.5
-        self._path(shape, x, y, radius + 1.5, None, fill=_INK, panel=panel)
-        self._path(shape, x, y, radius + 0.5, None, fill=color, panel=panel)
-        self._path(shape, x, y, radius - 1.5, None, fill=fill, panel=panel)
-        self._path(_PLUS if positive else _MINUS, x, y, 3, _PAPER, width=1.5, panel=panel)
+        self._path(shape, (x, y, radius + 1.5), _Pen(fill=_INK), panel)
+        self._path(shape, (x, y, radius + 0.5), _Pen(fill=color), panel)
+        self._path(shape, (x, y, radius - 1.5), _Pen(fill=fill), panel)
+        self._path(_PLUS if positive else _MINUS, (x, y, 3), _Pen(_PAPER, 1.5), panel)
 
     def _box(
         self,
-        x0: float,
-        y0: float,
-        x1: float,
-        y1: float,
-        color: Sequence[int],
-        panel: Optional[Bbox],
+        corners: tuple[float, float, float, float],
+        color: Color,
+        panel: Optional["_Panel"] = None,
     ) -> None:
+        x0, y0, x1, y1 = corners
         outline = Path([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], closed=True)
-        self._path(outline, 0, 0, 1, _INK, width=3, panel=panel)
-        self._path(outline, 0, 0, 1, color, width=1.5, dashes=(5, 3), panel=panel)
+        self._path(outline, (0, 0, 1), _Pen(_INK, 3), panel)
+        self._path(outline, (0, 0, 1), _Pen(color, 1.5, dashes=(5, 3)), panel)
 
     def _path(
         self,
         path: Path,
-        x: float,
-        y: float,
-        size: float,
-        stroke: Optional[Sequence[int]],
-        *,
-        fill: Optional[Sequence[int]] = None,
-        width: float = 0.0,
-        dashes: Optional[Sequence[float]] = None,
-        panel: Optional[Bbox] = None,
+        place: tuple[float, float, float],
+        pen: "_Pen",
+        panel: Optional["_Panel"],
     ) -> None:
+        """Draw a path moved to (x, y) and enlarged to a size, inside the panel alone."""
         gc = self._renderer.new_gc()
         if panel is not None:
-            gc.set_clip_rectangle(panel)
-        gc.set_linewidth(width if stroke is not None else 0)
-        if stroke is not None:
-            gc.set_foreground(_unit(stroke))
-        if dashes is not None:
-            gc.set_dashes(0, dashes)
+            bottom = self._height - panel.y - panel.height
+            gc.set_clip_rectangle(Bbox.from_bounds(panel.x, bottom, panel.width, panel.height))
+        gc.set_linewidth(pen.width)
+        if pen.stroke is not None:
+            gc.set_foreground(_unit(pen.stroke))
+        if pen.dashes is not None:
+            gc.set_dashes(0, pen.dashes)
         gc.set_snap(False)
+        x, y, size = place
         flip = Affine2D(
             np.array([(size, 0, x), (0, -size, self._height - y), (0, 0, 1)], np.float64)
         )
-        self._renderer.draw_path(gc, path, flip, None if fill is None else _unit(fill))
+        self._renderer.draw_path(gc, path, flip, None if pen.fill is None else _unit(pen.fill))
         gc.restore()
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Where on the sheet the pixels of a frame are."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    scale: tuple[float, float]
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Return the place of a pixel's centre."""
+        return self.x + (x + 0.5) * self.scale[0], self.y + (y + 0.5) * self.scale[1]
+
+    def holds(self, x: float, y: float) -> bool:
+        return self.x <= x <= self.x + self.width and self.y <= y <= self.y + self.height
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """How a path is drawn: its line, if it has one, and what fills it."""
+
+    stroke: Optional[Color] = None
+    width: float = 0.0
+    dashes: Optional[tuple[float, float]] = None
+    fill: Optional[Color] = None
 
 
 _DIAMOND = Path([(0, -1), (1, 0), (0, 1), (-1, 0), (0, -1)], closed=True)
 _MINUS = Path([(-1, 0), (1, 0)])
 _PLUS = Path([(-1, 0), (1, 0), (0, -1), (0, 1)], [Path.MOVETO, Path.LINETO] * 2)
+
+
+def _clicks(prompt: PromptData) -> Iterator[tuple[float, float, int, int]]:
+    """Yield x, y, label and correction round of the clicks that can be drawn."""
+    if prompt.prompt_type != "point" or prompt.points is None or prompt.labels is None:
+        return
+    rounds = [0] * len(prompt.points) if prompt.rounds is None else prompt.rounds.tolist()
+    for (x, y), label, number in zip(
+        prompt.points.tolist(), prompt.labels.tolist(), rounds, strict=True
+    ):
+        if label in (POSITIVE, NEGATIVE) and math.isfinite(x + y):
+            yield x, y, label, number
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -322,5 +348,6 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join(texts)
 
 
-def _unit(color: Sequence[int]) -> tuple[float, ...]:
-    return (*(channel / 255 for channel in color), 1.0)
+def _unit(color: Color) -> tuple[float, float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255, 1.0

@@ -103,14 +103,16 @@ def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.n
         [h, w] packed.
     """
     out = image.copy()
-    prompts = [prompt for prompt in prompts if prompt.prompt_type == "mask"]
-    if not prompts:
+    given = [
+        (prompt.mask, category_color(prompt.obj_id))
+        for prompt in prompts
+        if prompt.prompt_type == "mask" and prompt.mask is not None
+    ]
+    if not given:
         return out
     # Compared by NumPy: torch would wait for threads that training keeps busy.
-    masks = np.stack([as_bool(as_array(prompt.mask.detach().cpu())) for prompt in prompts])
-    found = [
-        (masks[k][box], box, category_color(prompts[k].obj_id)) for k, box in bounding_boxes(masks)
-    ]
+    masks = np.stack([as_bool(as_array(mask.detach().cpu())) for mask, _ in given])
+    found = [(masks[k][box], box, given[k][1]) for k, box in bounding_boxes(masks)]
     _paint_found(out, found, _mix_most, _hatching(*image.shape))
     return out
 

@@ -1,0 +1,205 @@
+"""The order of clips, and continuing in the middle of an epoch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from .datapoint import ORDER, make_generator
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in training: an epoch, and how many of its batches are done."""
+
+    epoch: int
+    batches: int = 0
+
+
+@dataclass(frozen=True)
+class ClipOrder:
+    """The order of clips, which depends on (seed, epoch) alone; without `shuffle` on neither.
+
+    All ranks get equally many clips, by repeating the first ones at the end.
+    """
+
+    num_clips: int
+    seed: int
+    shuffle: bool
+
+    def __len__(self) -> int:
+        return -(-self.num_clips // _world()[1])
+
+    def of(self, epoch: int) -> list[int]:
+        """Return the indices of this rank's clips in one epoch."""
+        rank, world_size = _world()
+        order = np.arange(self.num_clips)
+        if self.shuffle:
+            order = make_generator(ORDER, self.seed, epoch).permutation(order)
+        return np.resize(order, len(self) * world_size)[rank::world_size].tolist()
+
+
+def _world() -> tuple[int, int]:
+    """Return (rank, number of ranks) as of now: loaders may be built before the group is."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+@dataclass
+class _Pass:
+    """One iteration over the loader: where it started, and how far it came.
+
+    Attributes:
+        start: Where it started.
+        trained_before: Lightning's count of trained batches by then.
+        fetched: Batches of the epoch that were handed out, those before `start` included.
+    """
+
+    start: Position
+    trained_before: int
+    fetched: int
+
+
+class Course:
+    """Where training is in its clips, from numbers alone.
+
+    What counts as done are the batches that were trained on, not those that were fetched ahead.
+    Lightning's own count of epochs and batches is read as differences alone: resumed at the end of
+    an epoch it may count an epoch too many, or end the next one after a single batch, and nothing
+    is to be lost or seen twice.
+    """
+
+    def __init__(self) -> None:
+        self._shift = 0  # the epoch minus Lightning's
+        self._resume: Optional[Position] = None
+        self._latest: Optional[_Pass] = None
+
+    @property
+    def start(self) -> Position:
+        """Where the pass started that was begun last."""
+        return Position(0) if self._latest is None else self._latest.start
+
+    def resume_at(self, position: Position) -> None:
+        """Start the next pass at `position`, whatever epoch Lightning counts."""
+        self._resume = position
+
+    def begin(self, epoch: int, num_batches: float, trained: Optional[int]) -> None:
+        """Start a pass: at the first batch of the epoch, or where training is to continue.
+
+        Args:
+            epoch: Lightning's epoch.
+            num_batches: Batches of an epoch that are trained on.
+            trained: How many of its epoch Lightning trained on; None without a Trainer.
+        """
+        start = self._resume
+        if start is None and trained is not None:
+            start = self._cut_short(epoch + self._shift, num_batches)
+        if start is None:
+            start = Position(epoch + self._shift)
+        self._resume, self._shift = None, start.epoch - epoch
+        self._latest = _Pass(start, trained or 0, start.batches)
+
+    def _cut_short(self, epoch: int, num_batches: float) -> Optional[Position]:
+        """Return where the epoch before `epoch` ended, None when it was whole."""
+        latest = self._latest
+        if latest is None or latest.start.epoch != epoch - 1 or latest.fetched >= num_batches:
+            return None
+        return Position(latest.start.epoch, latest.fetched)
+
+    def fetched(self) -> None:
+        """Count a batch that was handed out."""
+        if self._latest is not None:
+            self._latest.fetched += 1
+
+    def position(self, epoch: int, num_batches: float, trained: Optional[int]) -> Position:
+        """Return where training is to continue; the arguments are those of `begin`."""
+        if self._resume is not None:
+            return self._resume
+        epoch, latest = epoch + self._shift, self._latest
+        if latest is None or latest.start.epoch != epoch:
+            return Position(epoch)
+        batches = latest.fetched
+        if trained is not None:
+            batches = min(batches, latest.start.batches + trained - latest.trained_before)
+        return Position(epoch + 1) if batches >= num_batches else Position(epoch, batches)
+
+
+class ClipSampler(Sampler[tuple[int, int]]):
+    """This rank's (epoch, index) pairs.
+
+    Args:
+        order: The order of the clips.
+        batch_size: Clips per batch.
+        course: Where to start; None: at the first clip of Lightning's epoch.
+    """
+
+    def __init__(self, order: ClipOrder, batch_size: int, course: Optional[Course] = None) -> None:
+        self.order, self.batch_size, self.course = order, batch_size, course
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note of Lightning's epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = Position(self.epoch) if self.course is None else self.course.start
+        indices = self.order.of(start.epoch)[start.batches * self.batch_size :]
+        return iter([(start.epoch, index) for index in indices])
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that continues in the middle of an epoch.
+
+    Lightning saves and loads the state of loaders that have one.
+
+    Args:
+        order: The order of the clips.
+        batch_size: Clips per batch.
+        progress: Returns how many batches of its epoch Lightning trained on, and how many it has;
+            None without a Trainer.
+        **options: Those of a DataLoader.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: ClipOrder,
+        batch_size: int,
+        progress: Callable[[], Optional[tuple[int, float]]],
+        **options: Any,
+    ) -> None:
+        self._progress, self._course = progress, Course()
+        self._clips = ClipSampler(order, batch_size, self._course)
+        super().__init__(sampler=self._clips, batch_size=batch_size, **options)
+
+    def _counts(self) -> tuple[int, float, Optional[int]]:
+        """Return Lightning's epoch, the batches of an epoch and how many of them were trained."""
+        progress = self._progress()
+        if progress is None:
+            return self._clips.epoch, len(self), None
+        return self._clips.epoch, min(len(self), progress[1]), progress[0]
+
+    # torch promises an iterator of a private class, which a generator is not
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # a generator: Lightning makes iterators before it sets the epoch, and the epoch must be
+        # known when the first batch is asked for
+        self._course.begin(*self._counts())
+        for batch in super().__iter__():
+            self._course.fetched()
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches were trained on."""
+        return asdict(self._course.position(*self._counts()))
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue from what `state_dict` returned."""
+        epoch, batches = (int(state_dict[key]) for key in ("epoch", "batches"))
+        self._course.resume_at(Position(epoch, batches))

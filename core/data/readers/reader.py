@@ -1,0 +1,111 @@
+"""What a reader of annotated videos offers, and which source has which reader."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Optional, Protocol
+
+import numpy as np
+from PIL import Image
+from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+
+from ...config import DataConfig
+from .coco_video import CocoVideoReader
+from .folders import VosFolderReader
+from .sav import SavReader
+
+
+class Reader(Protocol):
+    """Annotated videos of one data set; a video is addressed by its index in `names`.
+
+    Files are not trusted: sizes are compared and limited before anything is decoded, and whatever
+    is not usable raises `DataError`.
+
+    Attributes:
+        names: The videos' names.
+        num_categories: Mask slots per video in the category layout; None: object layout.
+        category_names: What the slots hold, in their order; None: object layout.
+    """
+
+    names: list[str]
+
+    @property
+    def num_categories(self) -> Optional[int]:
+        """See the class."""
+
+    @property
+    def category_names(self) -> Optional[list[str]]:
+        """See the class."""
+
+    def video(self, i: int) -> VOSVideo:
+        """Return the annotated frames of video `i` in order."""
+
+    def size(self, frame: VOSFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame from its header, without decoding it."""
+
+    def image(self, frame: VOSFrame) -> Image.Image:
+        """Return a frame as RGB."""
+
+    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+        """Return {object id or slot: bool mask [H, W]}; an object may be missing or empty."""
+
+    def object_names(self, i: int) -> Optional[dict[int, str]]:
+        """Return {object id or slot: name} of video `i`, None where there are no names."""
+
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return how many frames of video `i` lack a mask, and how many masks a frame.
+
+        (0, 0) where a format labels some frames only or lists frames and masks together.
+        """
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a ``data.source`` is read; what it needs of `DataConfig` is checked there.
+
+    Attributes:
+        open: Returns the readers of training and of validation: one and the same where the videos
+            of one data set are to be split.
+        category_layout: Whether every video has one mask slot per category.
+        lists: Lists of training and validation videos that such a data set may bring, below
+            ``data.root``.
+    """
+
+    open: Callable[[DataConfig], tuple[Reader, Reader]]
+    category_layout: bool = False
+    lists: Optional[tuple[str, str]] = None
+
+
+def _open_folders(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = VosFolderReader(data)
+    return reader, reader
+
+
+def _open_folders_per_object(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = VosFolderReader(data, per_object=True)
+    return reader, reader
+
+
+def _open_sav(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = SavReader(data)
+    return reader, reader
+
+
+def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
+    assert data.train_annotations is not None  # `DataConfig` asks for it
+    setting = f"data.train_annotations={data.train_annotations}"
+    reader = CocoVideoReader(data.train_annotations, setting, data)
+    if data.val_annotations is None:
+        return reader, reader
+    setting = f"data.val_annotations={data.val_annotations}"
+    return reader, CocoVideoReader(data.val_annotations, setting, data, reader.categories)
+
+
+# every source but `synthetic`, which reads nothing
+SOURCES = {
+    "vos_folder": Source(
+        _open_folders, lists=("ImageSets/2017/train.txt", "ImageSets/2017/val.txt")
+    ),
+    "png_folders": Source(_open_folders_per_object),
+    "sav": Source(_open_sav),
+    "coco_video": Source(_open_coco_video, category_layout=True),
+}

@@ -1,0 +1,138 @@
+"""Which videos train, which validate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ..config import DataConfig
+from .readers.files import DataError, exists, name_some
+from .readers.reader import SOURCES, Reader, Source
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Some videos of a reader, by their indices."""
+
+    reader: Reader
+    indices: list[int]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The videos of training and of validation; the reader may be the same."""
+
+    train: Videos
+    val: Videos
+
+
+def split_videos(data: DataConfig) -> Split:
+    """Open a data set and split its videos.
+
+    An annotation file of validation comes first, then lists of videos, then `data.val_fraction`.
+
+    Args:
+        data: Any source but ``synthetic``.
+
+    Raises:
+        DataError: The data set or a list cannot be used.
+    """
+    source = SOURCES[data.source]
+    reader, val_reader = source.open(data)
+    if val_reader is not reader:
+        return Split(_all_videos(reader), _all_videos(val_reader))
+    train_list, val_list = _lists(data, source)
+    train = None if train_list is None else _read_list(train_list, "train_list", reader, data)
+    if val_list is None:
+        return _split_by_fraction(reader, train, data.val_fraction)
+    val = _read_list(val_list, "val_list", reader, data)
+    return _split_by_lists(reader, train, val, data)
+
+
+def _all_videos(reader: Reader) -> Videos:
+    return Videos(reader, list(range(len(reader.names))))
+
+
+def _lists(data: DataConfig, source: Source) -> tuple[Optional[str], Optional[str]]:
+    """Return the lists of training and validation: the user's, or those of the data set."""
+    lists = data.train_list, data.val_list
+    if lists == (None, None) and source.lists is not None and data.root is not None:
+        root = Path(data.root)
+        if all((root / path).is_file() for path in source.lists):
+            return source.lists
+    return lists
+
+
+def _split_by_lists(
+    reader: Reader, train: Optional[list[int]], val: list[int], data: DataConfig
+) -> Split:
+    """Split as the list of validation says; without one of training all others are for training."""
+    listed = set(val)
+    if train is None:
+        train = [i for i in range(len(reader.names)) if i not in listed]
+        if not train:
+            raise DataError(
+                f"data.val_list={data.val_list} lists every video, expected some left for training"
+            )
+        return Split(Videos(reader, train), Videos(reader, val))
+    shared = [reader.names[i] for i in train if i in listed]
+    if shared:
+        rank_zero_warn(
+            f"{len(shared)} videos are listed for training and for validation alike"
+            f" ({name_some(shared)}): val/* is no measure of unseen videos"
+        )
+    return Split(Videos(reader, train), Videos(reader, val))
+
+
+def _split_by_fraction(reader: Reader, listed: Optional[list[int]], val_fraction: float) -> Split:
+    """Keep the last of the videos, by name, for validation; a single video serves both."""
+    videos = list(range(len(reader.names))) if listed is None else listed
+    if len(videos) == 1:
+        rank_zero_warn(
+            f"the data set has one video, {reader.names[videos[0]]!r}: it is used for training and"
+            " for validation alike, so that val/* says nothing about other videos"
+        )
+        return Split(Videos(reader, videos), Videos(reader, videos))
+    videos = sorted(videos, key=lambda i: reader.names[i])
+    num_val = min(max(1, round(val_fraction * len(videos))), len(videos) - 1)
+    return Split(Videos(reader, videos[:-num_val]), Videos(reader, videos[-num_val:]))
+
+
+def _read_list(path: str, field: str, reader: Reader, data: DataConfig) -> list[int]:
+    """Return the indices of the videos that a list file names."""
+    setting = f"data.{field}={path}"
+    index = {name: i for i, name in enumerate(reader.names)}
+    videos, missing = [], []
+    for name in _read_names(path, setting, data):
+        # as in official lists an extension may follow, but a name may have a dot of its own
+        stem = name if name in index else name.removesuffix(Path(name).suffix)
+        if stem in index:
+            videos.append(index[stem])
+        else:
+            missing.append(name)
+    if missing:
+        raise DataError(
+            f"{setting} lists {len(missing)} videos that the data set does not have"
+            f" ({name_some(missing)}), expected one video name per line"
+        )
+    return list(dict.fromkeys(videos))
+
+
+def _read_names(path: str, setting: str, data: DataConfig) -> list[str]:
+    """Return the lines of a list file, which may lie below ``data.root``, each of them once."""
+    found = Path(path)
+    if data.root is not None and not (exists(found) and found.is_file()):
+        found = Path(data.root) / path
+    try:
+        lines = found.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{setting} does not exist, expected a text file of video names") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{setting} cannot be read ({error}), expected a text file of video names"
+        ) from error
+    names = dict.fromkeys(line.strip() for line in lines if line.strip())
+    if not names:
+        raise DataError(f"{setting} is empty, expected one video name per line")
+    return list(names)

@@ -1,0 +1,55 @@
+"""SwanLab's logger as a training uses it; imported when one is built, as it needs ``swanlab``."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+from lightning.pytorch.utilities import rank_zero_only
+from swanlab.integration.pytorch_lightning import SwanLabLogger
+
+log = logging.getLogger(__name__)
+
+
+class BoundedSwanLabLogger(SwanLabLogger):
+    """SwanLab's logger, whose end cannot hang and whose scalars cannot raise.
+
+    Args:
+        mode: SwanLab's mode.
+        close_failed: Closes the run of a training that failed, in bounded time, given its status.
+        **options: Those of ``SwanLabLogger``.
+    """
+
+    def __init__(self, mode: str, close_failed: Callable[[str], Any], **options: Any) -> None:
+        super().__init__(mode=mode, **options)
+        self.mode = mode
+        self._close_failed = close_failed
+        self._failed = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: Optional[int] = None) -> None:
+        """Log scalars or pictures."""
+        try:
+            super().log_metrics(metrics, step)
+        except Exception:
+            # Whoever logs pictures, which come as lists, is told; scalars come from Lightning, in
+            # the middle of training.
+            if any(isinstance(value, list) for value in metrics.values()):
+                raise
+            if not self._failed:
+                log.warning("SwanLab takes no more metrics, training goes on", exc_info=True)
+            self._failed = True
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Log the configuration."""
+        try:
+            super().log_hyperparams(params, *args, **kwargs)
+        except Exception:
+            log.warning("SwanLab did not take the configuration", exc_info=True)
+
+    @rank_zero_only
+    def finalize(self, status: Optional[str] = None) -> None:
+        """Close the run of a training that failed; `finish_swanlab` closes that of the others."""
+        # "finished" is what Lightning says before a SLURM requeue, where training still logs.
+        if status not in (None, "success", "finished"):
+            self._close_failed(status)
