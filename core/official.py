@@ -126,9 +126,10 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         TypeError: A tensor, or a dictionary of outputs, is missing.
         ValueError: A tensor has another shape than the batch implies.
     """
+    images = batch_field(batch, "img_batch", "[T, B, C, H, W]")
     masks = batch_field(batch, "masks", "[T, O, H, W]")
     num_frames, num_objects, height, width = masks.shape
-    images = batch_field(batch, "img_batch", f"[{num_frames}, B, 3, H, W]")
+    tensor(images, "batch.img_batch", f"[{num_frames}, B, 3, H, W]")
     if images.shape[-2:] != masks.shape[-2:]:
         raise ValueError(
             f"batch.masks must have the frames' size {list(images.shape[-2:])}, "

@@ -55,7 +55,7 @@ def test_renderer_that_raises_is_said_once_and_used_again(
     draw = publisher.draw_sheets
 
     def fail(clips, panel_size):
-        if clips[0].stage == "train" and clips[0].step in FAULTY:
+        if clips[0].moment.stage == "train" and clips[0].moment.step in FAULTY:
             raise error
         return draw(clips, panel_size)
 
