@@ -76,10 +76,10 @@ def test_snapshot_that_fails_is_said_once_and_taken_again(
 ):
     take = visualizer.take_snapshot
 
-    def fail(batch, outs, moment, *args):
+    def fail(batch, outs, moment, *args, **kwargs):
         if moment.stage == "train" and moment.step in FAULTY:
             raise error
-        return take(batch, outs, moment, *args)
+        return take(batch, outs, moment, *args, **kwargs)
 
     monkeypatch.setattr(visualizer, "take_snapshot", fail)
     logger = RememberingLogger()
