@@ -182,9 +182,12 @@ def test_each_kind_of_failure_is_said_once(untouched, tmp_path, caplog):
 def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, caplog, monkeypatch):
     taken, calls = [], []
     take = visualizer.take_snapshot
-    monkeypatch.setattr(
-        visualizer, "take_snapshot", lambda *args: taken.append(args[2].step) or take(*args)
-    )
+
+    def remember(batch, outs, moment, *args, **kwargs):
+        taken.append(moment.step)
+        return take(batch, outs, moment, *args, **kwargs)
+
+    monkeypatch.setattr(visualizer, "take_snapshot", remember)
 
     def fault(key, step):
         calls.append((key, step))
