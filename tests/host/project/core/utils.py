@@ -36,7 +36,7 @@ def make_batch(index: int, num_slots: int, seed: int) -> Batch:
     rng = np.random.default_rng((seed, index))
     num_videos = 1 + index // len(KINDS) % 2
     num_rows = num_videos * num_slots
-    frames = rng.integers(0, 256, (NUM_FRAMES, num_videos, HEIGHT, WIDTH, 3), np.uint8)
+    frames = rng.integers(40, 90, (NUM_FRAMES, num_videos, HEIGHT, WIDTH, 3), np.uint8)
     masks = np.zeros((NUM_FRAMES, num_rows, HEIGHT, WIDTH), bool)
     for video in range(num_videos):
         for cell in rng.choice(6, 4, replace=False):
