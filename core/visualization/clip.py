@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..metrics import object_ious
+from .palette import Color, colors_of
 from .prompts import UNASSIGNED, PromptData, implied_click, prompts_from_clicks
 from .reduction import Choice, Reduced, denormalize_array
 
@@ -84,7 +85,7 @@ class ClipFrame:
     Attributes:
         position: In the clip.
         number: In the original video.
-        prompts: Coordinates in model pixels.
+        prompts: Coordinates in model pixels; `obj_id` is the category's position in the batch.
         prompted: From the start.
         mask_prompted: By a mask, which is then the prediction itself.
     """
@@ -105,6 +106,9 @@ class Clip:
         frames: T, those drawn.
         images: [T, h, w, 3] uint8, reduced to display size.
         model_size: (H, W) of the model's frames, in whose pixels prompts are.
+        ids: What tells the categories on a sheet, and their order there: object ids of the data
+            set, or positions where there are none. Empty categories beyond the video's rows have
+            no id.
         gt: Ground truth; None where there is none.
         pred: Prediction; None where there is none.
         scores: None unless there are both.
@@ -124,6 +128,7 @@ class Clip:
     frames: list[ClipFrame]
     images: np.ndarray
     model_size: tuple[int, int]
+    ids: list[int]
     gt: Optional[Masks]
     pred: Optional[Masks]
     scores: Optional[Scores] = None
@@ -136,6 +141,11 @@ class Clip:
     prompts_unassigned: int = 0
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
+
+    @property
+    def colors(self) -> tuple[Color, ...]:
+        """The colour of each category that has an id."""
+        return colors_of(tuple(self.ids))
 
     @property
     def num_categories(self) -> int:
@@ -182,6 +192,11 @@ def plain_text(text: Any) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with what it counts: ``1 object``, ``2 objects``."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def build_clips(moment: Moment, choice: Choice, reduced: Reduced[np.ndarray]) -> list[Clip]:
     """Return one clip per chosen video."""
     return [
@@ -214,7 +229,10 @@ class _Rows:
         count = len(rows) if choice.num_categories is None else choice.num_categories
         shown = rows[:count]
         if len(rows) > len(shown):
-            log.debug("%d objects beyond num_categories are not drawn", len(rows) - len(shown))
+            log.debug(
+                "%s not fit into num_categories: not drawn",
+                counted(len(rows) - len(shown), "object does", "objects do"),
+            )
         kept = shown if reduced.rows is None else np.searchsorted(reduced.rows, shown)
         return _Rows(video, rows, shown, kept, count)
 
@@ -261,6 +279,7 @@ def _build_clip(
         frames=frames,
         images=np.ascontiguousarray(images),
         model_size=choice.grid.source,
+        ids=_ids(moment, source, len(rows.shown)),
         gt=Masks(gt, gt_areas[measured]),
         pred=Masks(rows.kept_of(reduced.masks.pred), pred_areas[measured], non_finite[measured]),
         scores=Scores(
@@ -297,7 +316,7 @@ class _Source:
     Attributes:
         video: Its id in the data set; None: nothing tells.
         frame_numbers: T, in the original video; positions in the clip where nothing tells.
-        object_ids: Of the rows shown.
+        object_ids: Of the rows shown; empty where nothing tells them apart.
     """
 
     video: Optional[int]
@@ -311,8 +330,10 @@ class _Source:
             # Nothing tells which video of the data set this is: its place in the batch does not.
             return _Source(None, list(range(len(reduced.prompting))), [])
         of_first = identifiers[:, rows.all[0]]
+        ids = identifiers[0, rows.all, 1].tolist()
+        are_ids = min(ids) >= 0 and len(set(ids)) == len(ids)
         return _Source(
-            int(of_first[0, 0]), of_first[:, 2].tolist(), identifiers[0, rows.shown, 1].tolist()
+            int(of_first[0, 0]), of_first[:, 2].tolist(), ids[: len(rows.shown)] if are_ids else []
         )
 
 
@@ -342,10 +363,17 @@ def _mean_iou(
 
 def _clip_name(moment: Moment, source: _Source, video: int) -> str:
     if source.video is None:
-        return f"clip {video} of the batch, frames counted in the clip"
+        return f"clip {video} of the batch (frames numbered within the clip)"
     if moment.clip_name is None:
         return f"video {source.video}"
     return plain_text(moment.clip_name(source.video))
+
+
+def _ids(moment: Moment, source: _Source, num_shown: int) -> list[int]:
+    """Return object ids, or the slots of the category layout, which alone has category names."""
+    if source.object_ids and moment.category_names is None:
+        return source.object_ids
+    return list(range(num_shown))
 
 
 def _category_names(moment: Moment, source: _Source, num_categories: int) -> Optional[list[str]]:
@@ -355,11 +383,7 @@ def _category_names(moment: Moment, source: _Source, num_categories: int) -> Opt
     if source.video is None:
         return None
     by_object = (moment.object_names and moment.object_names(source.video)) or {}
-    names = []
-    for slot, object_id in enumerate(source.object_ids):
-        name = plain_text(by_object.get(object_id, ""))
-        # The metrics' table and the files of masks go by ids; slots are their own.
-        names.append(name if object_id == slot else f"{name} (id {object_id})".strip())
+    names = [plain_text(by_object.get(object_id, "")) for object_id in source.object_ids]
     return names + [""] * (num_categories - len(names))
 
 
