@@ -23,7 +23,7 @@ from typing import Optional
 
 import numpy as np
 
-from core.visualization.drawing.paint import category_color
+from core.visualization.palette import category_color
 
 NEUTRAL, WHITE, INK = (205, 205, 205), 255, (25, 25, 25)
 FILLS = {1: (0, 140, 60), 0: (200, 0, 30)}

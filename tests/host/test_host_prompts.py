@@ -11,7 +11,7 @@ from host_batches import Case, clicks, make_batch, make_case
 
 from core.utils import log_training_visualizations
 from core.visualization.drawing.canvas import Canvas
-from core.visualization.drawing.paint import category_color
+from core.visualization.palette import category_color
 
 NUM_BATCHES, PER_TEST = 200, 20
 
