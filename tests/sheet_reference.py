@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.visualization.drawing.paint import category_color
+from core.visualization.palette import category_color
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NEUTRAL = (205, 205, 205)
@@ -46,6 +46,9 @@ class Expected:
     size: tuple
     enlarge: int
     model_size: tuple
+    ids: list
+    colors: list
+    order: list
     undrawn_prompts: list = field(default_factory=list)
 
 
@@ -99,6 +102,7 @@ def expected_sheet(
     categories = len(rows) if num_categories is None else num_categories
     shown = dict(enumerate(rows[:categories]))
     ids = batch.metadata.unique_objects_identifier
+    shown_ids = object_ids([int(ids[0, o, 1]) for o in rows])[:categories]
     ay, ax = area_weights(height, size[0]), area_weights(width, size[1])
     expected = Expected(
         frames=frames,
@@ -111,6 +115,9 @@ def expected_sheet(
         size=size,
         enlarge=max(1, panel_size // max(size)),
         model_size=(height, width),
+        ids=shown_ids,
+        colors=sheet_colors(shown_ids),
+        order=sorted(range(len(shown_ids)), key=lambda k: shown_ids[k]),
     )
     for t in range(num_frames):
         prompts, any_prompt = frame_prompts(outs[t], shown, num_rows, num_videos, obj_to_cat, size)
@@ -130,8 +137,43 @@ def expected_sheet(
             pred[category] = sample_mask(np.isfinite(logits) & (logits > 0), size)
         expected.gts.append(gt)
         expected.preds.append(pred)
-        expected.prompts.append(prompts)
+        place = {category: index for index, category in enumerate(expected.order)}
+        expected.prompts.append(sorted(prompts, key=lambda p: place.get(p.category, -1)))
     return expected
+
+
+def object_ids(ids):
+    """What the rows of a video are known by: their ids, or their places where ids say nothing."""
+    return ids if len(set(ids)) == len(ids) and min(ids, default=0) >= 0 else [*range(len(ids))]
+
+
+def sheet_colors(ids):
+    """The colour of each id on one sheet: that of its number, unless a smaller one looks alike.
+
+    An id that has to give way takes the next entry of the palette that is unlike all the others.
+    """
+    labs, numbers = {}, {}
+    for number in sorted(ids):
+        lab = cielab(category_color(number))
+        if all(math.dist(lab, other) >= 10 for other in labs.values()):
+            labs[number], numbers[number] = lab, number
+    for number in sorted(set(ids) - set(labs)):
+        entry = number + 1
+        while any(math.dist(cielab(category_color(entry)), other) < 10 for other in labs.values()):
+            entry += 1
+        labs[number], numbers[number] = cielab(category_color(entry)), entry
+    return [category_color(numbers[number]) for number in ids]
+
+
+def cielab(color):
+    """sRGB in 0..255 as CIELAB under D65, by the formulas of IEC 61966-2-1 and CIE 15."""
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(color) / 255
+    ]
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    ratios = np.array(to_xyz) @ linear / [0.9505, 1.0, 1.089]
+    x, y, z = (t ** (1 / 3) if t > (6 / 29) ** 3 else t * 841 / 108 + 4 / 29 for t in ratios)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
 def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
@@ -299,7 +341,7 @@ def check_prompts(panel, image, prompts, expected):
     small = panel[::e, ::e]
     for prompt in prompts:
         if prompt.kind == "mask":
-            color = category_color(prompt.category)
+            color = color_of(prompt, expected)
             tinted[prompt.mask] = most(tinted[prompt.mask], color)
             edge = contour(prompt.mask)
             rim |= edge
@@ -323,6 +365,10 @@ def check_prompts(panel, image, prompts, expected):
             if 0 <= row < panel.shape[0] and 0 <= column < panel.shape[1]:
                 differs = (panel[row, column] != background[row, column]).any()
                 assert differs, f"prompts: no marker at {prompt}"
+
+
+def color_of(prompt, expected):
+    return NEUTRAL if prompt.category == -1 else expected.colors[prompt.category]
 
 
 def scale_of(expected):
@@ -384,13 +430,13 @@ def check_sheet(sheet, expected):
     """Compare every panel of a sheet with what it must show; return where the panels are."""
     found = find_panels(sheet, expected)
     e = expected.enlarge
-    colors = [category_color(k) for k in range(expected.categories)]
+    colors = [expected.colors[k] for k in expected.order]
     for row in range(len(expected.frames)):
         image = found.panel(sheet, row, 0)[::e, ::e]
         for column in (0, 1, 3, 4):
             panel = found.panel(sheet, row, column)
             assert (panel == enlarged(panel[::e, ::e], e)).all(), "pixels are not whole blocks"
-        gts, preds = expected.gts[row], expected.preds[row]
+        gts, preds = expected.gts[row][expected.order], expected.preds[row][expected.order]
         check_masks(found.panel(sheet, row, 1)[::e, ::e], image, gts, colors, "ground truth")
         check_prompts(found.panel(sheet, row, 2), image, expected.prompts[row], expected)
         check_masks(found.panel(sheet, row, 3)[::e, ::e], image, preds, colors, "prediction")

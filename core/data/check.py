@@ -158,6 +158,7 @@ def draw_sheet(
         frames=frames,
         images=np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
         model_size=(grid.height, grid.width),
+        ids=batch.metadata.unique_objects_identifier[0, :, 1].tolist(),
         gt=Masks(masks.numpy(), batch.masks.sum((2, 3)).numpy()),
         pred=None,
         category_names=[plain_text(name) for name in names],
@@ -169,9 +170,7 @@ def draw_sheet(
 def _slot_names(module: VideoDataModule, stage: str, batch: BatchedVideoDatapoint) -> list[str]:
     video, ids = batch.metadata.unique_objects_identifier[0, :, :2].T.tolist()
     known = module.object_names(stage, video[0]) or {}
-    if module.category_layout:
-        return [known.get(slot, "") for slot in ids]
-    return [f"{known.get(key, 'object')} (id {key})" for key in ids]
+    return [known.get(key, "") for key in ids]
 
 
 def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, SplitReport]:

@@ -5,8 +5,8 @@ visualizer.py   training thread: take a snapshot, queue it, go on (limits.py: bu
 snapshot.py     small copies of what a sheet needs, reduced where the tensors live
                 (reduction.py) and copied to the host once (transfer.py)
 worker.py       one background thread, bounded
-publisher.py    on that thread: snapshot -> clips (clip.py) -> sheets (drawing/) -> loggers
-                (images.py)
+publisher.py    on that thread: snapshot -> clips (clip.py, palette.py) -> sheets (drawing/)
+                -> loggers (images.py)
 worst.py        the worst clips of a validation
 flush.py        pictures are logged before a run ends
 """

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypeVar
 
@@ -11,8 +11,18 @@ import numpy as np
 import torch
 
 from ..metrics import object_ious
-from .prompts import UNASSIGNED, PromptData, implied_click, prompts_from_clicks
-from .reduction import Choice, Reduced, denormalize_array
+from .palette import Color, colors_of
+from .prompts import (
+    UNASSIGNED,
+    PromptData,
+    box_prompt,
+    count_lost,
+    count_undrawable,
+    has_drawable,
+    implied_click,
+    prompts_from_clicks,
+)
+from .reduction import Choice, Clicks, Reduced, denormalize_array
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +94,7 @@ class ClipFrame:
     Attributes:
         position: In the clip.
         number: In the original video.
-        prompts: Coordinates in model pixels.
+        prompts: Coordinates in model pixels; `obj_id` is the category's position in the batch.
         prompted: From the start.
         mask_prompted: By a mask, which is then the prediction itself.
     """
@@ -105,6 +115,9 @@ class Clip:
         frames: T, those drawn.
         images: [T, h, w, 3] uint8, reduced to display size.
         model_size: (H, W) of the model's frames, in whose pixels prompts are.
+        ids: What tells the categories on a sheet, and their order there: object ids of the data
+            set, or positions where there are none. Empty categories beyond the video's rows have
+            no id.
         gt: Ground truth; None where there is none.
         pred: Prediction; None where there is none.
         scores: None unless there are both.
@@ -116,6 +129,9 @@ class Clip:
         prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
         prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
         prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
+        prompts_undrawable: Clicks and boxes that are not finite, lie outside the frame or lack a
+            corner.
+        not_prompted: Categories that the caller's `obj_to_cat` does not name.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
     """
@@ -124,6 +140,7 @@ class Clip:
     frames: list[ClipFrame]
     images: np.ndarray
     model_size: tuple[int, int]
+    ids: list[int]
     gt: Optional[Masks]
     pred: Optional[Masks]
     scores: Optional[Scores] = None
@@ -134,8 +151,24 @@ class Clip:
     prompts_elsewhere: list[int] = field(default_factory=list)
     prompts_implied: bool = False
     prompts_unassigned: int = 0
+    prompts_undrawable: int = 0
+    not_prompted: frozenset[int] = frozenset()
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
+
+    @property
+    def colors(self) -> tuple[Color, ...]:
+        """The colour of each category that has an id."""
+        return colors_of(tuple(self.ids))
+
+    @property
+    def prompts_missing(self) -> list[int]:
+        """Numbers of the frames that are said to be prompted and have no prompt to draw."""
+        return [
+            frame.number
+            for frame in self.frames
+            if frame.prompted and not has_drawable(frame.prompts, self.model_size)
+        ]
 
     @property
     def num_categories(self) -> int:
@@ -182,6 +215,11 @@ def plain_text(text: Any) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with what it counts: ``1 object``, ``2 objects``."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def build_clips(moment: Moment, choice: Choice, reduced: Reduced[np.ndarray]) -> list[Clip]:
     """Return one clip per chosen video."""
     return [
@@ -214,7 +252,10 @@ class _Rows:
         count = len(rows) if choice.num_categories is None else choice.num_categories
         shown = rows[:count]
         if len(rows) > len(shown):
-            log.debug("%d objects beyond num_categories are not drawn", len(rows) - len(shown))
+            log.debug(
+                "%s not fit into num_categories: not drawn",
+                counted(len(rows) - len(shown), "object does", "objects do"),
+            )
         kept = shown if reduced.rows is None else np.searchsorted(reduced.rows, shown)
         return _Rows(video, rows, shown, kept, count)
 
@@ -256,11 +297,13 @@ def _build_clip(
     unions = gt_areas + pred_areas - intersections
     is_prompted = [prompting[t].received for t in choice.measured]
     num_rows = len(reduced.row_videos)
+    not_prompted = _not_prompted(rows, reduced)
     clip = Clip(
         name=_clip_name(moment, source, rows.video),
         frames=frames,
         images=np.ascontiguousarray(images),
         model_size=choice.grid.source,
+        ids=_ids(moment, source, len(rows.shown)),
         gt=Masks(gt, gt_areas[measured]),
         pred=Masks(rows.kept_of(reduced.masks.pred), pred_areas[measured], non_finite[measured]),
         scores=Scores(
@@ -270,7 +313,7 @@ def _build_clip(
             rows.of_batch(_highest(reduced.object_scores, choice.frames, num_rows)),
         ),
         moment=moment,
-        mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted),
+        mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted, not_prompted),
         num_scored_frames=is_prompted.count(False),
         num_unprompted_frames=sum(not frame.received for frame in prompting),
         prompts_elsewhere=[
@@ -280,6 +323,7 @@ def _build_clip(
         ],
         category_names=_category_names(moment, source, rows.num_categories),
         num_left_out=len(rows.all) - len(rows.shown),
+        not_prompted=not_prompted,
     )
     if reduced.prompts_told:
         _add_prompts(clip, rows, reduced)
@@ -297,7 +341,7 @@ class _Source:
     Attributes:
         video: Its id in the data set; None: nothing tells.
         frame_numbers: T, in the original video; positions in the clip where nothing tells.
-        object_ids: Of the rows shown.
+        object_ids: Of the rows shown; empty where nothing tells them apart.
     """
 
     video: Optional[int]
@@ -311,8 +355,10 @@ class _Source:
             # Nothing tells which video of the data set this is: its place in the batch does not.
             return _Source(None, list(range(len(reduced.prompting))), [])
         of_first = identifiers[:, rows.all[0]]
+        ids = identifiers[0, rows.all, 1].tolist()
+        are_ids = min(ids) >= 0 and len(set(ids)) == len(ids)
         return _Source(
-            int(of_first[0, 0]), of_first[:, 2].tolist(), identifiers[0, rows.shown, 1].tolist()
+            int(of_first[0, 0]), of_first[:, 2].tolist(), ids[: len(rows.shown)] if are_ids else []
         )
 
 
@@ -330,22 +376,35 @@ def _highest(scores: dict[int, np.ndarray], frames: list[int], num_rows: int) ->
 
 
 def _mean_iou(
-    intersections: np.ndarray, unions: np.ndarray, gt_areas: np.ndarray, is_prompted: list[bool]
+    intersections: np.ndarray,
+    unions: np.ndarray,
+    gt_areas: np.ndarray,
+    is_prompted: list[bool],
+    left_out: Collection[int],
 ) -> float:
     """Return what `VideoMetrics` would, of the measured frames; counts are [M, C]."""
     both, either, truth = (
         torch.from_numpy(counts).double() for counts in (intersections, unions, gt_areas)
     )
     prompted = torch.tensor(is_prompted)[:, None].expand_as(both)
-    return float(object_ious(both, either, truth, prompted).nanmean())
+    ious = object_ious(both, either, truth, prompted)
+    ious[sorted(left_out)] = math.nan
+    return float(ious.nanmean())
 
 
 def _clip_name(moment: Moment, source: _Source, video: int) -> str:
     if source.video is None:
-        return f"clip {video} of the batch, frames counted in the clip"
+        return f"clip {video} of the batch (frames numbered within the clip)"
     if moment.clip_name is None:
         return f"video {source.video}"
     return plain_text(moment.clip_name(source.video))
+
+
+def _ids(moment: Moment, source: _Source, num_shown: int) -> list[int]:
+    """Return object ids, or the slots of the category layout, which alone has category names."""
+    if source.object_ids and moment.category_names is None:
+        return source.object_ids
+    return list(range(num_shown))
 
 
 def _category_names(moment: Moment, source: _Source, num_categories: int) -> Optional[list[str]]:
@@ -355,11 +414,7 @@ def _category_names(moment: Moment, source: _Source, num_categories: int) -> Opt
     if source.video is None:
         return None
     by_object = (moment.object_names and moment.object_names(source.video)) or {}
-    names = []
-    for slot, object_id in enumerate(source.object_ids):
-        name = plain_text(by_object.get(object_id, ""))
-        # The metrics' table and the files of masks go by ids; slots are their own.
-        names.append(name if object_id == slot else f"{name} (id {object_id})".strip())
+    names = [plain_text(by_object.get(object_id, "")) for object_id in source.object_ids]
     return names + [""] * (num_categories - len(names))
 
 
@@ -371,27 +426,55 @@ def _implied_prompts(gt_masks: np.ndarray, model_size: tuple[int, int]) -> list[
     return [implied_click(mask, category, scale) for category, mask in masks if mask.any()]
 
 
+def _not_prompted(rows: _Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
+    """Return the categories that the caller's list of prompt rows does not name."""
+    if reduced.obj_to_cat is None or not reduced.prompts_told:
+        return frozenset()
+    named = set(reduced.obj_to_cat.tolist())
+    return frozenset(k for k, row in enumerate(rows.shown.tolist()) if row not in named)
+
+
 def _add_prompts(clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]) -> None:
-    """Give each drawn frame the prompts of its video."""
+    """Give each drawn frame the prompts of its video, and count those that cannot be drawn."""
     for frame in clip.frames:
-        masks = reduced.mask_prompts.get(frame.position)
-        if masks is not None:
-            for index, obj_id in _assign(len(masks), clip, rows, reduced):
-                if masks[index].any():
-                    mask = torch.from_numpy(masks[index].copy())
-                    frame.prompts.append(PromptData("mask", obj_id, mask=mask))
-        clicks = reduced.clicks.get(frame.position)
-        if clicks is not None:
+        masks = reduced.mask_prompts.get(frame.position, ())
+        for index, obj_id in _assign(len(masks), clip, rows, reduced):
+            if masks[index].any():
+                mask = torch.from_numpy(masks[index].copy())
+                frame.prompts.append(PromptData("mask", obj_id, mask=mask))
+        for clicks in _clicks_of(frame.position, reduced):
             for index, obj_id in _assign(len(clicks.coords), clip, rows, reduced):
-                frame.prompts += prompts_from_clicks(
-                    clicks.coords[index], clicks.labels[index], clicks.num_initial, obj_id
+                labels = clicks.labels[index]
+                prompts = prompts_from_clicks(
+                    clicks.coords[index], labels, clicks.num_initial, obj_id
                 )
+                frame.prompts += prompts
+                clip.prompts_undrawable += count_lost(labels, prompts)
+        boxes = reduced.boxes.get(frame.position, ())
+        for index, obj_id in _assign(len(boxes), clip, rows, reduced):
+            frame.prompts.append(box_prompt(boxes[index], obj_id))
+        clip.prompts_undrawable += count_undrawable(frame.prompts, clip.model_size)
+
+
+def _clicks_of(position: int, reduced: Reduced[np.ndarray]) -> list[Clicks[np.ndarray]]:
+    """Return the clicks of a frame, the initial ones once."""
+    final, initial = reduced.clicks.get(position), reduced.initial_clicks.get(position)
+    if final is None:
+        return []
+    if initial is None:
+        return [final]
+    if final.begins_with(initial):
+        return [dataclasses.replace(final, num_initial=initial.num_initial)]
+    return [initial, final]
 
 
 def _assign(
     num_prompts: int, clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]
 ) -> list[tuple[int, int]]:
     """Return (prompt row, category) of this video; what cannot be known is not guessed."""
+    num_rows = len(reduced.row_videos)
+    if num_prompts == 0:
+        return []
     if reduced.obj_to_cat is not None:
         prompt_rows = reduced.obj_to_cat.tolist()
         if len(prompt_rows) != num_prompts:
@@ -399,13 +482,14 @@ def _assign(
                 f"obj_to_cat must have one entry per prompt row ({num_prompts}), "
                 f"got {len(prompt_rows)}"
             )
-    elif num_prompts == len(reduced.row_videos):
+    elif num_prompts == num_rows and not reduced.are_components:
         prompt_rows = list(range(num_prompts))
     elif reduced.num_videos == 1:
         return [(index, UNASSIGNED) for index in range(num_prompts)]
     else:
         clip.prompts_unassigned += num_prompts
         return []
+    clip.prompts_unassigned += sum(not 0 <= row < num_rows for row in prompt_rows)
     category_of_row = {row: category for category, row in enumerate(rows.shown.tolist())}
     return [
         (index, category_of_row[row])

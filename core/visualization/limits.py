@@ -98,12 +98,13 @@ class Troubles:
             self.disabled = self.disabled or turn_off
         self.say_once(
             f"{doing}: {type(error).__name__}",
-            f"visualizations: {doing} failed, training goes on; said once per kind of failure",
+            f"visualizations: {doing} failed; training continues (reported once per kind of "
+            "failure)",
             error,
         )
         if turn_off:
             log.warning(
-                "visualizations: %d failures in a row, no more pictures in this run",
+                "visualizations: %d failures in a row; no more pictures are taken in this run",
                 MAX_FAILURES_IN_A_ROW,
             )
 

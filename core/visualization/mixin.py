@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
@@ -17,13 +17,15 @@ log = logging.getLogger(__name__)
 _MADE = "_VisualizationsMixin__visualizer"
 _SAID = "_VisualizationsMixin__said"
 
+_NO_SETTINGS = (
+    "visualizations: no pictures are taken: neither self.config.visualizations nor "
+    "self.hparams.visualizations nor self.visualizations holds settings; set one of them, for "
+    "example visualizations = VisualizationsConfig(enabled=True) in the class"
+)
+
 
 class Host(Protocol):
     """What is asked of a class that has the mixin."""
-
-    @property
-    def config(self) -> Any:
-        """An object with ``visualizations``, and with ``data.num_categories`` where known."""
 
     @property
     def trainer(self) -> Trainer:
@@ -31,20 +33,26 @@ class Host(Protocol):
 
 
 class VisualizationsMixin:
-    """Adds `maybe_log_visualizations` to any LightningModule with ``self.config.visualizations``.
+    """Adds `maybe_log_visualizations` to any LightningModule.
 
     Call it at the end of ``training_step`` and ``validation_step``::
 
         class MyModule(VisualizationsMixin, LightningModule):
+            visualizations = VisualizationsConfig(enabled=True)
+
             def training_step(self, batch, batch_idx):
                 outs = self.model(batch)
                 self.maybe_log_visualizations(batch, outs, batch_idx, "train")
                 return self.loss(outs, batch.masks)
 
-    ``self.config`` may be any object; ``visualizations`` a `VisualizationsConfig`, a mapping or any
-    object with some of its fields. No hook of the mixin needs to be called, and none is overridden.
-    Names for header and legend come from the trainer's datamodule when it has ``clip_name(stage,
-    id)``, ``object_names(stage, id)`` or ``category_names``.
+    The settings are the first of ``self.config.visualizations``,
+    ``self.hparams.visualizations`` and ``self.visualizations`` that is a `VisualizationsConfig`, a
+    mapping with some of its fields (a dict, OmegaConf's DictConfig) or an object with ``enabled``
+    and more of them. ``config`` and ``hparams`` may be mappings or any objects. No hook of the
+    mixin needs to be called, and none is overridden.
+
+    Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
+    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``.
     """
 
     def maybe_log_visualizations(
@@ -55,6 +63,9 @@ class VisualizationsMixin:
         stage: str,
         *,
         obj_to_cat: Optional[Sequence[int]] = None,
+        clip_name: Optional[Callable[[int], str]] = None,
+        object_names: Optional[Callable[[int], Optional[dict[int, str]]]] = None,
+        category_names: Optional[Sequence[str]] = None,
     ) -> None:
         """Have the batch's first clips drawn and logged in the background, when that is due.
 
@@ -71,29 +82,42 @@ class VisualizationsMixin:
             stage: ``train`` or ``val``.
             obj_to_cat: Where prompt rows are components of categories: the mask row (b * N + c) of
                 each prompt row.
+            clip_name: Gives a video's name by its id, the first number of
+                ``unique_objects_identifier``. Called later, in the background: it should not hold
+                the batch.
+            object_names: Gives the names of a video's objects, by object id, by the video's id;
+                called later as well.
+            category_names: Names of the slots of the category layout. Names given here go before
+                those of the datamodule.
         """
         try:
-            if not _is_enabled(self.config.visualizations):
+            section = _section(self)
+            if section is not None and not _is_enabled(section):
                 return
             trainer = self.trainer
             if not trainer.is_global_zero or trainer.sanity_checking:
                 return
-            visualizer = _make_visualizer_once(self)
+            if section is None:
+                _say_once(self, "no settings", _NO_SETTINGS)
+                return
+            visualizer = _make_visualizer_once(self, section)
             event = visualizer.cadence.due(stage, trainer.global_step, batch_idx)
             if event is None:
                 return
             visualizer.attach(trainer)  # has pictures flushed when the trainer ends
+            names = names_of(getattr(trainer, "datamodule", None), stage)
+            given = {
+                "clip_name": clip_name,
+                "object_names": object_names,
+                "category_names": category_names,
+            }
+            names.update({name: value for name, value in given.items() if value is not None})
             visualizer.take(
                 event,
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                Moment(
-                    stage,
-                    event.step,
-                    trainer.current_epoch,
-                    **names_of(getattr(trainer, "datamodule", None), stage),
-                ),
+                Moment(stage, event.step, trainer.current_epoch, **names),
                 obj_to_cat,
             )
         except Exception as error:
@@ -110,20 +134,41 @@ def visualizer_of(module: Any) -> Optional[Visualizer]:
     return vars(module).get(_MADE)
 
 
-def _make_visualizer_once(module: Host) -> Visualizer:
+def _section(module: Any) -> Any:
+    """Return the settings of the pictures from the first place that has some, or None."""
+    for holder in (_entry(module, "config"), _entry(module, "hparams"), module):
+        section = _entry(holder, "visualizations")
+        # A host may have something of its own by this name.
+        if isinstance(section, Mapping) or hasattr(section, "enabled"):
+            return section
+    return None
+
+
+def _num_categories(module: Any) -> Optional[int]:
+    """Return ``data.num_categories`` of the module's settings, where they have it."""
+    for name in ("config", "hparams"):
+        found = _entry(_entry(_entry(module, name), "data"), "num_categories")
+        if found is not None:
+            return found
+    return None
+
+
+def _entry(holder: Any, name: str) -> Any:
+    """Return an entry of a mapping or an attribute of anything else, or None."""
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+def _make_visualizer_once(module: Host, section: Any) -> Visualizer:
     visualizer = visualizer_of(module)
     if visualizer is None:
-        data = getattr(module.config, "data", None)
-        visualizer = Visualizer(
-            _as_config(module.config.visualizations), getattr(data, "num_categories", None)
-        )
+        visualizer = Visualizer(_as_config(section), _num_categories(module))
         # Around nn.Module.__setattr__: this is no part of the module's state.
         vars(module)[_MADE] = visualizer
     return visualizer
 
 
 def _is_enabled(section: Any) -> bool:
-    return bool(section.get("enabled") if hasattr(section, "get") else section.enabled)
+    return bool(_entry(section, "enabled"))
 
 
 def _failed(module: Host, error: Exception) -> None:
@@ -132,20 +177,32 @@ def _failed(module: Host, error: Exception) -> None:
     if visualizer is not None:
         visualizer.troubles.failed("deciding whether to draw", error)
         return
+    _say_once(
+        module,
+        type(error).__name__,
+        "visualizations: pictures cannot be set up; training continues without them",
+        error,
+    )
+
+
+def _say_once(module: Host, kind: str, message: str, error: Optional[Exception] = None) -> None:
+    """Warn while there is no visualizer that could, once per kind and module."""
     said = vars(module).setdefault(_SAID, set())
-    if type(error) not in said:
-        said.add(type(error))
-        log.warning("visualizations: no pictures, training goes on", exc_info=error)
+    if kind not in said:
+        said.add(kind)
+        log.warning(message, exc_info=error)
 
 
 def _as_config(section: Any) -> VisualizationsConfig:
     if isinstance(section, VisualizationsConfig):
         return section
     names = [field.name for field in dataclasses.fields(VisualizationsConfig)]
-    if hasattr(section, "get"):
+    if isinstance(section, Mapping):
         unknown = sorted(set(section) - set(names))
         if unknown:
-            raise ValueError(f"visualizations.{unknown[0]} is no setting, expected {names}")
+            raise ValueError(
+                f"unknown setting visualizations.{unknown[0]}; choose one of {', '.join(names)}"
+            )
         return VisualizationsConfig(**section)
     return VisualizationsConfig(
         **{name: getattr(section, name) for name in names if hasattr(section, name)}

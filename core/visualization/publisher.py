@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..config import VisualizationsConfig
-from .clip import Clip
+from .clip import Clip, counted
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
 from .images import log_gif, log_images, takes_gifs
 from .limits import Troubles
@@ -100,8 +100,9 @@ class Publisher:
         if worst.num_ranked < worst.num_seen:
             self._troubles.say_once(
                 "worst",
-                f"visualizations: val/worst is the worst of {worst.num_ranked} of the "
-                f"{worst.num_seen} clips validated; the others were not looked at, to stay within "
+                f"visualizations: val/worst covers only {worst.num_ranked} of the "
+                f"{counted(worst.num_seen, 'validated clip', 'validated clips')}; the others were "
+                "not examined, to stay within "
                 f"visualizations.max_overhead={self._config.max_overhead:g} or because drawing "
                 "fell behind",
             )
@@ -135,12 +136,12 @@ class Publisher:
         for name, failure in failures:
             self._troubles.say_once(
                 f"{name}: {type(failure).__name__}",
-                f"visualizations: {name} did not take the pictures, other loggers did",
+                f"visualizations: {name} did not accept the pictures; other loggers did",
                 failure,
             )
         if not takers:
             self._troubles.say_once(
-                "no logger", "visualizations: no logger takes images; no pictures are drawn"
+                "no logger", "visualizations: no logger accepts images, so no pictures are drawn"
             )
             self._troubles.take_no_images(loggers)
         return takers
@@ -179,8 +180,8 @@ class Publisher:
             if not log_gif(loggers, name, frames, step, caption=clip.name):
                 self._troubles.say_once(
                     "large gif",
-                    f"visualizations: {name} is left out, SwanLab takes no file over 10 MiB; "
-                    f"smaller than visualizations.panel_size={self._config.panel_size} may fit",
+                    f"visualizations: {name} was not logged: SwanLab accepts at most 10 MiB; a "
+                    f"visualizations.panel_size below {self._config.panel_size} may help",
                 )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Optional, Protocol
 from ..config import VisualizationsConfig
 from ..official import Batch, FrameOutputs
 from .cadence import Cadence, Event
-from .clip import Moment
+from .clip import Moment, counted
 from .images import takes_gifs
 from .limits import Budget, Troubles
 from .publisher import Publisher
@@ -187,9 +187,12 @@ class Visualizer:
             given_up = self.worker.drain(self.config.flush_timeout_s)
             if given_up:
                 log.warning(
-                    "visualizations: %d pictures were given up, they were not drawn and logged "
-                    "within visualizations.flush_timeout_s=%g",
-                    given_up,
+                    "visualizations: %s not logged within visualizations.flush_timeout_s=%g",
+                    counted(
+                        given_up,
+                        "picture was dropped: it was",
+                        "pictures were dropped: they were",
+                    ),
                     self.config.flush_timeout_s,
                 )
         except Exception as error:
@@ -203,8 +206,10 @@ class Visualizer:
             share, allowed = self._budget.share(), self.config.max_overhead
             self.troubles.dropped(
                 "budget",
-                f"visualizations: taking pictures blocked {share:.1%} of the time, more than "
-                f"visualizations.max_overhead={allowed:g}; events are skipped until it is less",
+                f"visualizations: taking pictures blocked training for {share:.1%} of the time, "
+                "more than "
+                f"visualizations.max_overhead={allowed:g}; events are skipped until the share is "
+                "below it",
             )
             return
         if not self.worker.has_room():
@@ -247,7 +252,7 @@ class Visualizer:
         if any(takes_gifs(logger) for logger in loggers):
             return True
         self.troubles.say_once(
-            "gif", "visualizations: no logger takes GIFs; animations are skipped"
+            "gif", "visualizations: no logger accepts GIFs; animations are skipped"
         )
         return False
 
@@ -255,13 +260,15 @@ class Visualizer:
         if self.worker.is_stuck():
             self.troubles.dropped(
                 "stuck",
-                "visualizations: a picture that was given up is still being drawn or logged; "
-                "further ones are dropped until that ends",
+                "visualizations: a picture from an earlier run is still being drawn or logged; "
+                "new ones are dropped until it finishes",
             )
         else:
+            waiting = counted(self.worker.num_waiting_pictures(), "picture", "pictures")
+            allowed = counted(self.config.max_pending, "event", "events")
             self.troubles.dropped(
                 "full",
-                f"visualizations: {self.worker.num_waiting_pictures()} pictures wait to be drawn "
-                f"or logged already, visualizations.max_pending={self.config.max_pending} events "
-                "may; further ones are dropped until there is room",
+                f"visualizations: the drawing queue is full ({waiting}, "
+                f"visualizations.max_pending={allowed}); new events are dropped until there is "
+                "room",
             )

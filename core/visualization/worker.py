@@ -97,7 +97,9 @@ class BackgroundWorker:
                 try:
                     self._wake()
                 except Exception as error:
-                    log.warning("visualizations: no thread to draw with", exc_info=error)
+                    log.warning(
+                        "visualizations: the drawing thread could not be started", exc_info=error
+                    )
                     return self._give_up()
                 # Short waits notice a thread that died without saying so.
                 self._changed.wait(min(remaining, 0.1))

@@ -42,7 +42,7 @@ def test_logger_that_raises_is_said_once_and_used_again(untouched, tmp_path, cap
     warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
     assert logger.steps() == FINE
     assert len(warnings) == 1
-    assert "drawing or logging failed, training goes on" in warnings[0]
+    assert "drawing or logging failed; training continues" in warnings[0]
     assert "no route" in caplog.text
 
 
@@ -103,7 +103,7 @@ def test_system_without_room_for_a_thread_costs_the_pictures_alone(
     section = visualizations(worst_clips=1)
     warnings = check_training_steps(untouched, tmp_path, caplog, section)
     assert "can't start new thread" in caplog.text
-    assert "5 failures in a row, no more pictures in this run" in warnings[-1]
+    assert "5 failures in a row; no more pictures are taken in this run" in warnings[-1]
 
 
 def test_worst_clips_without_a_thread_cost_the_pictures_alone(
@@ -122,7 +122,7 @@ def test_worst_clips_without_a_thread_cost_the_pictures_alone(
     warnings = check_training_steps(untouched, tmp_path, caplog, section, logger)
     assert logger.steps() == [0, 1, 2, 3, 4, 5]
     assert len(warnings) == 1
-    assert "drawing the worst clips failed, training goes on" in warnings[0]
+    assert "drawing the worst clips failed; training continues" in warnings[0]
 
 
 def test_flush_that_fails_costs_nothing(untouched, tmp_path, caplog, monkeypatch):
@@ -132,7 +132,7 @@ def test_flush_that_fails_costs_nothing(untouched, tmp_path, caplog, monkeypatch
     monkeypatch.setattr(BackgroundWorker, "drain", fail)
     warnings = check_training_steps(untouched, tmp_path, caplog)
     assert len(warnings) == 1
-    assert "waiting for the pictures failed, training goes on" in warnings[0]
+    assert "waiting for the pictures failed; training continues" in warnings[0]
 
 
 def test_flush_that_fails_does_not_hide_why_training_failed(tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, cap
     assert len(calls) == limits.MAX_FAILURES_IN_A_ROW
     assert max(taken) <= 4
     assert len(warnings) == 2
-    assert "5 failures in a row, no more pictures in this run" in warnings[1]
+    assert "5 failures in a row; no more pictures are taken in this run" in warnings[1]
 
 
 def test_ranking_of_clips_that_works_does_not_hide_that_drawing_fails(untouched, tmp_path, caplog):
@@ -212,7 +212,7 @@ def test_ranking_of_clips_that_works_does_not_hide_that_drawing_fails(untouched,
 
     section = visualizations(worst_clips=1, every_n_steps=2)  # 3 + 2 + 2 pictures
     warnings = check_training_steps(untouched, tmp_path, caplog, section, RememberingLogger(fault))
-    assert "5 failures in a row, no more pictures in this run" in warnings[-1]
+    assert "5 failures in a row; no more pictures are taken in this run" in warnings[-1]
 
 
 def test_next_trainer_draws_again(tmp_path):
@@ -264,7 +264,7 @@ def test_logger_whose_experiment_is_none_takes_no_pictures(untouched, tmp_path, 
 
     logger = Closed(tmp_path)
     warnings = check_training_steps(untouched, tmp_path, caplog, logger=logger)
-    assert warnings == ["visualizations: no logger takes images; no pictures are drawn"]
+    assert warnings == ["visualizations: no logger accepts images, so no pictures are drawn"]
 
 
 def test_without_logger_nothing_is_drawn_and_it_is_said_once(untouched, tmp_path, caplog):
@@ -272,14 +272,14 @@ def test_without_logger_nothing_is_drawn_and_it_is_said_once(untouched, tmp_path
     assert_same_training(training, untouched)
     warnings = our_warnings(caplog)
     assert [record.getMessage() for record in warnings] == [
-        "visualizations: no logger takes images; no pictures are drawn"
+        "visualizations: no logger accepts images, so no pictures are drawn"
     ]
 
 
 def test_logger_without_images_gets_its_metrics_alone(untouched, tmp_path, caplog):
     csv = CSVLogger(tmp_path, name="csv", version="")
     warnings = check_training_steps(untouched, tmp_path, caplog, logger=csv)
-    assert warnings == ["visualizations: no logger takes images; no pictures are drawn"]
+    assert warnings == ["visualizations: no logger accepts images, so no pictures are drawn"]
     assert "visualizations/" not in (tmp_path / "csv" / "metrics.csv").read_text()
 
 
@@ -321,7 +321,7 @@ def test_logger_that_hangs_costs_a_bounded_time_at_the_end(untouched, tmp_path, 
     assert 0.5 < elapsed < 15
     # 6 training steps, twice 2 validation clips (the first is pinned as well)
     assert warnings == [
-        "visualizations: 10 pictures were given up, they were not drawn and logged within "
+        "visualizations: 10 pictures were dropped: they were not logged within "
         "visualizations.flush_timeout_s=0.5"
     ]
 
@@ -346,8 +346,8 @@ def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(tmp_path, caplog)
     caplog.clear()
     make_trainer(tmp_path, RememberingLogger()).fit(module, clips(4))
     assert [record.getMessage() for record in our_warnings(caplog)] == [
-        "visualizations: a picture that was given up is still being drawn or logged; further "
-        "ones are dropped until that ends"
+        "visualizations: a picture from an earlier run is still being drawn or logged; new ones "
+        "are dropped until it finishes"
     ]
     assert visualizer_of(module).dropped == 2
     release.set()
@@ -377,4 +377,6 @@ def test_full_queue_drops_new_pictures_and_says_so_once(untouched, tmp_path, cap
     assert logger.steps() == [0, 1, 5]
     assert logger.scalars["visualizations/dropped"] >= 5
     assert len(warnings) == 1
-    assert "1 pictures wait" in warnings[0]
+    assert (
+        "the drawing queue is full (1 picture, visualizations.max_pending=1 event)" in warnings[0]
+    )

@@ -146,7 +146,7 @@ def test_log_directory_that_cannot_be_made_leaves_csv(untouched, tmp_path, caplo
     messages = [record.getMessage() for record in our_warnings(caplog)]
     assert len(messages) == 2
     assert "logger=swanlab cannot start" in messages[0]
-    assert messages[1] == "visualizations: no logger takes images; no pictures are drawn"
+    assert messages[1] == "visualizations: no logger accepts images, so no pictures are drawn"
     assert (tmp_path / "run" / "csv" / "metrics.csv").is_file()
 
 

@@ -151,7 +151,7 @@ def check_nothing_lost(train, status):
     num_taken = train.num_taken()
     assert len(readable_pictures(train.log_dir)) == num_taken >= 6
     assert (train.run_dir / "checkpoints" / "last.ckpt").is_file()
-    assert "given up" not in train.output
+    assert "dropped:" not in train.output
 
 
 def test_everything_is_on_disk_after_ctrl_c(tmp_path):
@@ -205,8 +205,8 @@ def test_ending_is_bounded_when_logger_and_swanlab_hang(tmp_path):
     started = time.monotonic()
     assert train.end() == 0, train.output
     assert time.monotonic() - started < 20
-    assert f"{train.num_taken()} pictures were given up" in train.output
-    assert train.output.count("given up") == 1
+    assert f"{train.num_taken()} pictures were dropped" in train.output
+    assert train.output.count("dropped: they were not logged") == 1
     assert train.output.count("SwanLab did not close its run") == 1
     assert (train.run_dir / "weights" / "last.pt").is_file()
 

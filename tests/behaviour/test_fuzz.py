@@ -638,7 +638,7 @@ def test_the_forms_have_as_many_cases_as_promised(num_cases, at_least, monkeypat
 def test_an_interrupt_passes_through_the_hook():
     class Interrupted:
         @property
-        def img_batch(self):
+        def masks(self):
             raise KeyboardInterrupt
 
     module = Module()
@@ -683,4 +683,4 @@ def test_a_module_without_configuration_says_so_once(caplog):
     for _ in range(3):
         module.maybe_log_visualizations(None, None, 0, "train")
     assert len(caplog.records) == 1
-    assert "no pictures, training goes on" in caplog.text
+    assert "pictures cannot be set up; training continues without them" in caplog.text

@@ -162,7 +162,7 @@ def test_worst_clips_never_cost_a_picture(clock, slow_snapshots, scene, logger, 
     assert slow_snapshots.taken * 0.1 <= 0.1 * (clock.now - 100.0)
     notices = [record.getMessage() for record in caplog.records]
     assert len(notices) == 1
-    assert "val/worst is the worst of 1 of the 20 clips validated" in notices[0]
+    assert "val/worst covers only 1 of the 20 validated clips" in notices[0]
 
 
 def test_candidates_for_the_worst_clips_that_wait_are_bounded(slow_snapshots, scene, logger):

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from core.visualization.clip import Clip
-from core.visualization.drawing.paint import FALSE, HIT, MISSED, category_color
+from core.visualization.drawing.paint import FALSE, HIT, MISSED
+from core.visualization.palette import category_color
 
 matplotlib.use("Agg")
 

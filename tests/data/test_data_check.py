@@ -147,7 +147,7 @@ def test_a_sheet_has_one_header_and_three_panels_per_frame(tmp_path, drawn):
     clip, _ = drawn[-1]
     assert clip.name == "val · b · mask prompts implied by the first frame's ground truth"
     assert [frame.number for frame in clip.frames] == [0, 1]
-    assert clip.category_names == ["object (id 1)", "object (id 2)"]
+    assert (clip.ids, clip.category_names) == ([1, 2], ["", ""])
     assert [len(frame.prompts) for frame in clip.frames] == [2, 0]
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "val_0_b.png"))
     # frames of 64 pixels are enlarged six times, next to each other and below each other
@@ -174,4 +174,4 @@ def test_names_of_a_data_set_are_in_the_legend(tmp_path, drawn):
     meta = {"videos": {"b": {"objects": {"2": {"category": "cat"}}}}}
     (tmp_path / "set" / "meta.json").write_text(json.dumps(meta))
     check_data(Config(data=data, model=ModelConfig(image_size=64)), tmp_path / "sheets")
-    assert drawn[-1][0].category_names == ["object (id 1)", "cat (id 2)"]
+    assert (drawn[-1][0].ids, drawn[-1][0].category_names) == ([1, 2], ["", "cat"])

@@ -14,6 +14,7 @@ from core.official import IMAGENET_MEAN, IMAGENET_STD
 from core.visualization.drawing import paint
 from core.visualization.drawing.paint import convert_colors, pack, paint_mask_prompts, paint_masks
 from core.visualization.images import encode_png
+from core.visualization.palette import category_color
 from core.visualization.prompts import PromptData
 from core.visualization.reduction import (
     Choice,
@@ -131,10 +132,12 @@ def test_masks_painted_at_once_look_as_if_painted_one_by_one(seed, monkeypatch):
         y, x, side = rng.integers(0, 22), rng.integers(0, 29), rng.integers(0, 7)
         mask[y : y + side, x : x + side] = rng.random() < 0.9
     prompts = [PromptData("mask", k, mask=torch.from_numpy(m)) for k, m in enumerate(masks)]
+    colors = [category_color(k) for k in range(len(masks))]
     pictures = []
     for many in (1, 1000):
         monkeypatch.setattr(paint, "_MANY", many)
-        pictures.append((paint_masks(image, masks), paint_mask_prompts(image, prompts)))
+        painted = paint_masks(image, masks, colors)
+        pictures.append((painted, paint_mask_prompts(image, prompts, colors)))
     assert np.array_equal(pictures[0][0], pictures[1][0])
     assert np.array_equal(pictures[0][1], pictures[1][1])
     outside = ~masks.any(0)

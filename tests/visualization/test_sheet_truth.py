@@ -14,8 +14,8 @@ from scenes import make_batch
 
 from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
-from core.visualization.drawing.paint import category_color
 from core.visualization.drawing.sheet import render_sheet
+from core.visualization.palette import category_color
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 import_sam2()
@@ -226,10 +226,28 @@ def spread_in_memory(memory, images, masks, outs):
     return images, masks
 
 
-def make_identifiers(videos, num_frames, category_layout):
+def make_identifiers(seed, videos, num_frames, category_layout, features):
+    """(video, slot, frame) in the category layout; the data set's own numbers in the other one."""
+    pick = random.Random(seed)
     ids = torch.zeros((num_frames, len(videos), 3), dtype=torch.long)
     ids[..., 0] = torch.tensor(videos) + (0 if category_layout else 100)
-    ids[..., 1] = torch.arange(len(videos))
+    for video in set(videos):
+        rows = [row for row, owner in enumerate(videos) if owner == video]
+        numbers = list(range(len(rows)))
+        if not category_layout:
+            kind = pick.choice(["small", "small", "sparse", "look alike", "all the same"])
+            features.add(f"ids: {kind}")
+            numbers = {
+                "small": pick.sample(range(1, 40), len(rows)),
+                "sparse": pick.sample(
+                    [*range(9), 255, 70_000, 2**53 + 1, *range(300, 330)], len(rows)
+                ),
+                "look alike": pick.sample(
+                    [1, 57, 5, 69, 90, 30, 51, 72, *range(100, 130)], len(rows)
+                ),
+                "all the same": [7] * len(rows),
+            }[kind]
+        ids[:, rows, 1] = torch.tensor(numbers)
     ids[..., 2] = torch.arange(num_frames)[:, None] * (1 if category_layout else 3)
     return ids
 
@@ -278,7 +296,7 @@ def make_case(seed):
     images = torch.from_numpy(images).to(pick.choice([torch.float32, torch.float32, dtype]))
     memory = pick.choice(["contiguous", "channels last", "strided"])
     images, masks = spread_in_memory(memory, images, torch.from_numpy(masks), outs)
-    ids = make_identifiers(videos, num_frames, category_layout)
+    ids = make_identifiers(seed, videos, num_frames, category_layout, features)
     case = Case(
         batch=make_batch(images, masks, videos, ids),
         outs=outs,
@@ -354,7 +372,7 @@ def check_words(case, expected, found, texts):
         listed = ", ".join(map(str, expected.undrawn_prompts))
         assert f"not drawn: {listed}" in said
     else:
-        assert "further prompts" not in said
+        assert "more prompts" not in said
 
 
 def check_one_marker(case, expected, found, sheet_rng, spy):
@@ -399,7 +417,7 @@ def check_one_marker(case, expected, found, sheet_rng, spy):
         sheet = case.sheet(without_clicks(case.outs, keep, numbered=False))
         panel = reference.find_panels(sheet, expected).panel(sheet, row, 2)
         change = (panel != blank_at.panel(blank, row, 2)).any(-1)
-    color = reference.NEUTRAL if prompt.category == -1 else category_color(prompt.category)
+    color = reference.color_of(prompt, wanted)
     if prompt.kind == "point":
         return check_click(prompt, wanted, change, panel, color)
     return check_box(prompt, wanted, change)
@@ -505,7 +523,8 @@ def test_generated_batches_cover_what_is_claimed():
         "strided", "enlarged", "whole ratio", "ratio with a fraction", "fewer categories",
         "more categories", "clicks", "boxes", "mask prompts", "padding", "correction rounds",
         "corrected without a prompt", "components", "as many components as rows", "obj_to_cat",
-        "neutral", "not assigned",
+        "neutral", "not assigned", "ids: small", "ids: sparse", "ids: look alike",
+        "ids: all the same",
     ):  # fmt: skip
         assert seen[feature] >= 3, f"{feature}: {seen[feature]} of {len(half)}"
 
@@ -555,7 +574,7 @@ def test_non_finite_logits_are_drawn_as_nothing_and_said(spy):
     case.outs[0]["pred_masks_high_res"][1] = math.nan
     reference.check_sheet(case.sheet(), case.expected())
     texts = [text for text, *_ in spy.read()]
-    assert any("NaN or inf in the logits of 2 objects is drawn as nothing" in t for t in texts)
+    assert any("2 objects have NaN or inf logits, which are not drawn" in t for t in texts)
     assert sum("NaN/inf not drawn" in text for text in texts) == 2
 
 
@@ -564,7 +583,7 @@ def test_prompts_of_an_undrawn_frame_are_noted_and_not_shown_elsewhere(spy):
     case.max_frames = 2
     case.outs[3] = {**case.outs[3], "multistep_point_inputs": [None, click([32.0, 32.0])]}
     found = reference.check_sheet(case.sheet(), case.expected())
-    assert any("prompts on frames that are not drawn: 3" in text for text, *_ in spy.read())
+    assert any("more prompts on frames not drawn: 3" in text for text, *_ in spy.read())
     for row in (0, 1):
         assert (found.panel(case.sheet(), row, 2) == found.panel(case.sheet(), row, 0)).all()
 
@@ -575,7 +594,7 @@ def test_prompts_of_frames_drawn_in_the_animation_alone_are_noted_on_the_sheet(s
     options = SnapshotOptions(panel_size=64, draw_all_frames=True)
     snapshot = take_snapshot(case.batch, case.outs, Moment("val", 0), options)
     render_sheet(snapshot.clips()[0].select([0, 1]))
-    assert any("prompts on frames that are not drawn: 3" in text for text, *_ in spy.read())
+    assert any("more prompts on frames not drawn: 3" in text for text, *_ in spy.read())
 
 
 def test_header_of_an_animated_clip_says_that_all_frames_were_measured(spy):
@@ -603,7 +622,7 @@ def test_prompt_rows_of_unknown_category_are_not_drawn_with_two_videos_but_said(
     found = reference.check_sheet(case.sheet(), case.expected())
     assert (found.panel(case.sheet(), 0, 2) == found.panel(case.sheet(), 0, 0)).all()
     said = [text for text, *_ in spy.read()]
-    assert any("3 prompts cannot be assigned to a video: not drawn" in text for text in said)
+    assert any("3 prompts not drawn: their video is unknown" in text for text in said)
 
 
 def test_scores_of_as_many_components_as_rows_are_not_taken_for_the_rows_own():

@@ -209,7 +209,7 @@ def test_names_are_looked_up_by_the_ids_of_the_metadata():
     snapshot = take_snapshot(batch, outs, moment, videos=[1])
     clip = snapshot.clips()[0]
     assert clip.name == "clip 41"
-    assert clip.category_names == ["dog of 41 (id 9)"]
+    assert (clip.ids, clip.category_names) == ([9], ["dog of 41"])
 
 
 def broken(what):
@@ -287,6 +287,6 @@ def test_a_place_in_the_batch_is_not_taken_for_a_video_of_the_data_set():
 
     clips = take(batch, outs, videos=[0, 1], clip_name=clip_name, object_names=clip_name).clips()
     assert [clip.name for clip in clips] == [
-        "clip 0 of the batch, frames counted in the clip",
-        "clip 1 of the batch, frames counted in the clip",
+        "clip 0 of the batch (frames numbered within the clip)",
+        "clip 1 of the batch (frames numbered within the clip)",
     ]

@@ -1,10 +1,15 @@
 """When pictures are taken, of what, and under which keys: real fits, a logger that remembers."""
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Optional
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 from fakes import ROOM, RememberingLogger, SomeonesModule
+from omegaconf import OmegaConf
 from scenes import widening_squares
 from trainings import make_trainer
 
@@ -12,6 +17,8 @@ from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 from core.visualization import publisher, visualizer, visualizer_of
 from core.visualization.cadence import Cadence
+
+ROOT = Path(__file__).parents[2]
 
 
 def fit(tmp_path, visualizations, *, num_train=4, num_val=0, batch_size=1, **trainer):
@@ -181,7 +188,7 @@ def test_animations_that_no_logger_takes_are_neither_kept_nor_drawn(tmp_path, mo
     assert logger.moments_of("val")
     assert {len(kept) for kept in frames} == {1}
     said = [record.getMessage() for record in caplog.records if record.name.startswith("core.")]
-    assert said == ["visualizations: no logger takes GIFs; animations are skipped"]
+    assert said == ["visualizations: no logger accepts GIFs; animations are skipped"]
 
 
 def test_animation_too_large_for_the_logger_is_said_once(tmp_path, monkeypatch, caplog):
@@ -191,8 +198,8 @@ def test_animation_too_large_for_the_logger_is_said_once(tmp_path, monkeypatch, 
     fit(tmp_path, visualizations(animation=True, every_n_steps=1), num_train=1, num_val=3)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("core.")]
     assert said == [
-        "visualizations: val/animation is left out, SwanLab takes no file over 10 MiB; smaller "
-        "than visualizations.panel_size=256 may fit"
+        "visualizations: val/animation was not logged: SwanLab accepts at most 10 MiB; a "
+        "visualizations.panel_size below 256 may help"
     ]
 
 
@@ -230,10 +237,148 @@ def test_the_mixin_takes_any_kind_of_section(tmp_path, section):
     assert logger.moments_of("train") == [("train/composites", 0)]
 
 
+@dataclass
+class TypedConfig:
+    visualizations: VisualizationsConfig
+
+
+@dataclass
+class OptionalConfig:
+    visualizations: Optional[VisualizationsConfig] = None
+
+
+ON = {**ROOM, "every_n_steps": 2}
+SECTIONS = {
+    "typed field": lambda: TypedConfig(VisualizationsConfig(**ON)),
+    "optional field": lambda: OptionalConfig(VisualizationsConfig(**ON)),
+    "plain dict": lambda: {"visualizations": dict(ON)},
+    "DictConfig": lambda: OmegaConf.create({"visualizations": ON}),
+    "structured DictConfig": lambda: OmegaConf.structured(TypedConfig(VisualizationsConfig(**ON))),
+}
+
+
+class HostWithoutConfig(SomeonesModule):
+    """Has no ``config`` until a test gives it one."""
+
+    def __init__(self):
+        super().__init__(None)
+        del self.config
+
+
+def drawn_steps(tmp_path, module):
+    logger = RememberingLogger()
+    make_trainer(tmp_path, logger).fit(module, widening_squares(4))
+    return [step for _, step in logger.moments_of("train")]
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+@pytest.mark.parametrize("place", ["config", "hparams", "attribute"])
+def test_settings_are_found_wherever_a_host_keeps_them(place, kind, tmp_path, caplog):
+    module, config = HostWithoutConfig(), SECTIONS[kind]()
+    if place == "config":
+        module.config = config
+    elif place == "hparams":
+        section = config["visualizations"] if kind == "plain dict" else config.visualizations
+        module.save_hyperparameters({"visualizations": section})
+    else:
+        section = config["visualizations"] if kind == "plain dict" else config.visualizations
+        module.visualizations = section
+    assert drawn_steps(tmp_path, module) == [0, 2]
+    assert "visualizations:" not in caplog.text
+
+
+def test_config_goes_before_hparams_and_those_before_the_attribute(tmp_path):
+    def every(n):
+        return {**ROOM, "every_n_steps": n}
+
+    module = HostWithoutConfig()
+    module.visualizations = every(1)
+    assert drawn_steps(tmp_path, module) == [0, 1, 2, 3]
+    module = HostWithoutConfig()
+    module.visualizations = every(1)
+    module.save_hyperparameters({"visualizations": every(2)})
+    assert drawn_steps(tmp_path, module) == [0, 2]
+    module = HostWithoutConfig()
+    module.save_hyperparameters({"visualizations": every(2)})
+    module.config = {"visualizations": every(3)}
+    assert drawn_steps(tmp_path, module) == [0, 3]
+
+
+@pytest.mark.parametrize("config", [None, {}, OptionalConfig(), {"visualizations": None}])
+def test_settings_that_are_nowhere_are_said_once_with_what_to_set(config, tmp_path, caplog):
+    module = HostWithoutConfig()
+    module.config = config
+    assert drawn_steps(tmp_path, module) == []
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("core.")]
+    assert said == [
+        "visualizations: no pictures are taken: neither self.config.visualizations nor "
+        "self.hparams.visualizations nor self.visualizations holds settings; set one of them, for "
+        "example visualizations = VisualizationsConfig(enabled=True) in the class"
+    ]
+
+
+@pytest.mark.parametrize("place", ["config", "hparams"])
+def test_number_of_categories_is_found_beside_the_settings(place, tmp_path):
+    module = HostWithoutConfig()
+    settings = {"visualizations": ON, "data": {"num_categories": 7}}
+    if place == "config":
+        module.config = settings
+    else:
+        module.save_hyperparameters(settings)
+    drawn_steps(tmp_path, module)
+    assert visualizer_of(module).num_categories == 7
+
+
+def test_the_group_file_lists_every_setting_with_its_default():
+    listed = OmegaConf.load(ROOT / "configs" / "visualizations" / "default.yaml")
+    assert dict(listed) == asdict(VisualizationsConfig())
+
+
+def test_names_given_to_the_hook_go_before_those_of_the_datamodule(tmp_path, caplog, written):
+    class Named(SomeonesModule):
+        def maybe_log_visualizations(self, *args):
+            super().maybe_log_visualizations(
+                *args,
+                clip_name=lambda video: f"my video {video}",
+                object_names=lambda video: {1: f"tool of {video}"},
+            )
+
+    logger = RememberingLogger()
+    trainer = make_trainer(tmp_path, logger)
+    trainer.fit(Named(visualizations(every_n_steps=10)), widening_squares(1))
+    assert logger.captions["train/composites", 0][0].startswith("train · step 0 · my video 0 · ")
+    assert "1 tool of 0" in written
+
+    class SlotsNamed(SomeonesModule):
+        def maybe_log_visualizations(self, *args):
+            super().maybe_log_visualizations(*args, category_names=["hook"])
+
+    written.clear()
+    module = SlotsNamed(visualizations(every_n_steps=10))
+    make_trainer(tmp_path, RememberingLogger()).fit(module, NamedData())
+    assert "0 hook" in written
+    assert any("clip 0 of train" in text for text in written)
+
+
+class NamedData(pl.LightningDataModule):
+    """Has names for everything."""
+
+    category_names = ("another name",)
+
+    def clip_name(self, stage, video):
+        return f"clip {video} of {stage}"
+
+    def train_dataloader(self):
+        return widening_squares(1)
+
+
 def test_a_setting_that_does_not_exist_is_named_once(tmp_path, caplog):
     logger, _ = fit(tmp_path, {"enabled": True, "every_n_step": 1}, num_train=3)
     assert not logger.images
-    assert caplog.text.count("visualizations.every_n_step is no setting") == 1
+    assert (
+        caplog.text.count("unknown setting visualizations.every_n_step; choose one of enabled, ")
+        == 1
+    )
 
 
 def test_a_stage_that_does_not_exist_is_refused():

@@ -148,7 +148,7 @@ def test_drain_gives_up_at_once_what_no_thread_can_be_started_for(gate, monkeypa
     started = time.monotonic()
     assert worker.drain(WAIT_S) == 2
     assert time.monotonic() - started < WAIT_S / 2
-    assert "no thread to draw with" in caplog.text
+    assert "the drawing thread could not be started" in caplog.text
     assert seen == []
 
 

@@ -3,5 +3,5 @@
 sheet.py      layout and words of a sheet
 composite.py  one frame as a row of panels, from arrays alone
 canvas.py     text and markers
-paint.py      palette and masks
+paint.py      masks
 """

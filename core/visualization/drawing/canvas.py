@@ -20,8 +20,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
 
+from ..palette import NEUTRAL, Color
 from ..prompts import NEGATIVE, POSITIVE, PromptData
-from .paint import NEUTRAL, category_color, convert_colors, pack, stripes
+from .paint import convert_colors, pack, stripes
 
 LINE, MARGIN = 20, 10
 FAINT = (105, 105, 105)
@@ -37,7 +38,6 @@ _CJK_FONTS = (
 )
 
 # A sample (a colour, "positive", "negative", "bbox", "mask" or None) and the text behind it.
-Color = tuple[int, int, int]
 Mark = Union[str, Color]
 Entry = tuple[Optional[Mark], str]
 
@@ -207,24 +207,28 @@ class Canvas:
     def prompts(
         self,
         prompts: Sequence[PromptData],
+        colors: Sequence[Color],
         x: int,
         y: int,
         size: tuple[int, int],
         scale: tuple[float, float],
     ) -> None:
-        """Draw boxes, then clicks, on the panel at (x, y); the centre of pixel i is at i + 0.5."""
+        """Draw boxes, then clicks, each in its colour, on the panel at (x, y).
+
+        The centre of pixel i is at i + 0.5.
+        """
         panel = _Panel(x, y, *size, scale)
-        for prompt in prompts:
+        for prompt, color in zip(prompts, colors, strict=True):
             box = prompt.bbox
             if prompt.prompt_type == "bbox" and box is not None and box.isfinite().all():
                 x0, y0, x1, y1 = box.tolist()
                 corners = (*panel.at(x0, y0), *panel.at(x1, y1))
-                self._box(corners, category_color(prompt.obj_id), panel)
+                self._box(corners, color, panel)
         numbers = defaultdict(list)
-        for prompt in prompts:
+        for prompt, color in zip(prompts, colors, strict=True):
             for px, py, label, number in _clicks(prompt):
                 at_x, at_y = panel.at(px, py)
-                self._click(at_x, at_y, label, category_color(prompt.obj_id), panel)
+                self._click(at_x, at_y, label, color, panel)
                 if number and panel.holds(at_x, at_y):
                     numbers[at_x, at_y].append(number)
         for (at_x, at_y), clicked in numbers.items():

@@ -50,14 +50,16 @@ def create_composite_visualization(
     counts = [len(found) for found in (gt, pred) if found is not None]
     count = min(max(counts, default=0), num_categories)
     gt, pred = _with_categories(gt, count), _with_categories(pred, count)
+    drawn = [prompt for prompt in prompts if prompt.obj_id < num_categories]
     clip = Clip(
         name=title,
-        frames=[ClipFrame(prompts=[p for p in prompts if p.obj_id < num_categories])],
+        frames=[ClipFrame(prompts=drawn)],
         images=pixels[None],
         model_size=(height, width),
         gt=_of_one_frame(gt),
         pred=_of_one_frame(pred),
         scores=_compare(gt, pred),
+        ids=list(range(_num_colored(count, drawn))),
     )
     return render_sheet(clip)
 
@@ -91,6 +93,11 @@ def _check_prompts(prompts: Sequence[PromptData], size: tuple[int, int]) -> None
                 f"prompts[{index}].mask must have shape [{size[0]}, {size[1]}] like image, "
                 f"got {list(mask.shape)}"
             )
+
+
+def _num_colored(count: int, prompts: Sequence[PromptData]) -> int:
+    """Return how many categories need a colour: prompts may be of some that have no mask."""
+    return max([count, *(prompt.obj_id + 1 for prompt in prompts)])
 
 
 def _with_categories(found: Optional[np.ndarray], count: int) -> Optional[np.ndarray]:

@@ -1,11 +1,10 @@
-"""Pixels: the palette, and masks painted into frames with NumPy.
+"""Pixels: masks painted into frames with NumPy.
 
 Frames are painted packed, one uint32 per RGBA pixel: selecting and mixing whole pixels is several
 times faster than three channels at a time. Each byte is mixed on its own, so the byte order of the
 machine does not matter.
 """
 
-import colorsys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Optional, Union
@@ -14,17 +13,9 @@ import cv2
 import numpy as np
 
 from ..arrays import as_array, as_bool
-from ..prompts import UNASSIGNED, PromptData
+from ..palette import Color
+from ..prompts import PromptData
 
-# Hand-picked to stay apart from each other; further categories continue around the colour wheel.
-_PALETTE = (
-    (230, 25, 75), (60, 180, 75), (67, 99, 216), (255, 225, 25), (245, 130, 49), (145, 30, 180),
-    (66, 212, 244), (240, 50, 230), (191, 239, 69), (250, 190, 212), (0, 128, 128),
-    (220, 190, 255), (154, 99, 36), (255, 250, 200), (128, 0, 0), (170, 255, 195), (128, 128, 0),
-    (255, 180, 130), (0, 0, 117), (120, 120, 120), (0, 90, 40), (90, 40, 100), (255, 100, 130),
-    (0, 180, 255),
-)  # fmt: skip
-NEUTRAL = (205, 205, 205)
 # Blue, yellow and vermilion of Okabe and Ito's set, which stay apart in every common form of
 # colour blindness.
 HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
@@ -37,20 +28,6 @@ _Paint = Union[np.uint32, np.ndarray]  # packed: one colour, or one per pixel
 _Found = tuple[np.ndarray, _Box, Sequence[int]]
 # Positions of masks that are not empty, with their boxes.
 Boxes = list[tuple[int, _Box]]
-
-
-@lru_cache(maxsize=1024)
-def category_color(category: int) -> tuple[int, int, int]:
-    """Return the colour of a category: RGB in 0..255, the same in every panel, step and run."""
-    if category == UNASSIGNED:
-        return NEUTRAL
-    if category < len(_PALETTE):
-        return _PALETTE[category]
-    turn = category - len(_PALETTE)
-    hue = (turn * 0.618034) % 1.0  # the golden angle never comes back to the same hue
-    saturation, value = ((0.9, 0.75), (0.5, 0.95), (0.75, 0.5))[turn % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def pack(image: np.ndarray) -> np.ndarray:
@@ -71,7 +48,12 @@ def convert_colors(image: np.ndarray, code: int, num_channels: int) -> np.ndarra
     return out
 
 
-def paint_masks(image: np.ndarray, masks: np.ndarray, boxes: Optional[Boxes] = None) -> np.ndarray:
+def paint_masks(
+    image: np.ndarray,
+    masks: np.ndarray,
+    colors: Sequence[Color],
+    boxes: Optional[Boxes] = None,
+) -> np.ndarray:
     """Tint masks half and draw their outlines one pixel wide, on a copy.
 
     Where outlines of several masks share a pixel they take turns along it, so that all of them stay
@@ -79,33 +61,38 @@ def paint_masks(image: np.ndarray, masks: np.ndarray, boxes: Optional[Boxes] = N
 
     Args:
         image: [h, w] packed, left as it is.
-        masks: [C, h, w] bool; mask k has the colour of category k.
-        boxes: What `bounding_boxes` says of them, where that is known already.
+        masks: [C, h, w] bool.
+        colors: Of each mask that is not empty.
+        boxes: What `bounding_boxes` says of them, in the order in which they are painted; None: in
+            their own order.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
     boxes = bounding_boxes(masks) if boxes is None else boxes
-    found = [(masks[k][box], box, category_color(k)) for k, box in boxes]
+    found = [(masks[k][box], box, colors[k]) for k, box in boxes]
     _paint_found(out, found, _mix_half)
     return out
 
 
-def paint_mask_prompts(image: np.ndarray, prompts: Sequence[PromptData]) -> np.ndarray:
+def paint_mask_prompts(
+    image: np.ndarray, prompts: Sequence[PromptData], colors: Sequence[Color]
+) -> np.ndarray:
     """Draw mask prompts hatched and outlined, to be told apart from predictions, on a copy.
 
     Args:
         image: [h, w] packed, left as it is.
         prompts: Those with a mask [h, w] are drawn.
+        colors: Of each prompt.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
     given = [
-        (prompt.mask, category_color(prompt.obj_id))
-        for prompt in prompts
+        (prompt.mask, color)
+        for prompt, color in zip(prompts, colors, strict=True)
         if prompt.prompt_type == "mask" and prompt.mask is not None
     ]
     if not given:

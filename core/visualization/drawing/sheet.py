@@ -11,15 +11,15 @@ from typing import Optional
 
 import numpy as np
 
-from ..clip import Clip, ClipFrame, Masks, Scores, plain_text
-from ..prompts import PromptData
+from ..clip import Clip, ClipFrame, Masks, Scores, counted, plain_text
+from ..palette import NEUTRAL, Color
+from ..prompts import UNASSIGNED, PromptData
 from .canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
 from .paint import (
     FALSE,
     HIT,
     MISSED,
     bounding_boxes,
-    category_color,
     pack,
     paint_errors,
     paint_mask_prompts,
@@ -77,8 +77,9 @@ def render_sheet(
         y = canvas.lines(y, lines)
         for x, panel in zip(columns, _paint_panels(clip, index, panels), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
-        prompts = clip.frames[index].prompts
-        canvas.prompts(prompts, columns[panels.index("prompts")], y, (width, height), scale)
+        prompts, colors = _prompts_in_order(clip, index)
+        x = columns[panels.index("prompts")]
+        canvas.prompts(prompts, colors, x, y, (width, height), scale)
         y += height + _GAP
     return canvas.pixels()
 
@@ -105,12 +106,20 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
 def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list[np.ndarray]:
     image = pack(clip.images[index])
     gt, pred = (None if found is None else found.masks[index] for found in (clip.gt, clip.pred))
-    gt_boxes, pred_boxes = ([] if masks is None else bounding_boxes(masks) for masks in (gt, pred))
+    gt_boxes, pred_boxes = (
+        # Where masks overlap, it is their ids that decide which one lies above, not the batch.
+        [] if masks is None else sorted(bounding_boxes(masks), key=lambda box: clip.ids[box[0]])
+        for masks in (gt, pred)
+    )
     painters = {
         "image": lambda: image,
-        "ground truth": lambda: image if gt is None else paint_masks(image, gt, gt_boxes),
-        "prompts": lambda: paint_mask_prompts(image, clip.frames[index].prompts),
-        "prediction": lambda: image if pred is None else paint_masks(image, pred, pred_boxes),
+        "ground truth": lambda: (
+            image if gt is None else paint_masks(image, gt, clip.colors, gt_boxes)
+        ),
+        "prompts": lambda: paint_mask_prompts(image, *_prompts_in_order(clip, index)),
+        "prediction": lambda: (
+            image if pred is None else paint_masks(image, pred, clip.colors, pred_boxes)
+        ),
         "errors": lambda: (
             image
             if gt is None or pred is None
@@ -120,18 +129,30 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
     return [painters[name]() for name in names]
 
 
+def _prompts_in_order(clip: Clip, index: int) -> tuple[list[PromptData], list[Color]]:
+    """Return the prompts of one frame ordered by object id, and the colour of each."""
+    given = clip.frames[index].prompts
+    unassigned = [(prompt, NEUTRAL) for prompt in given if prompt.obj_id == UNASSIGNED]
+    assigned = sorted(
+        (prompt for prompt in given if prompt.obj_id != UNASSIGNED),
+        key=lambda prompt: clip.ids[prompt.obj_id],
+    )
+    pairs = unassigned + [(prompt, clip.colors[prompt.obj_id]) for prompt in assigned]
+    return [prompt for prompt, _ in pairs], [color for _, color in pairs]
+
+
 def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
     return pixels if factor == 1 else pixels.repeat(factor, 0).repeat(factor, 1)
 
 
 def _drawn_categories(clip: Clip) -> list[int]:
-    """Return the categories that have anything to show on the drawn frames."""
+    """Return the categories that have anything to show on the drawn frames, ordered by id."""
     shown = {prompt.obj_id for prompt in clip.prompts()}
     for found in (clip.gt, clip.pred):
         if found is not None:
             shown.update(np.flatnonzero((found.areas > 0).any(0)).tolist())
             shown.update(_non_finite(found))
-    return sorted(shown & set(range(clip.num_categories)))
+    return sorted(shown & set(range(clip.num_categories)), key=lambda k: clip.ids[k])
 
 
 def _non_finite(found: Optional[Masks]) -> list[int]:
@@ -146,7 +167,7 @@ def _title(clip: Clip, panel: str) -> str:
     missing = {
         "ground truth": (clip.gt, "no ground truth"),
         "prediction": (clip.pred, "no prediction"),
-        "errors": (clip.scores, "errors unknown"),
+        "errors": (clip.scores, "errors: not available"),
     }
     found, title = missing.get(panel, (clip, panel))
     return title if found is None else panel
@@ -164,20 +185,37 @@ def _header(clip: Clip) -> str:
 def _notes(clip: Clip) -> list[Entry]:
     notes = []
     if clip.prompts_implied:
-        notes.append("the outputs tell no prompts: those shown follow from the first ground truth")
+        notes.append(
+            "no prompts in the outputs; shown: those implied by the first frame's ground truth"
+        )
     if clip.prompts_unassigned:
-        notes.append(f"{clip.prompts_unassigned} prompts cannot be assigned to a video: not drawn")
+        unassigned = counted(
+            clip.prompts_unassigned, "prompt not drawn: its", "prompts not drawn: their"
+        )
+        notes.append(f"{unassigned} video is unknown")
+    if clip.prompts_undrawable:
+        undrawable = counted(clip.prompts_undrawable, "prompt", "prompts")
+        notes.append(
+            f"{undrawable} not drawn: not finite, outside the frame or without the other corner"
+        )
+    if clip.prompts_missing:
+        notes.append(f"no prompt to draw on prompted frames: {_listed(clip.prompts_missing)}")
     if clip.prompts_elsewhere:
-        numbers = ", ".join(map(str, clip.prompts_elsewhere[:8]))
-        rest = len(clip.prompts_elsewhere) - 8
-        numbers += f" and {rest} more" if rest > 0 else ""
-        notes.append(f"further prompts on frames that are not drawn: {numbers}")
+        notes.append(f"more prompts on frames not drawn: {_listed(clip.prompts_elsewhere)}")
     if _non_finite(clip.pred):
-        count = len(_non_finite(clip.pred))
-        notes.append(f"NaN or inf in the logits of {count} objects is drawn as nothing")
+        count = counted(len(_non_finite(clip.pred)), "object has", "objects have")
+        notes.append(f"{count} NaN or inf logits, which are not drawn")
     if clip.num_left_out:
-        notes.append(f"{clip.num_left_out} objects beyond num_categories left out")
+        left_out = counted(
+            clip.num_left_out, "object left out: it does", "objects left out: they do"
+        )
+        notes.append(f"{left_out} not fit into num_categories")
     return [(None, f"note: {note}") for note in notes]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    rest = len(numbers) - 8
+    return ", ".join(map(str, numbers[:8])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def mean_iou_words(clip: Clip) -> str:
@@ -193,13 +231,13 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
     entries: list[Entry] = []
     for category in drawn:
         name = clip.category_names[category] if clip.category_names else ""
-        label = f"{category} {name}".strip()
-        entries.append((category_color(category), fit(label, 260)))
+        label = f"{clip.ids[category]} {name}".strip()
+        entries.append((clip.colors[category], fit(label, 260)))
     empty = clip.num_categories - len(drawn)
     if not drawn:
-        entries.append((None, "no object here"))
+        entries.append((None, "no object on this sheet"))
     elif empty:
-        entries.append((None, f"{empty} categories empty here"))
+        entries.append((None, f"{counted(empty, 'category', 'categories')} not on this sheet"))
     return entries
 
 
@@ -237,7 +275,7 @@ def _row(clip: Clip, index: int, drawn: list[int], width: int) -> list[list[Entr
 def _frame_label(frame: ClipFrame) -> str:
     label = f"frame {frame.number}"
     if frame.mask_prompted:
-        return label + " · prompted: the prediction is the prompt"
+        return label + " · mask prompt: the prediction is the prompt"
     if frame.prompted:
         label += " · prompted"
     if _any_correction(frame.prompts):
@@ -292,23 +330,25 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         if clip.frames[index].mask_prompted:
             words = [] if outcome.present else ["absent"]
         else:
-            words = _tracking_words(outcome)
+            words = _tracking_words(outcome, category not in clip.not_prompted)
+        if category in clip.not_prompted:
+            words.append("not prompted")
         if outcome.non_finite:
             words.append("NaN/inf not drawn")
         if words:
-            chips.append((category_color(category), f"{category} {' '.join(words)}"))
+            chips.append((clip.colors[category], f"{clip.ids[category]} {' '.join(words)}"))
     return chips
 
 
-def _tracking_words(outcome: _Outcome) -> list[str]:
+def _tracking_words(outcome: _Outcome, is_tracked: bool) -> list[str]:
     present, predicted, score = outcome.present, outcome.predicted, outcome.object_score
     words = [f"IoU {outcome.iou:.2f}" if present or predicted else "absent"]
     if predicted and math.isfinite(outcome.predicted_iou):
-        words.append(f"says {outcome.predicted_iou:.2f}")
+        words.append(f"est. {outcome.predicted_iou:.2f}")
     if math.isfinite(score):
         words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
     if present and not outcome.overlaps:
-        words.append("lost")
+        words += ["lost"] if is_tracked else []
     elif predicted and not present:
         words.append("false alarm")
     return words
@@ -316,7 +356,8 @@ def _tracking_words(outcome: _Outcome) -> list[str]:
 
 def _mean_words(clip: Clip, index: int) -> str:
     ious = np.array([]) if clip.scores is None else clip.scores.ious[index]
-    return f", mean IoU of all {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
+    ious = np.delete(ious, [k for k in clip.not_prompted if k < len(ious)])
+    return f", mean IoU of all objects {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
 
 
 def _flow(entries: Sequence[Entry], width: int, max_lines: int, rest: str) -> list[list[Entry]]:

@@ -17,8 +17,9 @@ from core import utils
 from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
 from core.visualization.drawing.composite import create_composite_visualization
-from core.visualization.drawing.paint import FALSE, HIT, MISSED, NEUTRAL, category_color, stripes
+from core.visualization.drawing.paint import FALSE, HIT, MISSED, stripes
 from core.visualization.drawing.sheet import render_animation, render_sheet
+from core.visualization.palette import NEUTRAL, category_color
 from core.visualization.prompts import PromptData
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
@@ -60,20 +61,6 @@ def make_clip(gt, pred, *, names=None, scores=None, ious=None, name=None, prompt
     return snapshot.clips()[0]
 
 
-@pytest.fixture
-def written(monkeypatch):
-    """Every text that is drawn."""
-    texts = []
-    write = Canvas.write
-
-    def remember(canvas, pieces, *args):
-        texts.extend(text for _, _, text in pieces)
-        return write(canvas, pieces, *args)
-
-    monkeypatch.setattr(Canvas, "write", remember)
-    return texts
-
-
 def palette(count):
     return np.array([category_color(k) for k in range(count)], float)
 
@@ -94,8 +81,8 @@ def test_no_category_is_neutral():
 
 
 def test_palette_is_the_same_in_every_process():
-    code = "from core.visualization.drawing import paint; "
-    code += "print([paint.category_color(k) for k in range(64)])"
+    code = "from core.visualization import palette; "
+    code += "print([palette.category_color(k) for k in range(64)])"
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     output = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
@@ -146,7 +133,7 @@ def test_nothing_is_called_an_error_without_something_to_compare(given, written)
     pred = mask if given == "prediction" else None
     image = create_composite_visualization(frame, gt, pred)
     assert (panel_of(image, 4) == 0).all()
-    assert "errors unknown" in written
+    assert "errors: not available" in written
     assert not any("lost" in text or "false" in text or "IoU" in text for text in written)
 
 
@@ -180,7 +167,7 @@ def test_absent_object_that_is_not_predicted_is_called_absent(written):
 def test_object_score_is_held_against_presence(present, score, word, written):
     gt = square(0, 0) & present
     render_sheet(make_clip([gt], [square(0, 0)], scores=[score], ious=[0.87]))
-    assert any(word in text and "says 0.87" in text for text in written)
+    assert any(word in text and "est. 0.87" in text for text in written)
 
 
 def clicks(points):
@@ -208,7 +195,7 @@ def test_mask_prompted_frame_says_that_its_prediction_is_the_prompt(written):
     mask = square(0, 0)
     prompts = {"mask_inputs": mask[None, None]}
     render_sheet(make_clip([mask], [mask], prompts=prompts))
-    assert "frame 0 · prompted: the prediction is the prompt" in written
+    assert "frame 0 · mask prompt: the prediction is the prompt" in written
     assert not any("IoU 1" in text for text in written)
 
 
@@ -242,7 +229,7 @@ def test_every_note_is_written_in_full(written):
     render_sheet(clip)
     notes = [text for text in written if text.startswith("note: ")]
     assert len(notes) == 5
-    assert notes[-1] == "note: 7 objects beyond num_categories left out"
+    assert notes[-1] == "note: 7 objects left out: they do not fit into num_categories"
     assert not any("…" in text for text in written)
 
 
@@ -253,7 +240,7 @@ def test_legend_sums_up_in_words_what_does_not_fit(written):
     shown = [text for text in written if "rather" in text]
     assert f"+ {40 - len(shown)} more categories" in written
     chips = [text for text in written if "IoU" in text and text[0].isdigit()]
-    assert f"+ {40 - len(chips)} more objects, mean IoU of all 1.00" in written
+    assert f"+ {40 - len(chips)} more objects, mean IoU of all objects 1.00" in written
 
 
 def test_objects_that_are_there_are_told_before_those_that_are_not(written):
@@ -271,12 +258,12 @@ def test_legend_counts_the_categories_that_are_empty(written):
     masks = [square(0, 0)] + [empty] * 12
     render_sheet(make_clip(masks, masks, names=["tool"] + ["other"] * 12))
     assert "0 tool" in written
-    assert "12 categories empty here" in written
+    assert "12 categories not on this sheet" in written
 
 
 def test_clip_without_objects_is_drawn_and_says_so(written):
     render_sheet(make_clip([], []))
-    assert "no object here" in written
+    assert "no object on this sheet" in written
 
 
 ODD_NAMES = [
