@@ -45,10 +45,9 @@ Entry = tuple[Optional[Mark], str]
 @lru_cache(maxsize=1)
 def _font() -> FontProperties:
     installed = {font.name for font in matplotlib.font_manager.fontManager.ttflist}
-    return FontProperties(
-        family=["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)],
-        size=_FONT_SIZE,
-    )
+    wanted = [name for name in ("DejaVu Sans", *_CJK_FONTS) if name in installed]
+    # matplotlib brings DejaVu Sans; where somebody removed it, any font is better than no picture.
+    return FontProperties(family=wanted or sorted(installed)[:1], size=_FONT_SIZE)
 
 
 @lru_cache(maxsize=4096)
