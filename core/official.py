@@ -82,6 +82,7 @@ class FrameOutputs(TypedDict, total=False):
     pred_masks_high_res: Tensor  # [O, 1, H, W] final logits
     point_inputs: Optional[PointInputs]  # the initial prompt
     mask_inputs: Optional[Tensor]  # [K, 1, H, W]
+    box_inputs: Optional[Tensor]  # [K, 4] x0, y0, x1, y1 in model pixels; of some hosts alone
     multistep_point_inputs: Sequence[Optional[PointInputs]]  # cumulative, one per round
     multistep_pred_ious: Sequence[Tensor]  # [O, M] each, the last is final
     multistep_object_score_logits: Sequence[Tensor]  # [O, 1] each, the last is final
@@ -126,9 +127,11 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         TypeError: A tensor, or a dictionary of outputs, is missing.
         ValueError: A tensor has another shape than the batch implies.
     """
+    _check_form(outs_per_frame)
+    images = batch_field(batch, "img_batch", "[T, B, C, H, W]")
     masks = batch_field(batch, "masks", "[T, O, H, W]")
     num_frames, num_objects, height, width = masks.shape
-    images = batch_field(batch, "img_batch", f"[{num_frames}, B, 3, H, W]")
+    tensor(images, "batch.img_batch", f"[{num_frames}, B, 3, H, W]")
     if images.shape[-2:] != masks.shape[-2:]:
         raise ValueError(
             f"batch.masks must have the frames' size {list(images.shape[-2:])}, "
@@ -142,8 +145,6 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         )
     for t, outputs in enumerate(outs_per_frame):
         name = f"outs_per_frame[{t}]"
-        if not isinstance(outputs, Mapping):
-            raise TypeError(f"{name} must be a dictionary, got {type(outputs).__name__}")
         tensor(
             outputs.get("pred_masks_high_res"),
             f"{name}['pred_masks_high_res']",
@@ -152,7 +153,31 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         given = outputs.get("mask_inputs")
         if given is not None:
             tensor(given, f"{name}['mask_inputs']", f"[K, 1, {height}, {width}]")
+        boxes = outputs.get("box_inputs")
+        if boxes is not None:
+            tensor(boxes, f"{name}['box_inputs']", "[K, 4]")
         _check_clicks(name, outputs)
+
+
+def _check_form(outs_per_frame: Any) -> None:
+    """Refuse what is no list of dictionaries, and say what to pass instead."""
+    is_list = isinstance(outs_per_frame, Sequence) and not isinstance(outs_per_frame, str)
+    if is_list and all(isinstance(outputs, Mapping) for outputs in outs_per_frame):
+        return
+    found = type(outs_per_frame).__name__
+    if is_list:
+        kinds = sorted({type(outputs).__name__ for outputs in outs_per_frame})
+        found = f"a {found} of {', '.join(kinds)}"
+    hint = ""
+    if isinstance(outs_per_frame, tuple):
+        hint = (
+            ": if the model returns a tuple, pass its list of dictionaries alone, and its list of "
+            "prompt rows, where there is one, as obj_to_cat"
+        )
+    raise TypeError(
+        "outs_per_frame must be a list of dictionaries, one per frame, each with "
+        f"'pred_masks_high_res' [O, 1, H, W] logits, got {found}{hint}"
+    )
 
 
 def _check_clicks(name: str, outputs: Mapping[str, Any]) -> None:
@@ -193,20 +218,41 @@ def object_identifiers(batch: Batch) -> Tensor:
     return identifiers.detach()
 
 
-def final_clicks(frame_output: FrameOutputs) -> tuple[Optional[PointInputs], int]:
-    """Return all clicks that a frame received, and how many columns of them came first.
+@dataclass(frozen=True)
+class GivenClicks:
+    """All clicks that a frame received, with what tells the initial ones from corrections.
 
-    ``multistep_point_inputs`` is cumulative: its last entry holds every click in order, its first
-    the initial prompt, None on a frame that was corrected without having been prompted.
+    Attributes:
+        final: The last entry of ``multistep_point_inputs`` that is not None, which is cumulative;
+            without such an entry, ``point_inputs``. None: there are none.
+        num_initial: How many columns of `final` are the initial prompt: those of the first entry,
+            none where the frame was corrected without having been prompted.
+        initial: ``point_inputs`` where only its values can tell whether `final` begins with it.
+    """
+
+    final: Optional[PointInputs]
+    num_initial: int = 0
+    initial: Optional[PointInputs] = None
+
+
+def given_clicks(frame_output: FrameOutputs) -> GivenClicks:
+    """Return the clicks of a frame, official or a host's; nothing waits for a device.
+
+    Hosts leave ``multistep_point_inputs`` out, leave it empty or fill it with None, wholly or in
+    part, and still return the initial clicks as ``point_inputs``.
 
     Args:
         frame_output: One entry of SAM 2's ``outs_per_frame``.
     """
     steps = frame_output.get("multistep_point_inputs") or []
-    initial = steps[0] if len(steps) else frame_output.get("point_inputs")
-    final = steps[-1] if len(steps) else frame_output.get("point_inputs")
-    num_initial = 0 if initial is None else initial["point_labels"].shape[1]
-    return final, num_initial
+    entries = [clicks for clicks in steps if _has_clicks(clicks)]
+    initial = frame_output.get("point_inputs")
+    if not _has_clicks(initial):
+        initial = None
+    if not entries:
+        return GivenClicks(initial, _num_columns(initial))
+    is_first = initial is None or steps[0] is initial
+    return GivenClicks(entries[-1], _num_columns(steps[0]), None if is_first else initial)
 
 
 def received_prompt(frame_output: FrameOutputs) -> bool:
@@ -218,8 +264,7 @@ def received_prompt(frame_output: FrameOutputs) -> bool:
     Args:
         frame_output: One entry of SAM 2's ``outs_per_frame``.
     """
-    clicks = (frame_output.get("point_inputs"), final_clicks(frame_output)[0])
-    return any(map(_has_clicks, clicks)) or is_mask_prompted(frame_output)
+    return prompting_of(frame_output).received
 
 
 def is_mask_prompted(frame_output: FrameOutputs) -> bool:
@@ -252,19 +297,57 @@ class Prompting:
 def prompting_of(frame_output: FrameOutputs) -> Prompting:
     """Read how a frame was prompted from its outputs."""
     points, by_mask = frame_output.get("point_inputs"), is_mask_prompted(frame_output)
+    steps = frame_output.get("multistep_point_inputs") or [None]
+    boxes = frame_output.get("box_inputs")
+    boxed = boxes is not None and len(boxes) > 0
+    clicked = boxed or given_clicks(frame_output).final is not None
     return Prompting(
-        first=(points is not None and len(points["point_labels"]) > 0) or by_mask,
-        received=received_prompt(frame_output),
+        first=_has_rows(points) or _has_rows(steps[0]) or boxed or by_mask,
+        received=clicked or by_mask,
         by_mask=by_mask,
-        clicked=_has_clicks(final_clicks(frame_output)[0]),
+        clicked=clicked,
     )
+
+
+def rows_are_components(outs_per_frame: Sequence[FrameOutputs]) -> bool:
+    """Return whether outputs tell that prompt rows are components, not the rows of masks.
+
+    They do where clicks are in ``point_inputs`` while ``multistep_point_inputs`` holds only None,
+    as hosts return that merge components into categories, and where frames differ in their number
+    of prompt rows. Only shapes are looked at, so that nothing waits for a device.
+
+    Args:
+        outs_per_frame: SAM 2's ``outs_per_frame``, or a host's.
+    """
+    counts: set[int] = set()
+    for outputs in outs_per_frame:
+        steps = outputs.get("multistep_point_inputs") or []
+        points, clicks = outputs.get("point_inputs"), given_clicks(outputs)
+        if steps and all(entry is None for entry in steps) and _has_clicks(points):
+            return True
+        counts.update(
+            len(given["point_labels"])
+            for given in (clicks.initial, clicks.final)
+            if given is not None
+        )
+        rows = (outputs.get("mask_inputs"), outputs.get("box_inputs"))
+        counts.update(len(given) for given in rows if given is not None and len(given) > 0)
+    return len(counts) > 1
 
 
 def tell_prompts(outs_per_frame: Sequence[FrameOutputs]) -> bool:
     """Return whether outputs have a field for prompts, if only an empty one."""
-    fields = {"mask_inputs", "point_inputs", "multistep_point_inputs"}
+    fields = {"mask_inputs", "box_inputs", "point_inputs", "multistep_point_inputs"}
     return any(not fields.isdisjoint(outputs) for outputs in outs_per_frame)
+
+
+def _has_rows(clicks: Optional[PointInputs]) -> bool:
+    return clicks is not None and len(clicks["point_labels"]) > 0
 
 
 def _has_clicks(clicks: Optional[PointInputs]) -> bool:
     return clicks is not None and clicks["point_labels"].numel() > 0
+
+
+def _num_columns(clicks: Optional[PointInputs]) -> int:
+    return 0 if clicks is None else clicks["point_labels"].shape[1]

@@ -22,6 +22,7 @@ from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
 from .random_states import RandomStates
+from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
 
 log = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ def _clicks_by_value() -> Iterator[None]:
 def _predicted_masks(outs_per_frame: list[FrameOutputs]) -> Tensor:
     """Return [T, O, H, W] bool: where the logits are positive and finite."""
     logits = (outs["pred_masks_high_res"].detach()[:, 0] for outs in outs_per_frame)
-    return torch.stack([(frame > 0) & (frame < math.inf) for frame in logits])
+    return torch.stack([above(frame) for frame in logits])
 
 
 def _build_loss(config: Config) -> torch.nn.Module:

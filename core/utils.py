@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .config import VisualizationsConfig
 from .official import Batch, FrameOutputs, batch_field, tensor, video_rows
+from .visualization.clip import counted
 from .visualization.drawing.composite import create_composite_visualization
 from .visualization.images import (  # noqa: F401 (they can be imported from here too)
     encode_png,
@@ -96,7 +97,8 @@ def to_category_gt_masks(batch: Batch, num_categories: Optional[int], video_idx:
     rows = video_rows(batch, video_idx)
     count = len(rows) if num_categories is None else num_categories
     if len(rows) > count:
-        log.debug("%d objects beyond num_categories=%d left out", len(rows) - count, count)
+        left_out = counted(len(rows) - count, "object does", "objects do")
+        log.debug("%s not fit into num_categories=%d: left out", left_out, count)
     num_frames, _, height, width = masks.shape
     categories = torch.zeros(
         (num_frames, count, height, width), dtype=torch.bool, device=masks.device
@@ -201,10 +203,11 @@ def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
         epoch: Epoch shown in the header.
         max_frames: Rows of a sheet.
         max_videos: Sheets, one per video.
-        frame_stride: Every so manieth frame is drawn.
+        frame_stride: Every n-th frame is drawn.
         num_categories: Categories drawn; None: the video's objects.
         panel_size: Longest side of a panel in pixels.
-        obj_to_cat: Mask row of each prompt row, where prompts are components of categories.
+        obj_to_cat: The mask row of each prompt row, where these are components of categories; see
+            `take_snapshot`.
         category_names: Names shown in the legend.
 
     Returns:

@@ -71,8 +71,8 @@ class SplitReport:
         notes = {
             "frames without a mask are left out": self.unmatched_frames,
             "masks have no frame": self.unmatched_masks,
-            "objects are not there on the first frame of their video; a clip takes the objects of"
-            " its own first frame": self.late_objects,
+            "objects are absent on the first frame of their video; a clip contains only the"
+            " objects of its own first frame": self.late_objects,
         }
         return text + "".join(f"\n  {count} {note}" for note, count in notes.items() if count)
 
@@ -204,13 +204,12 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
             batch = collate_fn([dataset[index]], dict_key="all")
             name = module.clip_name(stage, index % reports[stage].videos)
-            header = (
-                f"{stage} · {name} · {prompt_type} prompts as the first ground truth gives them"
-            )
+            implied = f"{prompt_type} prompts implied by the first frame's ground truth"
+            header = f"{stage} · {name} · {implied}"
             sheet = draw_sheet(batch, header, prompt_type, _slot_names(module, stage, batch))
             path = output_dir / f"{stage}_{index}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:80]}.png"
             Image.fromarray(sheet).save(path)
-    print(f"sheets of ground truth and prompts: {output_dir}/")
+    print(f"sheets of ground truth and prompts are in {output_dir}/")
     return reports
 
 

@@ -239,18 +239,18 @@ class Skipped:
             length = f"data.{setting}={clip_length(data, self.training)}"
             needed = (_fewest_frames(data, self.training) - 1) * data.frame_stride + 1
             reasons.append(
-                f"{len(self.short)} with fewer than the {needed} annotated frames that"
-                f" {'a clip of 2 frames with' if shorter_too else length}"
-                f" data.frame_stride={data.frame_stride} needs ({name_some(self.short)})"
+                f"{len(self.short)} with fewer annotated frames than the {needed} needed for"
+                f" {'a clip of 2 frames with' if shorter_too else length + ' and'}"
+                f" data.frame_stride={data.frame_stride} ({name_some(self.short)})"
             )
         if self.empty:
             reasons.append(
-                f"{len(self.empty)} without any object in a frame that a clip can start at"
+                f"{len(self.empty)} with no object on any frame where a clip could start"
                 f" ({name_some(self.empty)})"
             )
         why = " and ".join(reasons)
         if self.short and not self.training and not shorter_too:
-            why += "; data.val_batch_size=1 takes shorter clips too"
+            why += "; with data.val_batch_size=1 shorter clips can be used"
         return why
 
 
@@ -288,7 +288,7 @@ def find_clips(
     empty = [reader.names[scan.video] for scan in unusable if scan.num_starts >= 1]
     skipped = Skipped(data, training, short, empty)
     if not sources:
-        raise DataError(f"no {what} video can be used, expected at least one: found {skipped}")
+        raise DataError(f"no {what} video can be used: {skipped}")
     if skipped:
         rank_zero_warn(f"skipped {what} videos: {skipped}")
     return sources

@@ -79,8 +79,8 @@ def _split_by_lists(
     shared = [reader.names[i] for i in train if i in listed]
     if shared:
         rank_zero_warn(
-            f"{len(shared)} videos are listed for training and for validation alike"
-            f" ({name_some(shared)}): val/* is no measure of unseen videos"
+            f"{len(shared)} videos are listed for both training and validation"
+            f" ({name_some(shared)}): val/* does not measure unseen videos"
         )
     return Split(Videos(reader, train), Videos(reader, val))
 
@@ -90,8 +90,8 @@ def _split_by_fraction(reader: Reader, listed: Optional[list[int]], val_fraction
     videos = list(range(len(reader.names))) if listed is None else listed
     if len(videos) == 1:
         rank_zero_warn(
-            f"the data set has one video, {reader.names[videos[0]]!r}: it is used for training and"
-            " for validation alike, so that val/* says nothing about other videos"
+            f"the data set has only one video, {reader.names[videos[0]]!r}: it is used for both"
+            " training and validation, so val/* says nothing about other videos"
         )
         return Split(Videos(reader, videos), Videos(reader, videos))
     videos = sorted(videos, key=lambda i: reader.names[i])

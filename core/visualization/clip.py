@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypeVar
 
@@ -12,8 +12,17 @@ import torch
 
 from ..metrics import object_ious
 from .palette import Color, category_color, colors_of
-from .prompts import UNASSIGNED, PromptData, implied_click, prompts_from_clicks
-from .reduction import Choice, Reduced, denormalize_array
+from .prompts import (
+    UNASSIGNED,
+    PromptData,
+    box_prompt,
+    count_lost,
+    count_undrawable,
+    has_drawable,
+    implied_click,
+    prompts_from_clicks,
+)
+from .reduction import Choice, Clicks, Reduced, denormalize_array
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +129,9 @@ class Clip:
         prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
         prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
         prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
+        prompts_undrawable: Clicks and boxes that are not finite, lie outside the frame or lack a
+            corner.
+        not_prompted: Categories that the caller's `obj_to_cat` does not name.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
     """
@@ -139,6 +151,8 @@ class Clip:
     prompts_elsewhere: list[int] = field(default_factory=list)
     prompts_implied: bool = False
     prompts_unassigned: int = 0
+    prompts_undrawable: int = 0
+    not_prompted: frozenset[int] = frozenset()
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
 
@@ -156,6 +170,15 @@ class Clip:
         if 0 <= category < len(self.ids):
             return self.colors[category]
         return category_color(category)
+
+    @property
+    def prompts_missing(self) -> list[int]:
+        """Numbers of the frames that are said to be prompted and have no prompt to draw."""
+        return [
+            frame.number
+            for frame in self.frames
+            if frame.prompted and not has_drawable(frame.prompts, self.model_size)
+        ]
 
     @property
     def num_categories(self) -> int:
@@ -284,6 +307,7 @@ def _build_clip(
     unions = gt_areas + pred_areas - intersections
     is_prompted = [prompting[t].received for t in choice.measured]
     num_rows = len(reduced.row_videos)
+    not_prompted = _not_prompted(rows, reduced)
     clip = Clip(
         name=_clip_name(moment, source, rows.video),
         frames=frames,
@@ -299,7 +323,7 @@ def _build_clip(
             rows.of_batch(_highest(reduced.object_scores, choice.frames, num_rows)),
         ),
         moment=moment,
-        mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted),
+        mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted, not_prompted),
         num_scored_frames=is_prompted.count(False),
         num_unprompted_frames=sum(not frame.received for frame in prompting),
         prompts_elsewhere=[
@@ -309,6 +333,7 @@ def _build_clip(
         ],
         category_names=_category_names(moment, source, rows.num_categories),
         num_left_out=len(rows.all) - len(rows.shown),
+        not_prompted=not_prompted,
     )
     if reduced.prompts_told:
         _add_prompts(clip, rows, reduced)
@@ -361,14 +386,20 @@ def _highest(scores: dict[int, np.ndarray], frames: list[int], num_rows: int) ->
 
 
 def _mean_iou(
-    intersections: np.ndarray, unions: np.ndarray, gt_areas: np.ndarray, is_prompted: list[bool]
+    intersections: np.ndarray,
+    unions: np.ndarray,
+    gt_areas: np.ndarray,
+    is_prompted: list[bool],
+    left_out: Collection[int],
 ) -> float:
     """Return what `VideoMetrics` would, of the measured frames; counts are [M, C]."""
     both, either, truth = (
         torch.from_numpy(counts).double() for counts in (intersections, unions, gt_areas)
     )
     prompted = torch.tensor(is_prompted)[:, None].expand_as(both)
-    return float(object_ious(both, either, truth, prompted).nanmean())
+    ious = object_ious(both, either, truth, prompted)
+    ious[sorted(left_out)] = math.nan
+    return float(ious.nanmean())
 
 
 def _clip_name(moment: Moment, source: _Source, video: int) -> str:
@@ -405,27 +436,55 @@ def _implied_prompts(gt_masks: np.ndarray, model_size: tuple[int, int]) -> list[
     return [implied_click(mask, category, scale) for category, mask in masks if mask.any()]
 
 
+def _not_prompted(rows: _Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
+    """Return the categories that the caller's list of prompt rows does not name."""
+    if reduced.obj_to_cat is None or not reduced.prompts_told:
+        return frozenset()
+    named = set(reduced.obj_to_cat.tolist())
+    return frozenset(k for k, row in enumerate(rows.shown.tolist()) if row not in named)
+
+
 def _add_prompts(clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]) -> None:
-    """Give each drawn frame the prompts of its video."""
+    """Give each drawn frame the prompts of its video, and count those that cannot be drawn."""
     for frame in clip.frames:
-        masks = reduced.mask_prompts.get(frame.position)
-        if masks is not None:
-            for index, obj_id in _assign(len(masks), clip, rows, reduced):
-                if masks[index].any():
-                    mask = torch.from_numpy(masks[index].copy())
-                    frame.prompts.append(PromptData("mask", obj_id, mask=mask))
-        clicks = reduced.clicks.get(frame.position)
-        if clicks is not None:
+        masks = reduced.mask_prompts.get(frame.position, ())
+        for index, obj_id in _assign(len(masks), clip, rows, reduced):
+            if masks[index].any():
+                mask = torch.from_numpy(masks[index].copy())
+                frame.prompts.append(PromptData("mask", obj_id, mask=mask))
+        for clicks in _clicks_of(frame.position, reduced):
             for index, obj_id in _assign(len(clicks.coords), clip, rows, reduced):
-                frame.prompts += prompts_from_clicks(
-                    clicks.coords[index], clicks.labels[index], clicks.num_initial, obj_id
+                labels = clicks.labels[index]
+                prompts = prompts_from_clicks(
+                    clicks.coords[index], labels, clicks.num_initial, obj_id
                 )
+                frame.prompts += prompts
+                clip.prompts_undrawable += count_lost(labels, prompts)
+        boxes = reduced.boxes.get(frame.position, ())
+        for index, obj_id in _assign(len(boxes), clip, rows, reduced):
+            frame.prompts.append(box_prompt(boxes[index], obj_id))
+        clip.prompts_undrawable += count_undrawable(frame.prompts, clip.model_size)
+
+
+def _clicks_of(position: int, reduced: Reduced[np.ndarray]) -> list[Clicks[np.ndarray]]:
+    """Return the clicks of a frame, the initial ones once."""
+    final, initial = reduced.clicks.get(position), reduced.initial_clicks.get(position)
+    if final is None:
+        return []
+    if initial is None:
+        return [final]
+    if final.begins_with(initial):
+        return [dataclasses.replace(final, num_initial=initial.num_initial)]
+    return [initial, final]
 
 
 def _assign(
     num_prompts: int, clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]
 ) -> list[tuple[int, int]]:
     """Return (prompt row, category) of this video; what cannot be known is not guessed."""
+    num_rows = len(reduced.row_videos)
+    if num_prompts == 0:
+        return []
     if reduced.obj_to_cat is not None:
         prompt_rows = reduced.obj_to_cat.tolist()
         if len(prompt_rows) != num_prompts:
@@ -433,13 +492,14 @@ def _assign(
                 f"obj_to_cat must have one entry per prompt row ({num_prompts}), "
                 f"got {len(prompt_rows)}"
             )
-    elif num_prompts == len(reduced.row_videos):
+    elif num_prompts == num_rows and not reduced.are_components:
         prompt_rows = list(range(num_prompts))
     elif reduced.num_videos == 1:
         return [(index, UNASSIGNED) for index in range(num_prompts)]
     else:
         clip.prompts_unassigned += num_prompts
         return []
+    clip.prompts_unassigned += sum(not 0 <= row < num_rows for row in prompt_rows)
     category_of_row = {row: category for category, row in enumerate(rows.shown.tolist())}
     return [
         (index, category_of_row[row])

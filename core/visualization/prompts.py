@@ -1,5 +1,6 @@
 """Prompts as data: what a frame's objects were prompted with, read from SAM 2's own outputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -11,6 +12,7 @@ from ..official import tensor
 
 PROMPT_KINDS = ("point", "bbox", "mask")
 POSITIVE, NEGATIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 1, 0, 2, 3
+PADDING = -1
 UNASSIGNED = -1
 
 
@@ -142,8 +144,7 @@ def prompts_from_clicks(
     top_left = np.flatnonzero(labels == BOX_TOP_LEFT)
     bottom_right = np.flatnonzero(labels == BOX_BOTTOM_RIGHT)
     for start, end in zip(top_left, bottom_right, strict=False):
-        box = np.concatenate([coords[start], coords[end]]).astype(np.float32)
-        prompts.append(PromptData("bbox", obj_id, bbox=torch.from_numpy(box)))
+        prompts.append(box_prompt(np.concatenate([coords[start], coords[end]]), obj_id))
     clicks = np.flatnonzero((labels == POSITIVE) | (labels == NEGATIVE))
     if len(clicks):
         rounds = np.maximum(clicks - num_initial + 1, 0)
@@ -157,3 +158,49 @@ def prompts_from_clicks(
             )
         )
     return prompts
+
+
+def box_prompt(box: np.ndarray, obj_id: int) -> PromptData:
+    """Return x0, y0, x1, y1 in model pixels, [4], as a prompt."""
+    return PromptData("bbox", obj_id, bbox=torch.from_numpy(box.astype(np.float32)))
+
+
+def count_lost(labels: np.ndarray, prompts: Sequence[PromptData]) -> int:
+    """Count the columns of a row of ``point_inputs`` that `prompts_from_clicks` made nothing of.
+
+    These are corners of a box without the other corner, and labels that SAM 2 does not know.
+    """
+    num_used = sum(
+        2 if prompt.points is None else len(prompt.points)
+        for prompt in prompts
+        if prompt.prompt_type != "mask"
+    )
+    return int((labels != PADDING).sum()) - num_used
+
+
+def count_undrawable(prompts: Sequence[PromptData], size: tuple[int, int]) -> int:
+    """Count the clicks and boxes of which nothing lies on a frame of `size` (H, W)."""
+    return sum(int((~_is_drawable(prompt, size)).sum()) for prompt in prompts)
+
+
+def has_drawable(prompts: Sequence[PromptData], size: tuple[int, int]) -> bool:
+    """Return whether any click, box or mask lies on a frame of `size` (H, W)."""
+    return any(bool(_is_drawable(prompt, size).any()) for prompt in prompts)
+
+
+def _is_drawable(prompt: PromptData, size: tuple[int, int]) -> Tensor:
+    """Return for each click of a prompt, or its one box or mask, whether it can be seen: [K]."""
+    if prompt.mask is not None:
+        return torch.ones(1, dtype=torch.bool)
+    limits = torch.tensor([size[1], size[0]]) - 0.5
+    if prompt.bbox is not None:
+        corners = prompt.bbox.reshape(2, 2)
+        least, most = corners.amin(0), corners.amax(0)
+        beside = ((most < -0.5) | (least > limits)).any()
+        around = ((least < -0.5) & (most > limits)).all()
+        return (corners.isfinite().all() & ~beside & ~around)[None]
+    if prompt.points is None or prompt.labels is None:
+        return torch.zeros(0, dtype=torch.bool)
+    inside = ((prompt.points >= -0.5) & (prompt.points <= limits)).all(1)
+    # A click that is padding is nothing that could be missed.
+    return inside | (prompt.labels == PADDING)

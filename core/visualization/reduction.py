@@ -158,6 +158,13 @@ class Clicks(Generic[Kind]):
     labels: Kind
     num_initial: int
 
+    def begins_with(self: "Clicks[np.ndarray]", other: "Clicks[np.ndarray]") -> bool:
+        """Return whether the first columns are those of `other`; for copies on the host."""
+        count = other.labels.shape[1]
+        return np.array_equal(self.labels[:, :count], other.labels) and np.array_equal(
+            self.coords[:, :count], other.coords, equal_nan=True
+        )
+
 
 @dataclass
 class Reduced(Generic[Kind]):
@@ -173,10 +180,13 @@ class Reduced(Generic[Kind]):
         images: [T', V, 3, h, w] float32, still normalised.
         masks: Of the rows kept.
         clicks: Of all prompt rows.
+        initial_clicks: Likewise, where `clicks` may not begin with them.
+        boxes: [K, 4] float each, x0, y0, x1, y1 in model pixels.
         mask_prompts: [K, h, w] bool each.
         predicted_ious: [O, M] each, the model's estimate for each of M masks per object.
         object_scores: [O, 1] logits each.
         obj_to_cat: [K] the mask row of each prompt row, where the caller knows it.
+        are_components: The outputs tell that prompt rows are not the rows of masks.
         prompting: How each of the T frames was prompted.
         prompts_told: The outputs have a field for prompts, if only an empty one.
     """
@@ -188,10 +198,13 @@ class Reduced(Generic[Kind]):
     images: Kind
     masks: ReducedMasks[Kind]
     clicks: dict[int, Clicks[Kind]]
+    initial_clicks: dict[int, Clicks[Kind]]
+    boxes: dict[int, Kind]
     mask_prompts: dict[int, Kind]
     predicted_ious: dict[int, Kind]
     object_scores: dict[int, Kind]
     obj_to_cat: Optional[Kind]
+    are_components: bool
     prompting: list[Prompting]
     prompts_told: bool
 

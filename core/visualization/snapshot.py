@@ -19,10 +19,12 @@ from torch import Tensor
 from ..official import (
     Batch,
     FrameOutputs,
+    PointInputs,
     check_batch_and_outputs,
-    final_clicks,
+    given_clicks,
     object_identifiers,
     prompting_of,
+    rows_are_components,
     tell_prompts,
 )
 from .clip import Clip, Moment, build_clips
@@ -103,11 +105,14 @@ def take_snapshot(
         moment: When that is, and what videos, objects and categories are called.
         options: What is kept of each video; None: the defaults.
         videos: Positions in the batch of the videos to keep.
-        obj_to_cat: For prompt rows that are components of categories: K mask rows (b * N + c), one
-            per prompt row.
+        obj_to_cat: The mask row (b * N + c) of each of the K prompt rows, where these are
+            components of categories. A category that it does not name was not prompted: it is
+            never lost and does not count in the mean IoU. Without it, prompt row k belongs to mask
+            row k where there are as many of both, unless the outputs tell that prompt rows are
+            components (`core.official.rows_are_components`): then nothing is guessed.
 
     Raises:
-        TypeError: A tensor is missing.
+        TypeError: A tensor is missing, or `outs_per_frame` is no list of dictionaries.
         ValueError: A tensor has another shape than the batch implies.
     """
     check_batch_and_outputs(batch, outs_per_frame)
@@ -152,6 +157,12 @@ def _reduce(
         images=reduction.images(batch.img_batch.detach()),
         masks=reduction.masks(batch.masks.detach(), logits),
         clicks=_clicks(drawn),
+        initial_clicks=_initial_clicks(drawn),
+        boxes={
+            t: boxes.detach().float()
+            for t, outputs in drawn.items()
+            if (boxes := outputs.get("box_inputs")) is not None and len(boxes) > 0
+        },
         mask_prompts={
             t: reduction.mask_prompts(masks.detach()[:, 0])
             for t, outputs in drawn.items()
@@ -162,6 +173,7 @@ def _reduce(
             {t: out.get("multistep_object_score_logits") for t, out in scored}, num_rows
         ),
         obj_to_cat=assigned,
+        are_components=rows_are_components(outs_per_frame),
         prompting=prompting,
         prompts_told=tell_prompts(outs_per_frame),
     )
@@ -179,14 +191,28 @@ def _is_ambiguous(assigned: Optional[Tensor], num_rows: int) -> bool:
 
 
 def _clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
-    """Return the clicks of the frames that have some."""
-    clicks: dict[int, Clicks[Either]] = {}
-    for t, outputs in drawn.items():
-        final, num_initial = final_clicks(outputs)
-        if final is not None and final["point_labels"].numel() > 0:
-            coords = final["point_coords"].detach().float()
-            clicks[t] = Clicks(coords, final["point_labels"].detach(), num_initial)
-    return clicks
+    """Return all clicks of the frames that have some."""
+    given = {t: given_clicks(outputs) for t, outputs in drawn.items()}
+    return {
+        t: _kept(clicks.final, clicks.num_initial)
+        for t, clicks in given.items()
+        if clicks.final is not None
+    }
+
+
+def _initial_clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
+    """Return the initial clicks that those of `_clicks` may not hold."""
+    given = {t: given_clicks(outputs).initial for t, outputs in drawn.items()}
+    return {
+        t: _kept(initial, initial["point_labels"].shape[1])
+        for t, initial in given.items()
+        if initial is not None
+    }
+
+
+def _kept(clicks: PointInputs, num_initial: int) -> Clicks[Either]:
+    coords, labels = clicks["point_coords"].detach().float(), clicks["point_labels"].detach()
+    return Clicks(coords, labels, num_initial)
 
 
 def _final(scores: dict[int, Optional[Sequence[Tensor]]], num_rows: int) -> dict[int, Either]:

@@ -55,8 +55,7 @@ def test_renderer_that_raises_is_said_once_and_used_again(
     draw = publisher.draw_sheets
 
     def fail(clips, panel_size):
-        moment = clips[0].moment
-        if moment.stage == "train" and moment.step in FAULTY:
+        if clips[0].moment.stage == "train" and clips[0].moment.step in FAULTY:
             raise error
         return draw(clips, panel_size)
 
@@ -77,10 +76,10 @@ def test_snapshot_that_fails_is_said_once_and_taken_again(
 ):
     take = visualizer.take_snapshot
 
-    def fail(batch, outs, moment, **options):
+    def fail(batch, outs, moment, *args, **kwargs):
         if moment.stage == "train" and moment.step in FAULTY:
             raise error
-        return take(batch, outs, moment, **options)
+        return take(batch, outs, moment, *args, **kwargs)
 
     monkeypatch.setattr(visualizer, "take_snapshot", fail)
     logger = RememberingLogger()
@@ -183,11 +182,12 @@ def test_each_kind_of_failure_is_said_once(untouched, tmp_path, caplog):
 def test_five_failures_in_a_row_turn_it_off_for_the_run(untouched, tmp_path, caplog, monkeypatch):
     taken, calls = [], []
     take = visualizer.take_snapshot
-    monkeypatch.setattr(
-        visualizer,
-        "take_snapshot",
-        lambda *args, **options: taken.append(args[2].step) or take(*args, **options),
-    )
+
+    def remember(batch, outs, moment, *args, **kwargs):
+        taken.append(moment.step)
+        return take(batch, outs, moment, *args, **kwargs)
+
+    monkeypatch.setattr(visualizer, "take_snapshot", remember)
 
     def fault(key, step):
         calls.append((key, step))

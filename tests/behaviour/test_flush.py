@@ -44,9 +44,9 @@ def taken(monkeypatch):
         time.sleep(0.05)
         return draw(*args)
 
-    def remember(batch, outs, moment, *args):
+    def remember(batch, outs, moment, *args, **kwargs):
         events.append((moment.stage, moment.step))
-        return take(batch, outs, moment, *args)
+        return take(batch, outs, moment, *args, **kwargs)
 
     monkeypatch.setattr(publisher, "draw_sheets", slowly)
     monkeypatch.setattr(visualizer, "take_snapshot", remember)

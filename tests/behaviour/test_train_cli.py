@@ -128,7 +128,7 @@ BAD_INPUTS = {
     "missing data set": ("data=vos_folder data.root={}/nope", "nope does not exist"),
     "data set is a file": ("data=vos_folder data.root={}/a_file", "is not a folder"),
     "no root": ("data=vos_folder", "data.root must be"),
-    "frames without masks": ("data=vos_folder data.root={}/no_masks", "frames without masks"),
+    "frames without masks": ("data=vos_folder data.root={}/no_masks", "have no masks"),
     "mask of another size": ("data=vos_folder data.root={}/sizes", "16 x 24 pixels, expected"),
     "empty split": (
         "data=vos_folder data.root={0}/fine data.val_list={0}/empty.txt",

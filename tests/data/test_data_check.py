@@ -145,7 +145,7 @@ def test_a_sheet_has_one_header_and_three_panels_per_frame(tmp_path, drawn):
     config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=64))
     check_data(config, tmp_path / "sheets")
     clip, _ = drawn[-1]
-    assert clip.name == "val · b · mask prompts as the first ground truth gives them"
+    assert clip.name == "val · b · mask prompts implied by the first frame's ground truth"
     assert [frame.number for frame in clip.frames] == [0, 1]
     assert (clip.ids, clip.category_names) == ([1, 2], ["", ""])
     assert [len(frame.prompts) for frame in clip.frames] == [2, 0]

@@ -35,7 +35,7 @@ def video_names(module, stage) -> list[str]:
     return [module.clip_name(stage, i) for i in range(len(module.datasets[stage]))]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_vos_folder_reads_frames_and_masks(tmp_path, suffix):
     make_video(tmp_path, objects=((1, 3),) * 3, suffix=suffix)
@@ -52,12 +52,12 @@ def test_vos_folder_reads_frames_and_masks(tmp_path, suffix):
 
 def test_one_video_serves_both_splits_with_a_warning(tmp_path):
     make_video(tmp_path)
-    with pytest.warns(UserWarning, match="one video, 'a': it is used for training and for valid"):
+    with pytest.warns(UserWarning, match="one video, 'a': it is used for both training and valid"):
         module = module_for(tmp_path)
     assert video_names(module, "train") == video_names(module, "val") == ["a"]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_late_objects_are_left_to_clips_that_start_with_them(tmp_path):
     make_video(tmp_path, objects=((), (1,), (1, 2), (1, 2), (2,)))
     module = module_for(tmp_path, max_objects=2)
@@ -74,7 +74,7 @@ def test_late_objects_are_left_to_clips_that_start_with_them(tmp_path):
     assert gone == [False]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_jpegs_and_pngs_of_one_video_are_read_together(tmp_path):
     make_video(tmp_path, objects=((1,),) * 3)
     frame = tmp_path / "JPEGImages" / "a" / "00001"
@@ -83,14 +83,14 @@ def test_jpegs_and_pngs_of_one_video_are_read_together(tmp_path):
     assert numbers_and_objects(module_for(tmp_path).datasets["val"][0])[0] == [0, 1, 2]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_frames_without_masks_are_left_out(tmp_path):
     make_video(tmp_path, objects=((1,),) * 15, every=5)
     clip = module_for(tmp_path).datasets["val"][0]
     assert numbers_and_objects(clip)[0] == [0, 5, 10]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_frame_stride_keeps_its_distance_in_every_phase(tmp_path):
     make_video(tmp_path, objects=((1,),) * 7)
     module = module_for(tmp_path, frame_stride=2)
@@ -100,7 +100,7 @@ def test_frame_stride_keeps_its_distance_in_every_phase(tmp_path):
     assert all(np.diff(clip).tolist() == [2, 2] for clip in clips)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_training_clip_starts_at_the_known_object_when_a_phase_has_none(tmp_path):
     make_video(tmp_path, objects=((), (1,), (), (1,), (), (1,)))
     module = module_for(tmp_path, num_frames=2, frame_stride=2)
@@ -108,7 +108,7 @@ def test_training_clip_starts_at_the_known_object_when_a_phase_has_none(tmp_path
     assert firsts == {1, 3}
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_max_objects_limits_the_clip(tmp_path):
     make_video(tmp_path, objects=((1, 2, 3),) * 3)
     module = module_for(tmp_path, max_objects=2)
@@ -118,7 +118,7 @@ def test_max_objects_limits_the_clip(tmp_path):
     assert {k for ids in drawn for k in ids} == {1, 2, 3}
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_training_items_do_not_touch_the_global_generator(tmp_path):
     make_video(tmp_path)
     dataset = module_for(tmp_path).datasets["train"]
@@ -162,7 +162,7 @@ def test_videos_listed_for_both_splits_are_named(tmp_path):
         make_video(tmp_path, name)
     (tmp_path / "train.txt").write_text("a\nb\n")
     (tmp_path / "val.txt").write_text("b\n")
-    with pytest.warns(UserWarning, match=r"1 videos are listed for training and .* \(b\)"):
+    with pytest.warns(UserWarning, match=r"1 videos are listed for both training and .* \(b\)"):
         module_for(tmp_path, train_list="train.txt", val_list="val.txt")
 
 
@@ -178,7 +178,7 @@ def test_davis_folders_and_lists_are_found(tmp_path):
     assert video_names(module, "val") == ["a"]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_youtube_vos_names_come_from_meta_json(tmp_path):
     make_video(tmp_path)
     meta = {"videos": {"a": {"objects": {"1": {"category": "penguin", "frames": ["00000"]}}}}}
@@ -186,7 +186,7 @@ def test_youtube_vos_names_come_from_meta_json(tmp_path):
     assert module_for(tmp_path).object_names("val", 0) == {1: "penguin"}
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_png_folders_read_one_folder_per_object(tmp_path):
     for t in range(3):
         save_frame(tmp_path / "JPEGImages" / "a" / f"{t:05d}.jpg", t)
@@ -216,7 +216,7 @@ def save_object_masks(root, name="a", objects=((1,),) * 6) -> None:
             Image.fromarray((label_map(k) > 0).astype(np.uint8) * 255).save(path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize("digits", ["{}", "{:06d}"])
 def test_vos_folder_orders_frames_by_number_whatever_the_digits(tmp_path, suffix, digits):
@@ -230,7 +230,7 @@ def test_vos_folder_orders_frames_by_number_whatever_the_digits(tmp_path, suffix
     assert all(frame.objects[0].segment[12:20, :8].all() for frame in clip.frames)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("digits", ["{}", "{:06d}"])
 def test_png_folders_find_masks_whatever_the_digits(tmp_path, digits):
     make_video(tmp_path, objects=((),) * 12)
@@ -243,7 +243,7 @@ def test_png_folders_find_masks_whatever_the_digits(tmp_path, digits):
     assert all(frame.objects[1].segment[12:20, 8:16].all() for frame in clip.frames)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize("digits", ["{}", "{:06d}"])
 def test_sav_finds_and_orders_frames_whatever_the_digits(tmp_path, suffix, digits):
@@ -255,23 +255,23 @@ def test_sav_finds_and_orders_frames_whatever_the_digits(tmp_path, suffix, digit
     assert levels == pytest.approx([0, 48, 96, 144], abs=2)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
 def test_two_files_of_one_frame_are_refused(tmp_path, folder):
     make_video(tmp_path)
     path = next((tmp_path / folder / "a").glob("00003.*"))
     shutil.copy(path, path.with_stem("3"))
-    with pytest.raises(DataError, match=r"two files of number 3 \(00003\.\w+ and 3\.\w+\)"):
+    with pytest.raises(DataError, match=r"two files with number 3 \(00003\.\w+ and 3\.\w+\)"):
         module_for(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("hand/00000.png", r"name is not a number \(hand\)"),
         ("000/first.png", r"name is not a number \(first\.png\)"),
-        ("0/00000.png", r"two files of number 0 \(0 and 000\)"),
+        ("0/00000.png", r"two files with number 0 \(0 and 000\)"),
     ],
     ids=["object", "mask", "twice"],
 )
@@ -286,7 +286,7 @@ def test_bad_names_of_png_folders_are_refused(tmp_path, name, message):
         module_for(tmp_path, "png_folders")
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_sav_labels_without_their_frames_are_refused(tmp_path):
     write_sav(tmp_path, "v", "jpg")
     for path in (tmp_path / "JPEGImages" / "v").iterdir():
@@ -313,7 +313,7 @@ def write_sav(root, name, frames_as, num_labels=4) -> None:
             Image.new("RGB", (WIDTH, HEIGHT), (12 * t,) * 3).save(path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("frames_as", ["mp4", "jpg", "png"])
 def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     write_sav(tmp_path, "sav_000001", frames_as)
@@ -327,7 +327,7 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("source", ["vos_folder", "sav"])
 def test_workers_read_the_same_files(tmp_path, source):
     if source == "sav":
@@ -381,7 +381,10 @@ def test_coco_video_slots_can_be_fewer_or_more(tmp_path):
     content = coco_content(tmp_path)
     more = coco_module(tmp_path, content, num_categories=5)
     assert next(iter(more.val_dataloader())).masks.shape[1] == 5
-    with pytest.warns(UserWarning, match=r"num_categories=1 leaves out \(hook\); null keeps all"):
+    with pytest.warns(
+        UserWarning,
+        match=r"num_categories=1 leaves out \(hook\); data.num_categories=null keeps all",
+    ):
         fewer = coco_module(tmp_path, content, num_categories=1)
     assert fewer.category_names == ["clip"]
     # the one slot left is empty in frame 0
@@ -486,7 +489,9 @@ def test_short_and_empty_videos_are_skipped_with_one_warning(tmp_path):
     make_video(tmp_path, "empty", objects=((),) * 6)
     (tmp_path / "train.txt").write_text("a\nshort\nempty\n")
     (tmp_path / "val.txt").write_text("b\n")
-    with pytest.warns(UserWarning, match=r"1 with fewer than .* \(short\) and 1 .* \(empty\)"):
+    with pytest.warns(
+        UserWarning, match=r"1 with fewer annotated frames than .* \(short\) and 1 .* \(empty\)"
+    ):
         module = module_for(tmp_path, train_list="train.txt", val_list="val.txt")
     assert video_names(module, "train") == ["a"]
 
@@ -509,19 +514,21 @@ def test_validation_clips_have_their_own_length(tmp_path):
 
 def test_shorter_videos_are_validated_as_they_are_one_by_one(tmp_path):
     lengths = {"train": 3, "a": 3, "b": 8, "c": 1}
-    with pytest.warns(UserWarning, match=r"validation videos: 1 with fewer than the 2 .* \(c\)$"):
+    with pytest.warns(
+        UserWarning, match=r"validation videos: 1 with fewer annotated frames than the 2 .* \(c\)$"
+    ):
         found = validation_lengths(tmp_path, lengths, val_num_frames=5, val_batch_size=1)
     assert found == (["a", "b"], [3, 5])
 
 
 def test_shorter_videos_are_left_out_of_validation_in_batches(tmp_path):
-    message = r"\(a\); data\.val_batch_size=1 takes shorter clips too"
+    message = r"\(a\); with data\.val_batch_size=1 shorter clips can be used"
     with pytest.warns(UserWarning, match=message):
         found = validation_lengths(tmp_path, {"train": 3, "a": 3, "b": 8}, val_num_frames=5)
     assert found == (["b"], [5])
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_validation_follows_the_object_that_comes_late(tmp_path):
     make_video(tmp_path, objects=((),) * 4 + ((1,),) * 3)
     module = module_for(tmp_path, num_frames=2, val_num_frames=5, val_batch_size=1)
@@ -566,7 +573,7 @@ def test_masks_of_the_other_kind_of_folder_are_named(tmp_path, made_for, read_as
         (folder / "00000").mkdir()
         for path in masks:
             path.rename(folder / "00000" / path.name)
-    with pytest.raises(DataError, match=rf"frames without masks, .*with data={made_for}$"):
+    with pytest.raises(DataError, match=rf"have no masks: .*need data={made_for}$"):
         module_for(tmp_path, read_as)
 
 
@@ -587,11 +594,11 @@ def test_frames_without_any_mask_are_refused(tmp_path):
     make_video(tmp_path, "b")
     for path in (tmp_path / "Annotations" / "b").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"b has frames without masks"):
+    with pytest.raises(DataError, match=r"the frames in .*b have no masks"):
         module_for(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_mask_of_another_size_is_refused(tmp_path):
     make_video(tmp_path)
     save_frame(tmp_path / "JPEGImages" / "a" / "00000.jpg", 0, size=(40, HEIGHT))
@@ -599,7 +606,7 @@ def test_mask_of_another_size_is_refused(tmp_path):
         module_for(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_colour_mask_is_refused(tmp_path):
     make_video(tmp_path)
     save_frame(tmp_path / "Annotations" / "a" / "00000.png", 0)
@@ -607,14 +614,14 @@ def test_colour_mask_is_refused(tmp_path):
         module_for(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_frame_with_too_many_pixels_is_refused(tmp_path):
     make_video(tmp_path)
     with pytest.raises(DataError, match=r"32 x 24 pixels, more than data\.max_image_pixels=100"):
         module_for(tmp_path, max_image_pixels=100)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_broken_frame_is_named(tmp_path):
     make_video(tmp_path)
     (tmp_path / "JPEGImages" / "a" / "00002.jpg").write_bytes(b"nothing")
@@ -623,7 +630,7 @@ def test_broken_frame_is_named(tmp_path):
         dataset[0]
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_other_files_among_palette_masks_are_refused(tmp_path):
     make_video(tmp_path)
     (tmp_path / "Annotations" / "a" / "first.jpg").touch()
@@ -631,7 +638,7 @@ def test_other_files_among_palette_masks_are_refused(tmp_path):
         module_for(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 def test_frame_name_without_number_is_refused(tmp_path):
     make_video(tmp_path)
     save_frame(tmp_path / "JPEGImages" / "a" / "cover.jpg", 0)
@@ -664,7 +671,7 @@ def test_list_of_all_videos_for_validation_is_refused(tmp_path):
         module_for(tmp_path, val_list="val.txt")
 
 
-@pytest.mark.filterwarnings("ignore:the data set has one video")
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize(
     ("content", "message"),
     [

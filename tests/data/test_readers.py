@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataset_helpers import label_map, save_mask
 from PIL import Image
+from scenes import label_map, save_mask
 from training.dataset.vos_segment_loader import PalettisedPNGSegmentLoader
 
 from core.config import DataConfig

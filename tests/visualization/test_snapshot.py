@@ -245,7 +245,7 @@ def broken(what):
         ("small masks", r"batch.masks must have the frames' size \[48, 48\], got \[8, 8\]"),
         (
             "rank of frames",
-            r"batch.img_batch must have shape \[3, B, 3, H, W\], got \[3, 3, 48, 48\]",
+            r"batch.img_batch must have shape \[T, B, C, H, W\], got \[3, 3, 48, 48\]",
         ),
         ("grey frames", r"batch.img_batch must have shape \[3, B, 3, H, W\]"),
         ("layout", r"batch.obj_to_frame_idx must have shape \[3, 3, 2\], got \[3, 2, 2\]"),

@@ -97,7 +97,8 @@ class CocoVideoReader:
             names = [list(self.categories.values())[slot] for slot in sorted(cut)]
             rank_zero_warn(
                 f"{self.setting} annotates {len(cut)} categories that data.num_categories="
-                f"{self.num_categories} leaves out ({', '.join(names)}); null keeps all"
+                f"{self.num_categories} leaves out ({', '.join(names)}); data.num_categories=null"
+                " keeps all"
             )
 
     def _frames(
@@ -121,7 +122,7 @@ class CocoVideoReader:
             if not name:
                 raise DataError(
                     f"{self.setting} has an image {image['id']!r} without `file_name`, which"
-                    " data.image_root is to be joined with"
+                    " data.image_root needs"
                 )
             # by the names alone: links below the root may lead wherever their owner wants
             joined = os.path.normpath(Path(self.image_root) / name)
@@ -147,7 +148,11 @@ class CocoVideoReader:
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
         if not exists(Path(frame.image_path)):
-            hint = "" if self.image_root else "; data.image_root=DIR joins `file_name` to DIR"
+            hint = (
+                ""
+                if self.image_root
+                else "; set data.image_root=DIR to look for `file_name` in DIR"
+            )
             raise DataError(
                 f"{self.setting} names a frame {frame.image_path} that does not exist{hint}"
             )
@@ -210,7 +215,7 @@ def _read_categories(
     """Return {category id: name} in the order of the slots, which are `expected`'s if given."""
     own = {item["id"]: str(item.get("name", item["id"])) for item in content["categories"]}
     if len(own) != len(content["categories"]):
-        raise DataError(f"{setting} has two categories of the same id")
+        raise DataError(f"{setting} has two categories with the same id")
     for key, name in (expected or {}).items():
         other = own.get(key, name)
         # a category that a file gives no name goes by its id

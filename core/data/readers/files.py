@@ -135,8 +135,8 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
         first = numbered.setdefault(int(stem), path)
         if first is not path:
             raise DataError(
-                f"{path.parent} has two files of number {int(stem)} ({first.name} and {path.name}),"
-                " expected one"
+                f"{path.parent} has two files with number {int(stem)} ({first.name} and"
+                f" {path.name}), expected one"
             )
     return dict(sorted(numbered.items()))
 

@@ -81,9 +81,9 @@ class VosFolderReader:
         if self.per_object:
             pattern, other_pattern, other = other_pattern, pattern, "vos_folder"
         if not any(masks.glob(pattern)):
-            message = f"{frames} has frames without masks, expected {pattern} in {masks}"
+            message = f"the frames in {frames} have no masks: expected {pattern} in {masks}"
             if any(masks.glob(other_pattern)):
-                message += f"; what is there is read with data={other}"
+                message += f"; the masks found there need data={other}"
             raise DataError(message)
         files = _object_mask_files(masks) if self.per_object else _palette_mask_files(masks)
         images = frame_files(frames)
@@ -95,9 +95,7 @@ class VosFolderReader:
             if number in files
         ]
         if not annotated:
-            raise DataError(
-                f"{frames} has frames without masks: no frame number of it is found in {masks}"
-            )
+            raise DataError(f"no mask in {masks} has the number of a frame in {frames}")
         return VOSVideo(name, i, annotated), files
 
     def num_unmatched(self, i: int) -> tuple[int, int]:

@@ -187,11 +187,15 @@ def _notes(clip: Clip) -> list[Entry]:
             clip.prompts_unassigned, "prompt not drawn: its", "prompts not drawn: their"
         )
         notes.append(f"{unassigned} video is unknown")
+    if clip.prompts_undrawable:
+        undrawable = counted(clip.prompts_undrawable, "prompt", "prompts")
+        notes.append(
+            f"{undrawable} not drawn: not finite, outside the frame or without the other corner"
+        )
+    if clip.prompts_missing:
+        notes.append(f"no prompt to draw on prompted frames: {_listed(clip.prompts_missing)}")
     if clip.prompts_elsewhere:
-        numbers = ", ".join(map(str, clip.prompts_elsewhere[:8]))
-        rest = len(clip.prompts_elsewhere) - 8
-        numbers += f" and {rest} more" if rest > 0 else ""
-        notes.append(f"more prompts on frames not drawn: {numbers}")
+        notes.append(f"more prompts on frames not drawn: {_listed(clip.prompts_elsewhere)}")
     if _non_finite(clip.pred):
         count = counted(len(_non_finite(clip.pred)), "object has", "objects have")
         notes.append(f"{count} NaN or inf logits, which are not drawn")
@@ -201,6 +205,11 @@ def _notes(clip: Clip) -> list[Entry]:
         )
         notes.append(f"{left_out} not fit into num_categories")
     return [(None, f"note: {note}") for note in notes]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    rest = len(numbers) - 8
+    return ", ".join(map(str, numbers[:8])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def mean_iou_words(clip: Clip) -> str:
@@ -315,7 +324,9 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         if clip.frames[index].mask_prompted:
             words = [] if outcome.present else ["absent"]
         else:
-            words = _tracking_words(outcome)
+            words = _tracking_words(outcome, category not in clip.not_prompted)
+        if category in clip.not_prompted:
+            words.append("not prompted")
         if outcome.non_finite:
             words.append("NaN/inf not drawn")
         if words:
@@ -323,7 +334,7 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
     return chips
 
 
-def _tracking_words(outcome: _Outcome) -> list[str]:
+def _tracking_words(outcome: _Outcome, is_tracked: bool) -> list[str]:
     present, predicted, score = outcome.present, outcome.predicted, outcome.object_score
     words = [f"IoU {outcome.iou:.2f}" if present or predicted else "absent"]
     if predicted and math.isfinite(outcome.predicted_iou):
@@ -331,7 +342,7 @@ def _tracking_words(outcome: _Outcome) -> list[str]:
     if math.isfinite(score):
         words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
     if present and not outcome.overlaps:
-        words.append("lost")
+        words += ["lost"] if is_tracked else []
     elif predicted and not present:
         words.append("false alarm")
     return words
@@ -339,6 +350,7 @@ def _tracking_words(outcome: _Outcome) -> list[str]:
 
 def _mean_words(clip: Clip, index: int) -> str:
     ious = np.array([]) if clip.scores is None else clip.scores.ious[index]
+    ious = np.delete(ious, [k for k in clip.not_prompted if k < len(ious)])
     return f", mean IoU of all objects {np.nanmean(ious):.2f}" if np.isfinite(ious).any() else ""
 
 
