@@ -1,6 +1,9 @@
 """A folder whose name has none of the words that messages are searched for."""
 
+import math
+
 import pytest
+from pycocotools import mask as mask_utils
 
 
 @pytest.fixture
@@ -9,3 +12,19 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("x") / "set"
     path.mkdir()
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_endless_polygons(monkeypatch):
+    """Fail where pycocotools would work for hours on a polygon, out of reach of any time limit."""
+    rasterize = mask_utils.frPyObjects
+
+    def guarded(objects, height, width):
+        if isinstance(objects, list):
+            numbers = [x for polygon in objects if isinstance(polygon, list) for x in polygon]
+            numbers = [x for x in numbers if isinstance(x, float)]
+            if any(not math.isfinite(x) or abs(x) > 1e6 for x in numbers):
+                pytest.fail("a polygon that would hang pycocotools was given to it")
+        return rasterize(objects, height, width)
+
+    monkeypatch.setattr(mask_utils, "frPyObjects", guarded)

@@ -66,7 +66,8 @@ def save_frame(path: Path, t: int) -> None:
 
 def save_palette(path: Path, labels: np.ndarray) -> None:
     image = Image.fromarray(labels)
-    image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+    # of 256 colours: Pillow stores the values of a shorter one in fewer bits
+    image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0] + [v for v in range(3, 256) for _ in "rgb"])
     image.save(path, format="PNG")
 
 
@@ -272,7 +273,9 @@ def listening() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        lines += [line for warning in caught for line in str(warning.message).splitlines()]
+        for warning in caught:
+            if not issubclass(warning.category, (DeprecationWarning, FutureWarning)):
+                lines += str(warning.message).splitlines()
         lines += handler.lines
 
 

@@ -408,8 +408,9 @@ def test_malformed_segmentations_are_refused(folder, value):
         [[-500, -500, -400, -500, -400, -400]],
         [[500, 500, 600, 500, 600, 600]],
         [[0.1, 0.1, 0.4, 0.1, 0.4, 0.4, 0.1, 0.4]],
+        [[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]],
     ],
-    ids=["before", "behind", "fractions of the frame"],
+    ids=["before", "behind", "fractions of the frame", "far behind"],
 )
 def test_polygons_that_cover_no_pixel_are_said(folder, value):
     assert check_set(with_segmentation(folder, value)).says("00002.jpg")
