@@ -667,7 +667,9 @@ def unlabelled(folder, gap=range(4, 8)):
     return made.edit(forget)
 
 
-@pytest.mark.parametrize("gap", [range(4, 8), range(4), range(8, 12)], ids=["middle", "start", "end"])
+@pytest.mark.parametrize(
+    "gap", [range(4, 8), range(4), range(8, 12)], ids=["middle", "start", "end"]
+)
 def test_frames_that_were_never_labelled_are_said(folder, gap):
     made = unlabelled(folder, gap)
     outcome = check_set(made)
