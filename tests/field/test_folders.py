@@ -43,8 +43,6 @@ def reads_everything(made, *more) -> None:
     assert num_frames(made) == 4
 
 
-# --- files that systems leave behind
-
 FILES = [
     ".DS_Store",
     "._00000.png",
@@ -111,9 +109,6 @@ def test_hidden_files_are_not_in_the_way_of_training(monkeypatch, folder, tmp_pa
     ran.went_well()
 
 
-# --- texts that begin with a byte order mark
-
-
 def with_bom(path: Path, encoding="utf-8") -> None:
     path.write_bytes((BOM + path.read_text(encoding="utf-8")).encode(encoding))
 
@@ -173,9 +168,6 @@ def test_names_of_a_data_set_may_begin_with_a_bom(folder):
     assert made.module().object_names("train", 0) == {1: "cat"}
 
 
-# --- suffixes in capitals
-
-
 def rename_some(paths, suffix, every) -> None:
     for k, path in enumerate(sorted(paths)):
         if k % every == 0:
@@ -214,9 +206,6 @@ def test_films_of_sav_may_have_a_suffix_in_capitals(folder):
         write_movie(folder / f"{name}.mp4")
         (folder / f"{name}.mp4").rename(folder / f"{name}.MP4")
     reads_everything(made)
-
-
-# --- data sets that lie a level deeper
 
 
 def finds_or_helps(made, *overrides) -> None:
@@ -285,9 +274,6 @@ def test_a_root_that_is_one_level_too_low_is_found_or_named(folder):
 def test_the_hint_to_the_other_kind_of_folder_works(folder, source, other):
     made = write_set(folder, source)
     finds_or_helps(made, *[f"data={other}", *made.overrides()[1:]])
-
-
-# --- videos without masks among others
 
 
 def spoil_masks(made, name) -> None:
@@ -399,8 +385,6 @@ def test_a_set_whose_videos_all_lack_masks_is_refused(folder, source, spoil):
     outcome.is_refused(("frame", "mask", "video"), "SET")
 
 
-# --- terminals and log files that know no Unicode
-
 PICTURES = ["visualizations.enabled=true", "visualizations.every_n_steps=1"]
 
 
@@ -462,9 +446,6 @@ def test_a_refusal_is_one_sentence_whatever_the_terminal_can_write(folder, tmp_p
         assert ran.returncode == 1
         assert said.startswith("error: "), said
         assert "\n" not in said
-
-
-# --- what `make bench` installs
 
 
 def make_n(*arguments) -> str:

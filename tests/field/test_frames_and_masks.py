@@ -1,4 +1,6 @@
-"""Frames and masks that do not belong together are refused or warned of, never learnt in silence."""
+"""Frames and masks that do not belong together are refused or warned of, not learnt in silence."""
+
+import json
 
 import cv2
 import numpy as np
@@ -40,18 +42,18 @@ def file_names(made, **fields) -> list[str]:
 
 def reads_or_refuses(made, name: str):
     """Return the first video's first frame and masks, or None when they are refused by name."""
+    refusal = ""
     try:
         reader = made.reader()
         frame = frames_of(reader)[0]
         image, masks = reader.image(frame), reader.masks(0, frame)
-        assert reader.size(frame) == image.size
-        return np.asarray(image).astype(int), masks
     except DataError as error:
-        assert name in str(error)
+        refusal = str(error)
+    if refusal:
+        assert name in refusal
         return None
-
-
-# --- frames of more than 8 bits
+    assert reader.size(frame) == image.size
+    return np.asarray(image).astype(int), masks
 
 
 def save_16_bits(path, t):
@@ -111,8 +113,6 @@ def test_frames_of_8_bits_are_read_as_they_are(folder, mode):
     assert abs(image - picture()[..., :1].astype(int)).max() <= 1
     assert not check_set(made).says("00000.png")
 
-
-# --- EXIF orientation
 
 TRANSPOSE = Image.Transpose
 STORED = {  # how an upright picture is stored under an orientation
@@ -238,9 +238,6 @@ def test_a_turned_frame_that_never_fits_is_refused_with_its_sizes(folder):
     check_set(made).is_refused("00000.png", "30 x 30", (SIZE, f"{HEIGHT} x {WIDTH}"))
 
 
-# --- COCO files whose sizes are those of other files
-
-
 def save_half(path, t):
     Image.fromarray(picture(t)).resize((WIDTH // 2, HEIGHT // 2)).save(path)
 
@@ -298,8 +295,6 @@ def test_masks_of_frames_that_were_resized_are_refused(folder, source):
     check_set(made).is_refused(("0000", "frame 0"), SIZE, f"{WIDTH // 2} x {HEIGHT // 2}")
 
 
-# --- the order of frames
-
 NUMBERS = [f"{t}" for t in range(12)]
 
 
@@ -354,8 +349,6 @@ def test_folders_are_in_natural_order(folder, source):
     step = 4 if source == "sav" else 1
     assert file_names(made) == [f"{step * t}.jpg" for t in range(12)]
 
-
-# --- segmentations that are malformed never become "absent"
 
 BOX = [4, 8, 18, 8, 18, 24, 4, 24]
 MALFORMED = {
@@ -443,16 +436,15 @@ def test_segmentations_of_every_form_are_read(folder, value):
 
 def test_flat_polygons_are_read_or_refused(folder):
     made = with_segmentation(folder, BOX)
-    reader = made.reader()
-    try:
-        assert reader.masks(0, frames_of(reader)[2])[0].sum() == (label_map(1) > 0).sum()
-    except DataError as error:
-        assert "00002.jpg" in str(error)
+    outcome = check_set(made)
+    if outcome.end:
+        outcome.is_refused("00002.jpg", "train.json")
+    else:
+        reader = made.reader()
+        assert np.array_equal(reader.masks(0, frames_of(reader)[2])[0], label_map(1) > 0)
 
 
 def write_masklet(made, change) -> None:
-    import json
-
     path = made.root / "a_manual.json"
     content = json.loads(path.read_text())
     change(content["masklet"])
@@ -477,8 +469,6 @@ def test_malformed_masks_of_sav_are_refused(folder, value):
     write_masklet(made, lambda frames: frames[2].__setitem__(0, value))
     check_set(made).is_refused("a_manual.json", ("frame 8", "not an SA-V"))
 
-
-# --- masks that were resized or compressed on the way
 
 WHY = ("interpolat", "resiz", "smooth", "anti-alias", "blur")
 
@@ -583,9 +573,6 @@ def test_masks_of_one_bit_are_never_warned_of(folder):
     assert not outcome.says("ignore_id")
 
 
-# --- 255 as "ignore"
-
-
 def with_rim(t):
     labels = label_map(1, t=t)
     rim = label_map(1, t=t)
@@ -650,9 +637,6 @@ def test_nothing_is_ignored_by_default(folder):
 def test_what_cannot_be_ignored_is_refused(folder, value):
     made = write_set(folder)
     check_set(made, f"data.ignore_id={value}").is_refused("data.ignore_id", value)
-
-
-# --- frames that nobody labelled
 
 
 def unlabelled(folder, gap=range(4, 8)):
