@@ -1,4 +1,4 @@
-"""A folder whose name has none of the words that messages are searched for."""
+"""Folders whose names have none of the words that messages are searched for."""
 
 import math
 
@@ -12,6 +12,12 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("x") / "set"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory):
+    """Return pytest's folder of the test under a name that is not the test's."""
+    return tmp_path_factory.mktemp("y")
 
 
 @pytest.fixture(autouse=True)
