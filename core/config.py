@@ -18,6 +18,7 @@ from .checks import (
     TRUE_OR_FALSE,
     Rule,
     Section,
+    UserError,
     at_least,
     between,
     greater_than,
@@ -456,12 +457,8 @@ class TrainerConfig(Section):
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
         super().__post_init__()
-        require(
-            self.max_steps != -1 or self.max_epochs is not None,
-            "trainer.max_steps and trainer.max_epochs",
-            (self.max_steps, self.max_epochs),
-            "set, one of them at least",
-        )
+        if self.max_steps == -1 and self.max_epochs is None:
+            raise UserError("set trainer.max_steps or trainer.max_epochs: neither limits training")
 
 
 @dataclass
@@ -601,7 +598,7 @@ class Config(Section):
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,
             f"at most {most} with data.num_frames={self.data.num_frames} and "
-            f"model.prompt_type={self.model.prompt_type}: a frame is to be left to track",
+            f"model.prompt_type={self.model.prompt_type}: at least one frame must be left to track",
         )
 
 
@@ -648,8 +645,8 @@ def explain_typos(overrides: list[str]) -> None:
             continue
         if key not in names:
             near = nearest(key, sorted(names), cutoff=0.5)
-            hint = f"; did you mean {near}?" if near else "; the fields are in core/config.py"
-            sys.exit(f"error: {key} is no setting{hint}")
+            hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
+            sys.exit(f"error: unknown setting {key}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
 
@@ -670,7 +667,7 @@ def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
         sys.exit(
-            f"error: {group}={choice} is no file of configs/{group}/, expected one of "
+            f"error: there is no configs/{group}/{choice}.yaml; choose one of "
             f"{', '.join(files)}{hint}"
         )
 

@@ -295,7 +295,9 @@ def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
     except pickle.UnpicklingError as error:
         # torch's message is a page long; this line of it names the class that was refused.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"holds {refused[1]}" if refused else "is damaged, no checkpoint, or holds objects"
+        what = "is damaged, is not a checkpoint, or contains Python objects"
+        if refused:
+            what = f"contains {refused[1]}"
         raise CheckpointError(
             f"{name}={path} {what}, expected tensors and plain containers only: "
             "anything else could run code when it is loaded"
@@ -304,7 +306,7 @@ def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
         # A damaged file can fail anywhere in zip, pickle or tensor reading.
         reason = str(error).strip().splitlines()[:1]
         raise CheckpointError(
-            f"{name}={path} is damaged or no checkpoint: "
+            f"{name}={path} is damaged or is not a checkpoint: "
             f"{reason[0] if reason else type(error).__name__}"
         ) from error
 
@@ -393,7 +395,7 @@ def _check_names(model: nn.Module, names: list[str]) -> None:
             near = nearest(name, [*sorted(known), *TRAINABLE_PRESETS])
             hint = f" (did you mean {near!r}?)" if near else ""
             raise UserError(
-                f"model.trainable_modules: {name!r} is no module of the model{hint}; presets: "
+                f"model.trainable_modules: the model has no module {name!r}{hint}; presets: "
                 f"{', '.join(TRAINABLE_PRESETS)}; top-level modules: "
                 f"{', '.join(_top_level_names(model))}"
             )

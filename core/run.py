@@ -53,15 +53,15 @@ def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
 def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
     """Log which weights training starts from, and what of the model is trained."""
     if ckpt_path is not None:
-        log.info("weights: those of the checkpoint that is resumed")
+        log.info("weights: from the checkpoint that is resumed")
     elif module.load_report:
         log.info("weights: %s", module.load_report)
     elif config.model.architecture == "tiny":
         log.info("weights: random")
     else:
         log.warning(
-            "weights: random, and %s is made to be fine-tuned: set model.checkpoint_path to its "
-            "released weights",
+            "weights: random, but %s is meant to be fine-tuned from released weights: set "
+            "model.checkpoint_path",
             config.model.architecture,
         )
     log.info("parameters:\n%s", parameter_table(module.model))
@@ -71,8 +71,8 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     """Export the weights and say where everything is."""
     if trainer.global_step == trainer.lightning_module.resumed_step:
         log.warning(
-            "no step was trained: the checkpoint that was resumed is at step %d already; raise "
-            "trainer.max_steps or trainer.max_epochs to go on",
+            "nothing was trained: the resumed checkpoint is already at step %d; raise "
+            "trainer.max_steps or trainer.max_epochs to train further",
             trainer.global_step,
         )
     checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
@@ -85,7 +85,7 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     # The best ones, where anything was validated.
     code = run_dir / "weights" / "load.py"
     code.write_text(f"{loading_code(weights, config.model)}\n")
-    lines.append(f"load them   {code}")
+    lines.append(f"load with   {code}")
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
@@ -96,7 +96,7 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
     lines = []
     if any(getattr(logger, "mode", None) == "local" for logger in loggers):
-        pictures = f"{log_dir}; look at them with: make dashboard"
+        pictures = f"{log_dir}; view with: make dashboard"
         if log_dir != "swanlog":
             pictures += f" SWANLOG={log_dir}"
         lines.append(f"pictures    {pictures}")
@@ -105,7 +105,7 @@ def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
             lines.append(f"csv         {Path(logger.log_dir) / 'metrics.csv'}")
         elif isinstance(logger, TensorBoardLogger):
             command = f"tensorboard --logdir {Path(logger.log_dir)}"
-            lines.append(f"tensorboard look at it with: {command}")
+            lines.append(f"tensorboard view with: {command}")
     return lines
 
 
@@ -114,7 +114,7 @@ def say_how_to_go_on(run_dir: Path) -> None:
     last = run_dir / "checkpoints" / "last.ckpt"
     lines = ["", f"run         {run_dir}"]
     if last.is_file():
-        lines.append(f"go on with  the same command and ckpt_path={last}")
+        lines.append(f"resume with the same command plus ckpt_path={last}")
         lines.append(f"weights     python -m core.export {last}")
     print("\n".join(lines))
 

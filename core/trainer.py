@@ -98,8 +98,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         metrics = self.metrics.compute(names if self._category_layout() else None)
         if not metrics:
             rank_zero_warn(
-                "val/iou is NaN: no validation clip has an object on a prompted frame "
-                "and a frame without prompts to track it on"
+                "val/iou is NaN: no validation clip has both an object on a prompted frame "
+                "and an unprompted frame to track it on"
             )
             metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
         for name, value in metrics.items():
@@ -204,7 +204,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
-                log.warning("%s was not written, training goes on; said once", path, exc_info=error)
+                log.warning(
+                    "%s was not written; training continues (reported once)", path, exc_info=error
+                )
 
     def _category_layout(self) -> bool:
         return bool(getattr(self._datamodule(), "category_layout", False))

@@ -48,9 +48,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
         assert (height - 80) // 256 == num_rows
     said = capsys.readouterr().out
     assert f"run         {tmp_path / 'run'}" in said
-    assert "look at them with: make dashboard" in said
+    assert "view with: make dashboard" in said
     code = tmp_path / "run" / "weights" / "load.py"
-    assert f"load them   {code}" in said
+    assert f"load with   {code}" in said
     size = ModelConfig(image_size=64)
     assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -282,8 +282,8 @@ def test_one_process_is_no_ddp(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "ckpt_path", "level", "words"),
     [
-        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path to its released"),
-        ("sam2.1_hiera_small", "hpc", "INFO", "those of the checkpoint that is resumed"),
+        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path"),
+        ("sam2.1_hiera_small", "hpc", "INFO", "from the checkpoint that is resumed"),
         ("tiny", None, "INFO", "weights: random"),
     ],
 )
