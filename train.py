@@ -17,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from core.checks import UserError
-from core.config import Config, explain_typos, register_schema, to_config
+from core.config import Config, register_schema, to_config
+from core.overrides import prepare
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -194,5 +195,8 @@ def _fit(
 register_schema()
 
 if __name__ == "__main__":
-    explain_typos(sys.argv[1:])
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
     main()

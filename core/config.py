@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, List, Optional  # noqa: UP035 (OmegaConf reads List)
 
 from .checks import (
+    A_PATH,
     ANY_VALUE,
     TRUE_OR_FALSE,
     Rule,
@@ -68,6 +69,10 @@ _MODULE_NAMES = Rule(
         )
     ),
 )
+_LOGGER_NAMES = Rule(
+    f"null, one of {', '.join(LOGGERS)}, or a list of them",
+    lambda value: value is None or isinstance(value, (str, list, tuple)),
+)
 _BETAS = Rule(
     "two numbers in [0, 1)",
     lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
@@ -89,7 +94,7 @@ class ModelConfig(Section):
     )
     checkpoint_path: Optional[str] = setting(
         None,
-        ANY_VALUE,
+        A_PATH,
         "released or exported weights (a .pt file with a `model` entry); null starts from random "
         "weights",
     )
@@ -226,28 +231,28 @@ class DataConfig(Section):
         "masks per object); `sav` (SA-V); `coco_video` (COCO-video JSON, category layout)",
     )
     root: Optional[str] = setting(
-        None, ANY_VALUE, "the data set's folder (every source but `synthetic` and `coco_video`)"
+        None, A_PATH, "the data set's folder (every source but `synthetic` and `coco_video`)"
     )
-    image_folder: str = setting("JPEGImages", ANY_VALUE, "frames, relative to `root`")
-    annotation_folder: str = setting("Annotations", ANY_VALUE, "masks, relative to `root`")
+    image_folder: str = setting("JPEGImages", A_PATH, "frames, relative to `root`")
+    annotation_folder: str = setting("Annotations", A_PATH, "masks, relative to `root`")
     train_list: Optional[str] = setting(
         None,
-        ANY_VALUE,
+        A_PATH,
         "text file with one training video per line, also relative to `root`; null: the videos "
         "that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`",
     )
     val_list: Optional[str] = setting(
         None,
-        ANY_VALUE,
+        A_PATH,
         "text file with one validation video per line, also relative to `root`; null: DAVIS's own "
         "lists, or a split by `val_fraction`",
     )
-    train_annotations: Optional[str] = setting(None, ANY_VALUE, "COCO-video JSON for training")
+    train_annotations: Optional[str] = setting(None, A_PATH, "COCO-video JSON for training")
     val_annotations: Optional[str] = setting(
-        None, ANY_VALUE, "COCO-video JSON for validation; null: split by `val_fraction`"
+        None, A_PATH, "COCO-video JSON for validation; null: split by `val_fraction`"
     )
     image_root: Optional[str] = setting(
-        None, ANY_VALUE, "folder that `file_name` is joined to; null trusts the JSON's own paths"
+        None, A_PATH, "folder that `file_name` is joined to; null trusts the JSON's own paths"
     )
     val_fraction: float = setting(
         0.1,
@@ -473,7 +478,7 @@ class SwanLabConfig(Section):
         None, ANY_VALUE, "name of the run; null: the last two folders of the run directory"
     )
     description: Optional[str] = setting(None, ANY_VALUE, "shown beside the name")
-    log_dir: str = setting("swanlog", ANY_VALUE, "folder of the files of `mode=local`")
+    log_dir: str = setting("swanlog", A_PATH, "folder of the files of `mode=local`")
     mode: str = setting(
         "local",
         one_of("local", "online", "offline", "disabled"),
@@ -567,11 +572,13 @@ class Config(Section):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     swanlab: SwanLabConfig = field(default_factory=SwanLabConfig)
     visualizations: VisualizationsConfig = field(default_factory=VisualizationsConfig)
-    seed: int = setting(0, ANY_VALUE, "seeds weights, data order, synthetic clips and augmentation")
-    ckpt_path: Optional[str] = setting(None, ANY_VALUE, "Lightning checkpoint to resume from")
+    seed: int = setting(
+        0, between(0, 2**32 - 1), "seeds weights, data order, synthetic clips and augmentation"
+    )
+    ckpt_path: Optional[str] = setting(None, A_PATH, "Lightning checkpoint to resume from")
     logger: Any = setting(
         "swanlab",
-        ANY_VALUE,
+        _LOGGER_NAMES,
         "`swanlab`, `wandb`, `tensorboard`, `csv`, a list of them, or null",
     )
 
@@ -623,11 +630,33 @@ def to_config(cfg: "DictConfig") -> Config:
             and what is allowed.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    OmegaConf.resolve(cfg)
-    config = OmegaConf.to_object(cfg)
+    try:
+        OmegaConf.resolve(cfg)
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(in_one_sentence(error)) from error
     assert isinstance(config, Config)
     return config
+
+
+def in_one_sentence(error: Exception) -> str:
+    """Return what Hydra or OmegaConf says of an override: its first lines, with what they mean."""
+    said = _first_line(error).removeprefix("Error merging override ")
+    override = getattr(error, "override", None)
+    if override is not None:  # of Hydra's grammar
+        said = f"{override}: {said.split(f'override: {override} : ')[-1]}"
+    elif "--multirun" in str(error):
+        said += "; values to sweep over need --multirun, a list needs brackets"
+    key = getattr(error, "full_key", None)
+    if key and key not in said:
+        said = f"{key}: {said}"
+    return said if error.__cause__ is None else f"{said}: {_first_line(error.__cause__)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def explain_typos(overrides: list[str]) -> None:
@@ -639,14 +668,16 @@ def explain_typos(overrides: list[str]) -> None:
     groups = _group_files()
     names = {*_field_names(Config), *groups}
     for override in overrides:
-        key, equals, value = override.partition("=")
-        key = key.lstrip("+~")
-        if not equals or key.startswith(("-", "hydra.", "hydra/")):
+        typed, equals, value = override.partition("=")
+        key = typed.lstrip("+~")
+        if key.startswith(("-", "hydra.", "hydra/")) or (typed[:1] == "~" and key in names):
             continue
+        if not equals:
+            sys.exit(f"error: {override}: expected NAME=VALUE")
         if key not in names:
             near = nearest(key, sorted(names), cutoff=0.5)
             hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
-            sys.exit(f"error: unknown setting {key}{hint}")
+            sys.exit(f"error: unknown setting {key or override}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
 
@@ -667,7 +698,7 @@ def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
         sys.exit(
-            f"error: there is no configs/{group}/{choice}.yaml; choose one of "
+            f"error: {group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
             f"{', '.join(files)}{hint}"
         )
 

@@ -151,7 +151,7 @@ BAD_INPUTS = {
         "model.trainable_modules=[sam_prompt_encoder.mask_downscaling.2]",
         "has no parameters to train",
     ),
-    "seed out of bounds": ("seed=-1", "-1 is not in bounds"),
+    "seed out of bounds": ("seed=-1", "seed must be between 0 and 4294967295, got -1"),
     "unknown accelerator": ("trainer.accelerator=abacus", "accelerator"),
     "negative interval": (
         "visualizations.every_n_steps=-5",
