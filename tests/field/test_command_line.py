@@ -25,7 +25,8 @@ NAMES = [
     "my videos", "run=1", "epoch=3-step=300", "a,b", "a, b", "videos (1)", "(1)", "100%", "me@home",
     "视频", "tëst", "a#b", "#1", "v[1]", "[1]", "a'b", "it's", 'a"b', "a:b", "a{b}", "{b}", "$x",
     "a|b", "a*b", "a?b", "a&b", "a;b", "a!b", "a~b", "a+b", "a^b", "a`b", "<a>", "a  b", "=a",
-    "a=", "-a", "a\\b", "✂️", "null", "true", "1e3", "007", "1_000", "a}b", "a]b", "a)b", "'", "''", "a\tb",
+    "a=", "-a", "a\\b", "✂️", "null", "true", "1e3", "007", "1_000", "a}b",
+    "a]b", "a)b", "'", "''", "a\tb",
 ]  # fmt: skip
 SOME = ["my videos", "run=1", "a,b", "videos (1)", "视频", "a#b", "v[1]", "it's", "{b}"]
 
@@ -589,10 +590,13 @@ def settings_of_torch():
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(1200)
-def test_odd_command_lines_train_or_end_in_one_sentence(monkeypatch, tmp_path, settings_of_torch):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(6))
+def test_odd_command_lines_train_or_end_in_one_sentence(
+    monkeypatch, tmp_path, settings_of_torch, part
+):
     faults = []
-    for seed in range(300):
+    for seed in range(50 * part, 50 * part + 50):
         arguments = odd_command(random.Random(seed))
         logger = "swanlab" if any("swanlab." in argument for argument in arguments) else "csv"
         folder = tmp_path / str(seed)
@@ -604,8 +608,7 @@ def test_odd_command_lines_train_or_end_in_one_sentence(monkeypatch, tmp_path, s
             faults.append((seed, arguments, end[:200]))
         elif "Traceback" in outcome.text:
             faults.append((seed, arguments, "a traceback was logged"))
-    shown = "\n".join(map(str, faults[:15]))
-    assert not faults, f"{len(faults)} of 300:\n{shown}"
+    assert not faults, f"{len(faults)} of 50:\n" + "\n".join(map(str, faults[:15]))
 
 
 def test_every_field_of_the_trainer_is_tried():
