@@ -562,13 +562,15 @@ ODD = [
     "a=b", "#", "\\", "a\nb", "%", "auto", "best", "@", "1_0", "0x1", "+1",
     "!!python/name:os.system",
 ]  # fmt: skip
+# Most settings are numbers or switches: these get past the first look.
+NUMBERS = ["0", "-1", "1", "2", "3", "0.5", "1.5", "1e-9", "nan", "inf", "null", "true", "false"]
 # What would start processes, compile for minutes or train without end is not tried.
 LEFT_OUT = {
-    "trainer.devices": {"2", "[1,2]"},
-    "trainer.num_nodes": {"2", "[1,2]"},
+    "trainer.devices": {"2", "3", "[1,2]"},
+    "trainer.num_nodes": {"2", "3"},
     "trainer.max_steps": {"-1"},
     "model.compile_image_encoder": {"true", "1"},
-    "data.num_workers": {"1", "2"},
+    "data.num_workers": {"1", "2", "3"},
 }
 
 
@@ -576,8 +578,9 @@ def odd_command(rng: random.Random) -> list[str]:
     arguments = []
     for _ in range(rng.randint(1, 3)):
         name = rng.choice(_field_names(Config))
-        values = [value for value in ODD if value not in LEFT_OUT.get(name, ())]
-        prefix = rng.choice(["", "", "", "", "+", "++", "~"])
+        values = NUMBERS if rng.random() < 0.6 else ODD
+        values = [value for value in values if value not in LEFT_OUT.get(name, ())]
+        prefix = rng.choice(["+", "++", "~"]) if rng.random() < 0.1 else ""
         arguments.append(f"{prefix}{name}={rng.choice(values)}")
     return arguments
 
