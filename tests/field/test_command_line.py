@@ -24,8 +24,9 @@ from core.config import Config, TrainerConfig, _field_names
 NAMES = [
     "my videos", "run=1", "epoch=3-step=300", "a,b", "a, b", "videos (1)", "(1)", "100%", "me@home",
     "视频", "tëst", "a#b", "#1", "v[1]", "[1]", "a'b", "it's", 'a"b', "a:b", "a{b}", "{b}", "$x",
-    "a|b", "a*b", "a?b", "a&b", "a;b", "a!b", "a~b", "a+b", "a^b", "a`b", "<a>", "a  b", "=a", "a=", "-a",
-    "a\\b", "✂️", "null", "true", "1e3", "007", "1_000", "a}b", "a]b", "a)b", "'", "''", "a\tb",
+    "a|b", "a*b", "a?b", "a&b", "a;b", "a!b", "a~b", "a+b", "a^b", "a`b", "<a>", "a  b", "=a",
+    "a=", "-a", "a\\b", "✂️", "null", "true", "1e3", "007", "1_000", "a}b",
+    "a]b", "a)b", "'", "''", "a\tb",
 ]  # fmt: skip
 SOME = ["my videos", "run=1", "a,b", "videos (1)", "视频", "a#b", "v[1]", "it's", "{b}"]
 
@@ -438,120 +439,6 @@ def test_jobs_of_slurm_that_can_work_do(monkeypatch, tmp_path, environment):
 
 
 POSSIBLE = {
-    "gpu": (["trainer.accelerator=gpu"], ["trainer.accelerator", "gpu"]),
-    "cuda": (["trainer.accelerator=cuda"], ["trainer.accelerator", "cuda"]),
-    "mps": (["trainer.accelerator=mps"], ["trainer.accelerator", "mps"]),
-    "tpu": (["trainer.accelerator=tpu"], ["trainer.accelerator", "tpu"]),
-    "unknown accelerator": (["trainer.accelerator=gpus"], ["trainer.accelerator", "gpus"]),
-    "unknown strategy": (["trainer.strategy=ddpp"], ["trainer.strategy", "ddpp"]),
-    "strategy not installed": (["trainer.strategy=deepspeed"], ["trainer.strategy", "deepspeed"]),
-    "strategy of GPUs": (["trainer.strategy=fsdp"], ["trainer.strategy", "fsdp"]),
-    "no device": (["trainer.devices=0"], ["trainer.devices", "0"]),
-    "negative devices": (["trainer.devices=-2"], ["trainer.devices", "-2"]),
-    "unknown devices": (["trainer.devices=many"], ["trainer.devices", "many"]),
-    "empty devices": (["trainer.devices=[]"], ["trainer.devices"]),
-    "devices as a fraction": (["trainer.devices=1.5"], ["trainer.devices", "1.5"]),
-    "validation every 0 steps": (["trainer.val_check_interval=0"], ["trainer.val_check_interval"]),
-    "validation every -1 steps": (
-        ["trainer.val_check_interval=-1"],
-        ["trainer.val_check_interval", "-1"],
-    ),
-    "validation every text": (
-        ["trainer.val_check_interval=often"],
-        ["trainer.val_check_interval", "often"],
-    ),
-    "validation twice an epoch, counted in steps": (
-        ["trainer.val_check_interval=0.5", "trainer.check_val_every_n_epoch=null"],
-        ["trainer.val_check_interval", "0.5", "trainer.check_val_every_n_epoch"],
-    ),
-    "validation every 1.5 epochs": (
-        ["trainer.val_check_interval=1.5"],
-        ["trainer.val_check_interval", "1.5"],
-    ),
-    "validation less often than an epoch": (
-        [*EPOCHS, "trainer.val_check_interval=1000"],
-        ["trainer.val_check_interval", "1000", "trainer.check_val_every_n_epoch"],
-    ),
-    "validation every 0 epochs": (
-        ["trainer.check_val_every_n_epoch=0"],
-        ["trainer.check_val_every_n_epoch", "0"],
-    ),
-    "no training": (["trainer.limit_train_batches=0"], ["trainer.limit_train_batches", "0"]),
-    "1.5 of the training batches": (
-        ["trainer.limit_train_batches=1.5"],
-        ["trainer.limit_train_batches", "1.5"],
-    ),
-    "1.5 of the validation batches": (
-        ["trainer.limit_val_batches=1.5"],
-        ["trainer.limit_val_batches", "1.5"],
-    ),
-    "negative validation": (["trainer.limit_val_batches=-1"], ["trainer.limit_val_batches", "-1"]),
-    "validation batches as text": (
-        ["trainer.limit_val_batches=all"],
-        ["trainer.limit_val_batches", "all"],
-    ),
-    "early stopping without validation": (
-        ["trainer.limit_val_batches=0", "trainer.early_stopping_patience=2"],
-        ["trainer.early_stopping_patience", "trainer.limit_val_batches"],
-    ),
-    "negative clipping": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val", "-1"]),
-    "clipping at nan": (["trainer.gradient_clip_val=nan"], ["trainer.gradient_clip_val", "nan"]),
-    "negative epochs": (
-        ["trainer.max_steps=-1", "trainer.max_epochs=-2"],
-        ["trainer.max_epochs", "-2"],
-    ),
-    "no epoch": (["trainer.max_epochs=0"], ["trainer.max_epochs", "0"]),
-    "deterministic": (["trainer.deterministic=very"], ["trainer.deterministic", "very"]),
-    "fast_dev_run": (["trainer.fast_dev_run=-1"], ["trainer.fast_dev_run", "-1"]),
-    "fast_dev_run as text": (["trainer.fast_dev_run=yes"], ["trainer.fast_dev_run", "yes"]),
-    "sanity steps": (["trainer.num_sanity_val_steps=-5"], ["trainer.num_sanity_val_steps", "-5"]),
-}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "facts"),
-    [
-        pytest.param(*case, id=name, marks=NEEDS.get(name, ()))
-        for name, case in IMPOSSIBLE.items()
-    ],
-)  # fmt: skip
-def test_trainer_settings_that_cannot_work_end_in_one_sentence_before_a_run(
-    monkeypatch, tmp_path, arguments, facts
-):
-    outcome = run_here(monkeypatch, tmp_path, *TINY, "logger=csv", *arguments)
-    outcome.is_refused(*facts)
-    nothing_was_started(tmp_path)
-
-
-SLURM = {
-    "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "finetune", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
-    "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("environment", "fact"),
-    [
-        ({"SLURM_NTASKS": "4"}, "--ntasks-per-node"),
-        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, "trainer.devices"),
-        (
-            {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NUM_NODES": "2"},
-            "trainer.num_nodes",
-        ),
-    ],
-    ids=["tasks without nodes", "more tasks than devices", "more nodes"],
-)
-def test_jobs_of_slurm_that_cannot_work_end_in_one_sentence(
-    monkeypatch, tmp_path, environment, fact
-):
-    for name, value in (SLURM | environment).items():
-        monkeypatch.setenv(name, value)
-    outcome = run_here(monkeypatch, tmp_path, *TINY, "logger=csv")
-    outcome.is_refused(fact)
-    nothing_was_started(tmp_path)
-
-
-POSSIBLE = {
     "val_check_interval as a fraction of an epoch": [
         "trainer.val_check_interval=0.5",
         "trainer.check_val_every_n_epoch=1",
@@ -672,15 +559,18 @@ ODD = [
     "", "null", "None", "0", "-1", "1", "2", "0.5", "1.5", "abc", "true", "false", "[]", "[1,2]",
     "[a]", "[[1]]", "{}", "{a:1}", "1e-3", "nan", "inf", "-inf", "'x'", "a b", "a,b", "(", ")", "[",
     "'", '"', "视频", "~", "~/x", "/", ".", "..", "/dev/null", "${seed}", "${nope}", "${", "=",
-    "a=b", "#", "\\", "a\nb", "%", "auto", "best", "@", "1_0", "0x1", "+1", "!!python/name:os.system",
+    "a=b", "#", "\\", "a\nb", "%", "auto", "best", "@", "1_0", "0x1", "+1",
+    "!!python/name:os.system",
 ]  # fmt: skip
+# Most settings are numbers or switches: these get past the first look.
+NUMBERS = ["0", "-1", "1", "2", "3", "0.5", "1.5", "1e-9", "nan", "inf", "null", "true", "false"]
 # What would start processes, compile for minutes or train without end is not tried.
 LEFT_OUT = {
-    "trainer.devices": {"2", "[1,2]"},
-    "trainer.num_nodes": {"2", "[1,2]"},
+    "trainer.devices": {"2", "3", "[1,2]"},
+    "trainer.num_nodes": {"2", "3"},
     "trainer.max_steps": {"-1"},
     "model.compile_image_encoder": {"true", "1"},
-    "data.num_workers": {"1", "2"},
+    "data.num_workers": {"1", "2", "3"},
 }
 
 
@@ -688,8 +578,9 @@ def odd_command(rng: random.Random) -> list[str]:
     arguments = []
     for _ in range(rng.randint(1, 3)):
         name = rng.choice(_field_names(Config))
-        values = [value for value in ODD if value not in LEFT_OUT.get(name, ())]
-        prefix = rng.choice(["", "", "", "", "+", "++", "~"])
+        values = NUMBERS if rng.random() < 0.6 else ODD
+        values = [value for value in values if value not in LEFT_OUT.get(name, ())]
+        prefix = rng.choice(["+", "++", "~"]) if rng.random() < 0.1 else ""
         arguments.append(f"{prefix}{name}={rng.choice(values)}")
     return arguments
 
@@ -702,10 +593,13 @@ def settings_of_torch():
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(1200)
-def test_odd_command_lines_train_or_end_in_one_sentence(monkeypatch, tmp_path, settings_of_torch):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(6))
+def test_odd_command_lines_train_or_end_in_one_sentence(
+    monkeypatch, tmp_path, settings_of_torch, part
+):
     faults = []
-    for seed in range(300):
+    for seed in range(50 * part, 50 * part + 50):
         arguments = odd_command(random.Random(seed))
         logger = "swanlab" if any("swanlab." in argument for argument in arguments) else "csv"
         folder = tmp_path / str(seed)
@@ -717,8 +611,7 @@ def test_odd_command_lines_train_or_end_in_one_sentence(monkeypatch, tmp_path, s
             faults.append((seed, arguments, end[:200]))
         elif "Traceback" in outcome.text:
             faults.append((seed, arguments, "a traceback was logged"))
-    shown = "\n".join(map(str, faults[:15]))
-    assert not faults, f"{len(faults)} of 300:\n{shown}"
+    assert not faults, f"{len(faults)} of 50:\n" + "\n".join(map(str, faults[:15]))
 
 
 def test_every_field_of_the_trainer_is_tried():

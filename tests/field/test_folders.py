@@ -1,8 +1,10 @@
 """Folders and files of other systems and habits: what is merely untidy works."""
 
+import contextlib
 import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -24,6 +26,7 @@ from field_helpers import (
     working_in,
     write_set,
 )
+from PIL import Image
 
 from core.data.check import main as check_main
 
@@ -475,3 +478,162 @@ def test_nothing_that_training_installs_brings_opencv_with_libgl():
     wanted = re.search(r"\ndependencies = \[(.*?)\n\]", text, re.S)[1]
     assert "opencv-python-headless" in wanted
     assert not re.search(r"opencv-python\b(?!-headless)", wanted)
+
+
+def any_file(rng: random.Random, root: Path) -> Path:
+    return rng.choice(sorted(path for path in root.rglob("*") if path.is_file()))
+
+
+def junk(rng, made) -> None:
+    folders = sorted(path for path in made.root.rglob("*") if path.is_dir())
+    name = rng.choice([*FILES, "x.png", "x.jpg", "1e3.png", "-1.png", "².png", "00000", "a\nb.png"])
+    (rng.choice([made.root, *folders]) / name).write_bytes(rng.choice([JUNK, b"", b"\xff\xd8"]))
+
+
+def damage(rng, made) -> None:
+    path = any_file(rng, made.root)
+    content = bytearray(path.read_bytes())
+    how = rng.randrange(4)
+    if how == 0:
+        content = content[: rng.randrange(len(content) + 1)]
+    elif how == 1:
+        for _ in range(8):
+            if content:
+                content[rng.randrange(len(content))] = rng.randrange(256)
+    elif how == 2:
+        content = bytearray(rng.randbytes(rng.choice([0, 1, 50])))
+    else:
+        content = bytearray(BOM.encode()) + content
+    path.write_bytes(content)
+
+
+def replace_by_other_kind(rng, made) -> None:
+    path = any_file(rng, made.root)
+    path.unlink()
+    how = rng.randrange(4)
+    if how == 0:
+        path.mkdir()
+    elif how == 1:
+        path.symlink_to(path)
+    elif how == 2:
+        path.symlink_to(path.with_name("nothing"))
+
+
+def rename(rng, made) -> None:
+    path = any_file(rng, made.root)
+    names = [f"{path.stem}{path.suffix.upper()}", f"0{path.name}", "视频.png", "1.png", "a b.jpg"]
+    path.rename(path.with_name(rng.choice(names)))
+
+
+def move_folder(rng, made) -> None:
+    folders = sorted(path for path in made.root.rglob("*") if path.is_dir())
+    path = rng.choice(folders)
+    if rng.random() < 0.5:
+        shutil.rmtree(path)
+    else:
+        path.rename(path.with_name(rng.choice(["480p", "Full-Resolution", "c", ".hidden", "1"])))
+
+
+def other_picture(rng, made) -> None:
+    pictures = [p for p in sorted(made.root.rglob("*")) if p.suffix in (".png", ".jpg")]
+    size = rng.choice([(64, 48), (48, 64), (1, 1), (64, 1), (3, 700)])
+    mode = rng.choice(["L", "RGB", "P", "1", "I", "I;16", "RGBA", "LA", "CMYK", "F"])
+    form = {"CMYK": "JPEG", "F": "TIFF"}.get(mode, rng.choice(["PNG", "PNG", "TIFF"]))
+    if pictures:
+        Image.new(mode, size, rng.choice([0, 1])).save(rng.choice(pictures), format=form)
+
+
+ODD_VALUES = [
+    None, True, 0, -1, 1, 2**40, 0.5, 1e9, float("nan"), float("inf"), "", "x", "00001.jpg",
+    "../../x", [], [1], [[1, 2, 3]], [[[1]]], {}, {"a": 1}, {"size": [48, 64], "counts": [9]},
+    {"size": [48, 64], "counts": "1"}, "a\nb", "视频", "\x00",
+]  # fmt: skip
+
+
+def change_json(rng, made) -> None:
+    for path in sorted(made.root.glob("*.json"))[:1]:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict) or not content:
+            return
+        for _ in range(rng.randint(1, 3)):
+            depth = rng.randint(1, 6)
+            node, key = content, rng.choice(sorted(content))
+            while depth > 0 and isinstance(node[key], (dict, list)) and node[key]:
+                node = node[key]
+                keys = sorted(node) if isinstance(node, dict) else range(len(node))
+                key = rng.choice(keys)
+                depth -= 1
+            if rng.random() < 0.3:
+                del node[key]
+            else:
+                node[key] = rng.choice(ODD_VALUES)
+            if not content:
+                break
+        path.write_text(json.dumps(content))
+
+
+def change_settings(rng, made) -> None:
+    made.fields |= rng.choice(
+        [
+            {"num_frames": 5}, {"num_frames": 1}, {"frame_stride": 3}, {"max_objects": 1},
+            {"val_batch_size": 2}, {"clips_per_video": 3}, {"val_fraction": 0.99},
+            {"num_categories": 1}, {"num_categories": 9}, {"val_num_frames": 3},
+            {"max_image_pixels": 2000}, {"image_folder": "."}, {"annotation_folder": "JPEGImages"},
+        ]
+    )  # fmt: skip
+
+
+def add_list(rng, made) -> None:
+    lines = ["a", "b", "c", "", "a.mp4", BOM + "a", "a b", "../a", "#a", "a\x00", "视频"]
+    text = "\n".join(rng.sample(lines, rng.randint(0, 4)))
+    encoding = rng.choice(["utf-8", "utf-8", "utf-16", "gbk", "latin-1"])
+    (made.root / "list.txt").write_bytes(text.encode(encoding, "replace"))
+    made.fields[rng.choice(["train_list", "val_list"])] = "list.txt"
+
+
+def turn(rng, made) -> None:
+    pictures = [p for p in sorted(made.root.rglob("*.jpg")) if p.is_file()]
+    exif = Image.Exif()
+    exif[0x0112] = rng.choice([0, 3, 5, 6, 8, 9, 255])
+    for path in pictures:
+        Image.fromarray(picture()).save(path, exif=exif)
+
+
+SPOIL = [
+    junk, damage, replace_by_other_kind, rename, move_folder, other_picture, change_json,
+    change_json, change_settings, add_list, turn,
+]  # fmt: skip
+
+
+def as_overrides(made) -> list[str]:
+    settings = made.settings()
+    return [f"data={made.source}", *(f"data.{key}='{value}'" if isinstance(value, str)
+            else f"data.{key}={value}" for key, value in settings.items())]  # fmt: skip
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(6))
+def test_spoilt_data_sets_are_read_or_refused_in_one_sentence(tmp_path, part):
+    faults = []
+    for seed in range(50 * part, 50 * part + 50):
+        rng = random.Random(seed)
+        folder = tmp_path / str(seed) / "set"
+        folder.mkdir(parents=True)
+        made = write_set(folder, rng.choice(SOURCES), num_frames=3)
+        done = []
+        for spoil in rng.choices(SPOIL, k=rng.randint(1, 3)):
+            # what an earlier change left may be no file, no picture or no JSON any more
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                spoil(rng, made)
+                done.append(spoil.__name__)
+        try:
+            outcome = check(folder.parent / "out", "model.image_size=64", *as_overrides(made))
+            end = outcome.end
+            fine = not end or (end.startswith("error: ") and "\n" not in end)
+        except (Exception, pytest.fail.Exception) as error:
+            fine, end = False, f"{type(error).__name__}: {error}"
+        if not fine:
+            faults.append((seed, made.source, done, end[:200]))
+        shutil.rmtree(folder.parent)
+    assert not faults, f"{len(faults)} of 50:\n" + "\n".join(map(str, faults))
