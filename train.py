@@ -3,12 +3,11 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
-import contextlib
 import logging
+import math
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -71,7 +70,14 @@ def build(
 
     from core.callbacks import build_callbacks
     from core.data import VideoDataModule
-    from core.run import find_unused_parameters_in_ddp, trainer_arguments
+    from core.resume import check_resumable
+    from core.run import (
+        check_devices,
+        check_interval,
+        find_unused_parameters_in_ddp,
+        lightning_refuses,
+        trainer_arguments,
+    )
     from core.trainer import SAM2LightningModule
 
     # Lightning's own affair with torch, of no use to who trains.
@@ -81,18 +87,15 @@ def build(
     # Hydra's handlers write these messages already.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
-    if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-        raise UserError(
-            f"ckpt_path={config.ckpt_path} does not exist, expected a checkpoint to resume from"
-        )
-    with _lightning_refuses():
-        pl.seed_everything(config.seed, workers=True)
+    check_devices(config.trainer)
+    pl.seed_everything(config.seed, workers=True)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)
+    check_resumable(config, module.model)
     find_unused_parameters_in_ddp()
     has_logger = bool(config.logger) and not config.trainer.fast_dev_run
-    with _lightning_refuses():
+    with lightning_refuses(config.trainer):
         trainer = pl.Trainer(
             **trainer_arguments(config.trainer),
             logger=False,
@@ -101,16 +104,9 @@ def build(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+    num_batches = math.ceil(len(data.train_dataloader()) / trainer.world_size)
+    check_interval(config.trainer, num_batches)
     return module, data, trainer
-
-
-@contextlib.contextmanager
-def _lightning_refuses() -> Iterator[None]:
-    """Have what Lightning says of settings, in plain ValueErrors, end in one sentence as well."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def train(

@@ -1,21 +1,25 @@
 """What surrounds `Trainer.fit` in ``train.py``: how it starts, what it says, and how it ends."""
 
 import atexit
+import contextlib
 import dataclasses
 import logging
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from .checks import UserError, one_of
 from .config import Config, TrainerConfig
 from .export import export_checkpoint, loading_code
 from .model import parameter_table
@@ -31,6 +35,66 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
     for name in OWN_TRAINER_FIELDS:
         del arguments[name]
     return arguments
+
+
+def check_devices(config: TrainerConfig) -> None:
+    """Raise UserError for an accelerator that is not there, or a strategy that does not exist."""
+    found = {
+        "auto": True,
+        "cpu": True,
+        "cuda": CUDAAccelerator.is_available(),
+        "mps": MPSAccelerator.is_available(),
+        "tpu": XLAAccelerator.is_available(),
+    }
+    found["gpu"] = found["cuda"] or found["mps"]
+    one_of(*found).check("trainer.accelerator", config.accelerator)
+    if not found[config.accelerator]:
+        raise UserError(
+            f"trainer.accelerator={config.accelerator} is not available here: use "
+            "trainer.accelerator=auto"
+        )
+    one_of("auto", *StrategyRegistry.available_strategies()).check(
+        "trainer.strategy", config.strategy
+    )
+
+
+def check_interval(config: TrainerConfig, num_batches: int) -> None:
+    """Raise UserError for an interval between validations that no epoch is long enough for.
+
+    Args:
+        config: The trainer section.
+        num_batches: Batches per epoch of one process.
+    """
+    limit, interval = config.limit_train_batches, config.val_check_interval
+    if isinstance(limit, float) and limit <= 1:
+        num_batches = int(num_batches * limit)
+    elif limit is not None:
+        num_batches = min(num_batches, int(limit))
+    counted = config.check_val_every_n_epoch is not None and isinstance(interval, int)
+    if counted and interval > num_batches and not config.fast_dev_run:
+        raise UserError(
+            f"trainer.val_check_interval={interval} is more than the {num_batches} training "
+            f"batches of an epoch: use trainer.val_check_interval=null to validate at its end, or "
+            "trainer.check_val_every_n_epoch=null to count batches across epochs"
+        )
+
+
+@contextlib.contextmanager
+def lightning_refuses(config: TrainerConfig) -> Iterator[None]:
+    """Have what Lightning says of settings when its Trainer is built end in one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        own, default = dataclasses.asdict(config), dataclasses.asdict(TrainerConfig())
+        named = ", ".join(
+            f"trainer.{name}={own[name]}"
+            for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+            if own[name] != default[name]
+        )
+        said = " ".join(str(error).split()) or type(error).__name__
+        for name in ("devices", "num_nodes"):
+            said = said.replace(f"`{name}=", f"`trainer.{name}=")
+        raise UserError(f"{named}: {said}" if named else said) from error
 
 
 def find_unused_parameters_in_ddp() -> None:

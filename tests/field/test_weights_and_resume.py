@@ -202,7 +202,7 @@ def test_training_starts_from_such_weights_and_says_how(monkeypatch, tmp_path, s
     # without training modules that change: what is exported is what was loaded
     outcome = run_here(
         monkeypatch, tmp_path, *TINY, "logger=csv", f"model.checkpoint_path={path}",
-        "model.trainable_modules=no_mem_embed",
+        "model.trainable_modules=maskmem_tpos_enc",
     )  # fmt: skip
     outcome.went_well()
     exported = torch.load(tmp_path / "run" / "weights" / "last.pt", weights_only=True)["model"]
