@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from core.checks import UserError
 from core.config import Config, register_schema, to_config
-from core.overrides import prepare
+from core.overrides import prepare, print_anything
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -191,6 +191,7 @@ def _fit(
 register_schema()
 
 if __name__ == "__main__":
+    print_anything()
     try:
         sys.argv[1:] = prepare(sys.argv[1:])
     except UserError as error:

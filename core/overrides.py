@@ -5,7 +5,9 @@ grammar would otherwise read ``=``, ``,``, brackets and spaces in the name of a 
 """
 
 import dataclasses
+import io
 import re
+import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -25,6 +27,16 @@ _OTHER_USE = (
     "help", "hydra_help", "shell_completion", "config_path", "config_name", "config_dir",
     "experimental_rerun", "info",
 )  # fmt: skip
+
+
+def print_anything() -> None:
+    """Let the console take every character: one that it cannot show is written as its escape.
+
+    SwanLab, for one, prints pictograms when a run starts, at which a console of GBK would fail.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def prepare(arguments: list[str]) -> list[str]:

@@ -178,6 +178,22 @@ def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
     assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "ascii"])
+def test_pictures_are_logged_whatever_the_console_can_show(tmp_path, encoding):
+    before = (
+        "import sys\n"
+        f"sys.stdout.reconfigure(encoding={encoding!r}, errors='strict')\n"
+        f"sys.stderr.reconfigure(encoding={encoding!r}, errors='strict')"
+    )
+    result = run_apart(
+        *TINY, "visualizations.enabled=true", "logger=swanlab",
+        f"swanlab.log_dir={tmp_path / 'swanlog'}", f"hydra.run.dir={tmp_path / 'run'}",
+        before=before,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(png_files(tmp_path / "swanlog")) == 2
+
+
 def test_an_error_in_training_comes_with_its_traceback(tmp_path):
     break_it = (
         "from core.model import import_sam2; import_sam2()\n"

@@ -263,9 +263,10 @@ class _Remember(logging.Handler):
 def listening() -> Iterator[list[str]]:
     """Collect warnings and log messages as lines."""
     handler, lines = _Remember(), []
-    logger = logging.getLogger()
-    level = logger.level
+    logger, own = logging.getLogger(), logging.getLogger("core")
+    level, own_level = logger.level, own.level
     logger.addHandler(handler)
+    own.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -273,6 +274,7 @@ def listening() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        own.setLevel(own_level)
         for warning in caught:
             if not issubclass(warning.category, (DeprecationWarning, FutureWarning)):
                 lines += str(warning.message).splitlines()
