@@ -174,11 +174,12 @@ def _fit(
     ckpt_path: Optional[str],
 ) -> None:
     from core.loggers import build_loggers
-    from core.run import leave_process_group_at_exit, report
+    from core.run import leave_process_group_at_exit, report, warn_of_missing_pictures
 
     # After the Trainer, which knows every process's rank: only rank zero starts a run.
     if not config.trainer.fast_dev_run:
         trainer.loggers = build_loggers(config, run_dir)
+        warn_of_missing_pictures(config, trainer.loggers)
     if config.trainer.validate_first and ckpt_path is None:
         trainer.validate(module, data, verbose=False)
     trainer.fit(module, data, ckpt_path=ckpt_path)

@@ -641,6 +641,11 @@ class VisualizationsConfig(Section):
         number(greater_than(0)),
         "seconds that the end of training waits for pictures still to be drawn",
     )
+    strict: bool = setting(
+        False,
+        TRUE_OR_FALSE,
+        "end a run before training when no logger takes the pictures that it was asked for",
+    )
 
 
 @dataclass

@@ -58,6 +58,15 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
     return loggers
 
 
+def takes_pictures(loggers: list[Logger]) -> bool:
+    """Return whether one takes pictures: W&B's, TensorBoard's, or SwanLab's if not disabled."""
+    return any(
+        isinstance(logger, (WandbLogger, TensorBoardLogger))
+        or getattr(logger, "mode", "disabled") != "disabled"  # SwanLab's
+        for logger in loggers
+    )
+
+
 def _build(name: str, config: Config, run_dir: Path) -> Logger:
     if name == "swanlab":
         return open_run_or_local(config.swanlab, run_dir)

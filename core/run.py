@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from .checks import UserError, one_of
 from .config import Config, TrainerConfig
 from .export import export_checkpoint, loading_code
+from .loggers import takes_pictures
 from .model import parameter_table
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,16 @@ def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
     log.info("parameters:\n%s", parameter_table(module.model))
 
 
+def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
+    """Say at the start that the pictures asked for will go nowhere; ``strict`` ends the run."""
+    if not config.visualizations.enabled or takes_pictures(loggers):
+        return
+    said = "visualizations.enabled=true, but no logger takes pictures: use logger=swanlab, wandb or"
+    if config.visualizations.strict:
+        sys.exit(f"error: {said} tensorboard (visualizations.strict=true)")
+    log.warning("%s tensorboard; this run will have no pictures", said)
+
+
 def report(config: Config, run_dir: Path, trainer: Any) -> None:
     """Export the weights and say where everything is."""
     if trainer.global_step == trainer.lightning_module.resumed_step:
@@ -154,6 +165,8 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
     lines += _where_logged(trainer.loggers, config.swanlab.log_dir)
+    if config.visualizations.enabled and not takes_pictures(trainer.loggers):
+        lines.append("pictures    none: no logger of this run takes pictures")
     print("\n" + "\n".join(lines))
 
 
