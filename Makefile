@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH := .venv-bench
+SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 ARGS ?=
 PORT ?= 5092
 SWANLOG ?= swanlog
@@ -44,11 +46,15 @@ browser: setup ## Look at the dashboard in headless Chromium (installs chromium 
 	$(BIN)/python -m pip install --quiet -c constraints.txt selenium || echo "selenium cannot be installed: without chromium the tests are skipped, with it they fail"
 	$(BIN)/python -m pytest -m browser --timeout 600 $(ARGS)
 
+# The peers bring opencv-python, which needs libGL and would lie over the headless one: they have an
+# environment of their own, which finds everything else in that of training.
 bench-setup: setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]' || echo "peers not installed: their rows are skipped"
+	test -x $(BENCH)/bin/python || $(BIN)/python -m venv $(BENCH)
+	$(BIN)/python -c "$(SITE)" > "$$($(BENCH)/bin/python -c "$(SITE)")/training.pth"
+	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt -e '.[bench]' || echo "peers not installed: their rows are skipped"
 
 bench: bench-setup ## Measure what the visualisation costs; writes outputs/bench.json
-	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
 
 dashboard: setup ## Serve the local SwanLab dashboard on 127.0.0.1:$(PORT)
 	$(BIN)/swanlab watch $(SWANLOG) -h 127.0.0.1 -p $(PORT)
@@ -67,5 +73,5 @@ format: setup ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv
-	rm -rf $(VENV)
+clean: ## Remove .venv and .venv-bench
+	rm -rf $(VENV) $(BENCH)

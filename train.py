@@ -3,12 +3,11 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
-import contextlib
 import logging
+import math
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -17,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from core.checks import UserError
-from core.config import Config, explain_typos, register_schema, to_config
+from core.config import Config, register_schema, to_config
+from core.overrides import prepare, print_anything
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -70,7 +70,14 @@ def build(
 
     from core.callbacks import build_callbacks
     from core.data import VideoDataModule
-    from core.run import find_unused_parameters_in_ddp, trainer_arguments
+    from core.resume import check_resumable
+    from core.run import (
+        check_devices,
+        check_interval,
+        find_unused_parameters_in_ddp,
+        lightning_refuses,
+        trainer_arguments,
+    )
     from core.trainer import SAM2LightningModule
 
     # Lightning's own affair with torch, of no use to who trains.
@@ -80,18 +87,15 @@ def build(
     # Hydra's handlers write these messages already.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
-    if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-        raise UserError(
-            f"ckpt_path={config.ckpt_path} does not exist, expected a checkpoint to resume from"
-        )
-    with _lightning_refuses():
-        pl.seed_everything(config.seed, workers=True)
+    check_devices(config.trainer)
+    pl.seed_everything(config.seed, workers=True)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)
+    check_resumable(config, module.model)
     find_unused_parameters_in_ddp()
     has_logger = bool(config.logger) and not config.trainer.fast_dev_run
-    with _lightning_refuses():
+    with lightning_refuses(config.trainer):
         trainer = pl.Trainer(
             **trainer_arguments(config.trainer),
             logger=False,
@@ -100,16 +104,9 @@ def build(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+    num_batches = math.ceil(len(data.train_dataloader()) / trainer.world_size)
+    check_interval(config.trainer, num_batches)
     return module, data, trainer
-
-
-@contextlib.contextmanager
-def _lightning_refuses() -> Iterator[None]:
-    """Have what Lightning says of settings, in plain ValueErrors, end in one sentence as well."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def train(
@@ -177,11 +174,12 @@ def _fit(
     ckpt_path: Optional[str],
 ) -> None:
     from core.loggers import build_loggers
-    from core.run import leave_process_group_at_exit, report
+    from core.run import leave_process_group_at_exit, report, warn_of_missing_pictures
 
     # After the Trainer, which knows every process's rank: only rank zero starts a run.
     if not config.trainer.fast_dev_run:
         trainer.loggers = build_loggers(config, run_dir)
+        warn_of_missing_pictures(config, trainer.loggers)
     if config.trainer.validate_first and ckpt_path is None:
         trainer.validate(module, data, verbose=False)
     trainer.fit(module, data, ckpt_path=ckpt_path)
@@ -194,5 +192,9 @@ def _fit(
 register_schema()
 
 if __name__ == "__main__":
-    explain_typos(sys.argv[1:])
+    print_anything()
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
     main()

@@ -5,6 +5,8 @@ A rule stands with its field: ``panel_size: int = setting(256, between(64, 1024)
 
 import dataclasses
 import difflib
+import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
@@ -54,6 +56,7 @@ class Rule:
 
 
 ANY_VALUE = Rule("anything", lambda value: True)
+A_PATH = Rule("a path", lambda value: True)
 TRUE_OR_FALSE = Rule("true or false", lambda value: isinstance(value, bool))
 
 
@@ -132,6 +135,11 @@ def setting(default: Any, rule: Rule, description: str) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def expand_home(path: str) -> str:
+    """Return a path with the home folder for the ``~`` that it begins with."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path  # noqa: PTH111
+
+
 @dataclass
 class Section:
     """A section of the configuration, whose settings are checked when it is built."""
@@ -141,5 +149,11 @@ class Section:
     def __post_init__(self) -> None:
         """Raise UserError for the first setting that its rule does not accept."""
         for item in dataclasses.fields(self):
-            if "rule" in item.metadata:
-                item.metadata["rule"].check(f"{self.prefix}{item.name}", getattr(self, item.name))
+            if "rule" not in item.metadata:
+                continue
+            name, value = f"{self.prefix}{item.name}", getattr(self, item.name)
+            if isinstance(value, float):
+                require(math.isfinite(value), name, value, "a finite number")
+            item.metadata["rule"].check(name, value)
+            if item.metadata["rule"] is A_PATH and isinstance(value, str):
+                setattr(self, item.name, expand_home(value))

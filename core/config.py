@@ -8,16 +8,20 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 
 import dataclasses
 import os
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, List, Optional  # noqa: UP035 (OmegaConf reads List)
 
 from .checks import (
+    A_PATH,
     ANY_VALUE,
     TRUE_OR_FALSE,
     Rule,
     Section,
+    UserError,
     at_least,
     between,
     greater_than,
@@ -67,10 +71,81 @@ _MODULE_NAMES = Rule(
         )
     ),
 )
+_LOGGER_NAMES = Rule(
+    f"null, one of {', '.join(LOGGERS)}, or a list of them",
+    lambda value: value is None or isinstance(value, (str, list, tuple)),
+)
 _BETAS = Rule(
     "two numbers in [0, 1)",
     lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
 )
+_MAX_EPOCHS = Rule(
+    "at least 1, or null or -1 for no limit",
+    lambda value: value is None or value == -1 or value >= 1,
+)
+_DEVICE_TEXT = re.compile(r"auto|-1|[1-9]\d*|\d+(, ?\d+)+,?")
+_DEVICES = Rule(
+    "auto, a number of devices, -1 for all of them, or a list of their numbers",
+    lambda value: (
+        (type(value) is int and (value == -1 or value >= 1))
+        or (isinstance(value, str) and bool(_DEVICE_TEXT.fullmatch(value)))
+        or (isinstance(value, list) and len(value) > 0 and all(type(n) is int for n in value))
+    ),
+)
+_INTERVAL = Rule(
+    "null, a number of batches (at least 1) or a share of an epoch in (0, 1]",
+    lambda value: (
+        value is None
+        or (type(value) is int and value >= 1)
+        or (isinstance(value, float) and 0 < value <= 1)
+    ),
+)
+_DETERMINISTIC = Rule(
+    "null, true, false or warn",
+    lambda value: value is None or isinstance(value, bool) or value == "warn",
+)
+_FAST_DEV_RUN = Rule(
+    "true, false or a number of batches", lambda value: isinstance(value, int) and value >= 0
+)
+# What SwanLab takes; it would refuse the others where a run starts.
+_TAGS = Rule(
+    "null or at most 30 texts of at most 512 characters",
+    lambda value: (
+        value is None or (len(value) <= 30 and all(len(str(tag)) <= 512 for tag in value))
+    ),
+)
+_FILE_NAME = Rule(
+    '1 to 512 characters other than < > : " / \\ | ? * # %',
+    lambda value: bool(re.fullmatch(r'[^<>:"/\\|?*#%\x00-\x1f\x7f]{1,512}', value)),
+)
+
+
+def _name(most: int, others: str) -> Rule:
+    return Rule(
+        f"1 to {most} of the letters A-Z and a-z, digits and {' '.join(others)}",
+        lambda value: bool(re.fullmatch(f"[0-9a-zA-Z{re.escape(others)}]{{1,{most}}}", value)),
+    )
+
+
+def _text(most: int) -> Rule:
+    return Rule(f"a text of 1 to {most} characters", lambda value: 1 <= len(value) <= most)
+
+
+def _limit(least: int) -> Rule:
+    """Allow what Lightning takes as a limit of batches: a number of them, or a share."""
+    return Rule(
+        f"null, a number of batches (at least {least}) or a share in {'(' if least else '['}0, 1]",
+        lambda value: (
+            value is None
+            or (type(value) is int and value >= least)
+            or (
+                isinstance(value, float)
+                and (0 < value <= 1 or (value == 0 and not least) or (value > 1 and value % 1 == 0))
+            )
+        ),
+    )
+
+
 _MAX_STEPS = Rule("at least 1, or -1 for no limit", lambda value: value >= -1 and value != 0)
 
 
@@ -88,7 +163,7 @@ class ModelConfig(Section):
     )
     checkpoint_path: Optional[str] = setting(
         None,
-        ANY_VALUE,
+        A_PATH,
         "released or exported weights (a .pt file with a `model` entry); null starts from random "
         "weights",
     )
@@ -225,28 +300,28 @@ class DataConfig(Section):
         "masks per object); `sav` (SA-V); `coco_video` (COCO-video JSON, category layout)",
     )
     root: Optional[str] = setting(
-        None, ANY_VALUE, "the data set's folder (every source but `synthetic` and `coco_video`)"
+        None, A_PATH, "the data set's folder (every source but `synthetic` and `coco_video`)"
     )
-    image_folder: str = setting("JPEGImages", ANY_VALUE, "frames, relative to `root`")
-    annotation_folder: str = setting("Annotations", ANY_VALUE, "masks, relative to `root`")
+    image_folder: str = setting("JPEGImages", A_PATH, "frames, relative to `root`")
+    annotation_folder: str = setting("Annotations", A_PATH, "masks, relative to `root`")
     train_list: Optional[str] = setting(
         None,
-        ANY_VALUE,
+        A_PATH,
         "text file with one training video per line, also relative to `root`; null: the videos "
         "that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`",
     )
     val_list: Optional[str] = setting(
         None,
-        ANY_VALUE,
+        A_PATH,
         "text file with one validation video per line, also relative to `root`; null: DAVIS's own "
         "lists, or a split by `val_fraction`",
     )
-    train_annotations: Optional[str] = setting(None, ANY_VALUE, "COCO-video JSON for training")
+    train_annotations: Optional[str] = setting(None, A_PATH, "COCO-video JSON for training")
     val_annotations: Optional[str] = setting(
-        None, ANY_VALUE, "COCO-video JSON for validation; null: split by `val_fraction`"
+        None, A_PATH, "COCO-video JSON for validation; null: split by `val_fraction`"
     )
     image_root: Optional[str] = setting(
-        None, ANY_VALUE, "folder that `file_name` is joined to; null trusts the JSON's own paths"
+        None, A_PATH, "folder that `file_name` is joined to; null trusts the JSON's own paths"
     )
     val_fraction: float = setting(
         0.1,
@@ -396,9 +471,9 @@ class TrainerConfig(Section):
     prefix: ClassVar[str] = "trainer."
 
     max_steps: int = setting(500, _MAX_STEPS, "optimizer steps of the training; -1: no limit")
-    max_epochs: Optional[int] = setting(None, ANY_VALUE, "epochs of the training; null: no limit")
+    max_epochs: Optional[int] = setting(None, _MAX_EPOCHS, "epochs of the training; null: no limit")
     accelerator: str = setting("auto", ANY_VALUE, "`auto`, `cpu`, `gpu`, `cuda` or `mps`")
-    devices: Any = setting("auto", ANY_VALUE, "how many devices, or which")
+    devices: Any = setting("auto", _DEVICES, "how many devices, or which")
     num_nodes: int = setting(1, at_least(1), "machines that train together")
     strategy: str = setting(
         "auto",
@@ -413,30 +488,30 @@ class TrainerConfig(Section):
     )
     accumulate_grad_batches: int = setting(1, at_least(1), "batches per optimizer step")
     gradient_clip_val: Optional[float] = setting(
-        1.0, ANY_VALUE, "largest norm of the gradients; null: no limit"
+        1.0, or_null(at_least(0)), "largest norm of the gradients; null: no limit"
     )
     val_check_interval: Any = setting(
-        None, ANY_VALUE, "training batches between validations, or a share of an epoch"
+        None, _INTERVAL, "training batches between validations, or a share of an epoch"
     )
     check_val_every_n_epoch: Optional[int] = setting(
-        1, ANY_VALUE, "epochs between validations; null: count batches across epochs"
+        1, or_null(at_least(1)), "epochs between validations; null: count batches across epochs"
     )
     limit_train_batches: Any = setting(
-        None, ANY_VALUE, "training batches per epoch, or a share of them"
+        None, _limit(1), "training batches per epoch, or a share of them"
     )
     limit_val_batches: Any = setting(
-        None, ANY_VALUE, "validation batches per validation, or a share of them"
+        None, _limit(0), "validation batches per validation, or a share of them"
     )
     log_every_n_steps: int = setting(10, at_least(1), "steps between rows of the loggers")
     num_sanity_val_steps: int = setting(
-        2, ANY_VALUE, "validation batches tried out before training"
+        2, at_least(-1), "validation batches tried out before training"
     )
     enable_progress_bar: bool = setting(True, ANY_VALUE, "show a progress bar")
     deterministic: Any = setting(
-        None, ANY_VALUE, "true: deterministic algorithms alone; `warn`: where there are any"
+        None, _DETERMINISTIC, "true: deterministic algorithms alone; `warn`: where there are any"
     )
     fast_dev_run: Any = setting(
-        False, ANY_VALUE, "true: one batch of each stage, without loggers and checkpoints"
+        False, _FAST_DEV_RUN, "true: one batch of each stage, without loggers and checkpoints"
     )
     validate_first: bool = setting(
         False, ANY_VALUE, "validate the starting weights before training, as a baseline"
@@ -456,12 +531,18 @@ class TrainerConfig(Section):
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
         super().__post_init__()
-        require(
-            self.max_steps != -1 or self.max_epochs is not None,
-            "trainer.max_steps and trainer.max_epochs",
-            (self.max_steps, self.max_epochs),
-            "set, one of them at least",
-        )
+        if self.max_steps == -1 and self.max_epochs in (None, -1):
+            raise UserError("set trainer.max_steps or trainer.max_epochs: neither limits training")
+        if self.check_val_every_n_epoch is None and isinstance(self.val_check_interval, float):
+            raise UserError(
+                f"trainer.val_check_interval={self.val_check_interval} is a share of an epoch and "
+                "needs trainer.check_val_every_n_epoch=1"
+            )
+        if self.early_stopping_patience is not None and self.limit_val_batches == 0:
+            raise UserError(
+                f"trainer.early_stopping_patience={self.early_stopping_patience} needs validation: "
+                "set trainer.limit_val_batches=null"
+            )
 
 
 @dataclass
@@ -470,21 +551,25 @@ class SwanLabConfig(Section):
 
     prefix: ClassVar[str] = "swanlab."
 
-    project: str = setting("sam2-finetune", ANY_VALUE, "project that the run belongs to")
-    workspace: Optional[str] = setting(None, ANY_VALUE, "workspace of the project; null: your own")
-    experiment_name: Optional[str] = setting(
-        None, ANY_VALUE, "name of the run; null: the last two folders of the run directory"
+    project: str = setting("sam2-finetune", _name(100, "-_.+"), "project that the run belongs to")
+    workspace: Optional[str] = setting(
+        None, or_null(_name(25, "-_")), "workspace of the project; null: your own"
     )
-    description: Optional[str] = setting(None, ANY_VALUE, "shown beside the name")
-    log_dir: str = setting("swanlog", ANY_VALUE, "folder of the files of `mode=local`")
+    experiment_name: Optional[str] = setting(
+        None,
+        or_null(_text(512)),
+        "name of the run; null: the last two folders of the run directory",
+    )
+    description: Optional[str] = setting(None, or_null(_text(1024)), "shown beside the name")
+    log_dir: str = setting("swanlog", A_PATH, "folder of the files of `mode=local`")
     mode: str = setting(
         "local",
         one_of("local", "online", "offline", "disabled"),
         "`local` (files under `log_dir`, shown by `make dashboard`), `online` (needs an API key), "
         "`offline` or `disabled`",
     )
-    tags: Optional[List[str]] = setting(None, ANY_VALUE, "labels of the run")  # noqa: UP006
-    id: Optional[str] = setting(None, ANY_VALUE, "id of an earlier run to go on with")
+    tags: Optional[List[str]] = setting(None, _TAGS, "labels of the run")  # noqa: UP006
+    id: Optional[str] = setting(None, or_null(_FILE_NAME), "id of an earlier run to go on with")
     start_timeout_s: float = setting(
         60.0, greater_than(0), "seconds that starting the run may take before it is given up"
     )
@@ -556,6 +641,11 @@ class VisualizationsConfig(Section):
         number(greater_than(0)),
         "seconds that the end of training waits for pictures still to be drawn",
     )
+    strict: bool = setting(
+        False,
+        TRUE_OR_FALSE,
+        "end a run before training when no logger takes the pictures that it was asked for",
+    )
 
 
 @dataclass
@@ -570,11 +660,13 @@ class Config(Section):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     swanlab: SwanLabConfig = field(default_factory=SwanLabConfig)
     visualizations: VisualizationsConfig = field(default_factory=VisualizationsConfig)
-    seed: int = setting(0, ANY_VALUE, "seeds weights, data order, synthetic clips and augmentation")
-    ckpt_path: Optional[str] = setting(None, ANY_VALUE, "Lightning checkpoint to resume from")
+    seed: int = setting(
+        0, between(0, 2**32 - 1), "seeds weights, data order, synthetic clips and augmentation"
+    )
+    ckpt_path: Optional[str] = setting(None, A_PATH, "Lightning checkpoint to resume from")
     logger: Any = setting(
         "swanlab",
-        ANY_VALUE,
+        _LOGGER_NAMES,
         "`swanlab`, `wandb`, `tensorboard`, `csv`, a list of them, or null",
     )
 
@@ -601,8 +693,31 @@ class Config(Section):
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,
             f"at most {most} with data.num_frames={self.data.num_frames} and "
-            f"model.prompt_type={self.model.prompt_type}: a frame is to be left to track",
+            f"model.prompt_type={self.model.prompt_type}: at least one frame must be left to track",
         )
+
+
+def config_of(stored: Mapping[str, Any]) -> Config:
+    """Return the configuration that a checkpoint stores as plain dictionaries.
+
+    Args:
+        stored: What ``dataclasses.asdict`` made of a `Config`.
+
+    Raises:
+        UserError: It is not one that this version of the program knows.
+    """
+    try:
+        return _section_of(Config, stored)
+    except TypeError as error:
+        raise UserError(f"the stored configuration is not of this version: {error}") from error
+
+
+def _section_of(section: type, stored: Mapping[str, Any]) -> Any:
+    values = dict(stored)
+    for item in dataclasses.fields(section):
+        if isinstance(values.get(item.name), Mapping) and isinstance(item.type, type):
+            values[item.name] = _section_of(item.type, values[item.name])
+    return section(**values)
 
 
 def register_schema() -> None:
@@ -626,11 +741,33 @@ def to_config(cfg: "DictConfig") -> Config:
             and what is allowed.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    OmegaConf.resolve(cfg)
-    config = OmegaConf.to_object(cfg)
+    try:
+        OmegaConf.resolve(cfg)
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(in_one_sentence(error)) from error
     assert isinstance(config, Config)
     return config
+
+
+def in_one_sentence(error: Exception) -> str:
+    """Return what Hydra or OmegaConf says of an override: its first lines, with what they mean."""
+    said = _first_line(error).removeprefix("Error merging override ")
+    override = getattr(error, "override", None)
+    if override is not None:  # of Hydra's grammar
+        said = f"{override}: {said.split(f'override: {override} : ')[-1]}"
+    elif "--multirun" in str(error):
+        said += "; values to sweep over need --multirun, a list needs brackets"
+    key = getattr(error, "full_key", None)
+    if key and key not in said:
+        said = f"{key}: {said}"
+    return said if error.__cause__ is None else f"{said}: {_first_line(error.__cause__)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def explain_typos(overrides: list[str]) -> None:
@@ -642,14 +779,16 @@ def explain_typos(overrides: list[str]) -> None:
     groups = _group_files()
     names = {*_field_names(Config), *groups}
     for override in overrides:
-        key, equals, value = override.partition("=")
-        key = key.lstrip("+~")
-        if not equals or key.startswith(("-", "hydra.", "hydra/")):
+        typed, equals, value = override.partition("=")
+        key = typed.lstrip("+~")
+        if key.startswith(("-", "hydra.", "hydra/")) or (typed[:1] == "~" and key in names):
             continue
+        if not equals:
+            sys.exit(f"error: {override}: expected NAME=VALUE")
         if key not in names:
             near = nearest(key, sorted(names), cutoff=0.5)
-            hint = f"; did you mean {near}?" if near else "; the fields are in core/config.py"
-            sys.exit(f"error: {key} is no setting{hint}")
+            hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
+            sys.exit(f"error: unknown setting {key or override}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
 
@@ -670,7 +809,7 @@ def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
         sys.exit(
-            f"error: {group}={choice} is no file of configs/{group}/, expected one of "
+            f"error: {group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
             f"{', '.join(files)}{hint}"
         )
 

@@ -122,7 +122,7 @@ def export_checkpoint(checkpoint: Union[str, Path], path: Union[str, Path, None]
     checkpoint = Path(checkpoint)
     path = checkpoint.with_suffix(".pt") if path is None else Path(path)
     if path.resolve() == checkpoint.resolve():
-        raise CheckpointError(f"{path}: the file to write must not be the checkpoint itself")
+        raise CheckpointError(f"{path}: choose another output file: this is the checkpoint itself")
     config = stored_config(checkpoint)
     model = build_model(config)
     load_weights(model, checkpoint)
@@ -141,8 +141,8 @@ def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
         return ModelConfig(**content["hyper_parameters"]["config"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{checkpoint} is no checkpoint of train.py: it holds no configuration of a training "
-            f"that can be read ({type(error).__name__}: {error})"
+            f"{checkpoint} was not written by train.py: no readable configuration is stored in it "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 

@@ -44,7 +44,8 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
             loggers.append(_build(name, config, run_dir))
         except Exception as error:
             log.warning(
-                "logger=%s cannot start (%s); its metrics go to %s instead, its pictures nowhere",
+                "logger=%s cannot start (%s); metrics are written to %s instead; pictures are not "
+                "logged",
                 name,
                 _in_one_line(error),
                 run_dir / "csv",
@@ -55,6 +56,15 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
     if needs_csv:
         loggers.append(_build_csv(run_dir))
     return loggers
+
+
+def takes_pictures(loggers: list[Logger]) -> bool:
+    """Return whether one takes pictures: W&B's, TensorBoard's, or SwanLab's if not disabled."""
+    return any(
+        isinstance(logger, (WandbLogger, TensorBoardLogger))
+        or getattr(logger, "mode", "disabled") != "disabled"  # SwanLab's
+        for logger in loggers
+    )
 
 
 def _build(name: str, config: Config, run_dir: Path) -> Logger:
@@ -111,7 +121,7 @@ def open_run_or_local(config: SwanLabConfig, run_dir: Path) -> Logger:
         if swanlab.has_run():
             finish_swanlab(config.finish_timeout_s, state="crashed", error=str(error))
         log.warning(
-            "swanlab.mode=online cannot start (%s); the run is kept locally in %s",
+            "swanlab.mode=online cannot start (%s); the run is stored locally in %s",
             _in_one_line(error),
             config.log_dir,
         )
@@ -230,8 +240,8 @@ def _finish(name: str, finish: Callable[[], Any], timeout_s: float) -> None:
     else:
         if finished is None:
             log.warning(
-                "%s did not close its run within swanlab.finish_timeout_s=%g; what it had not "
-                "sent stays in its own files",
+                "%s did not close its run within swanlab.finish_timeout_s=%g; data not "
+                "yet sent stays in its local files",
                 name,
                 timeout_s,
             )

@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -73,6 +74,10 @@ _TRUNKS = {
     (112, 24): "sam2.1_hiera_base_plus",
     (144, 48): "sam2.1_hiera_large",
 }
+
+# Entries under which programs save weights, and a parameter that every SAM 2 has.
+_ENTRIES = ("model", "state_dict", "model_state_dict", "net", "weights")
+_PROBE = "image_encoder.trunk.patch_embed.proj.weight"
 
 # Parameters that SAM 2.1 added to SAM 2.0.
 _NEW_IN_SAM21 = frozenset(
@@ -233,25 +238,27 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
 
     Args:
         model: What `build_model` returned.
-        path: A released or exported ``.pt`` file (a ``model`` entry), or a Lightning ``.ckpt`` of
-            this program (a ``state_dict`` entry with names under ``model.``). Only tensors and
+        path: A released or exported ``.pt`` file (a ``model`` entry), a Lightning ``.ckpt`` (a
+            ``state_dict`` entry), or what other programs save: see `find_weights`. Only tensors and
             plain containers are unpickled.
 
     Returns:
-        One line for the log: how many tensors were loaded. For a SAM 2.0 file it names the
-        parameters of SAM 2.1 that kept their initial values, which is logged as a warning too.
+        One line for the log: how many tensors were loaded, and how the file holds them. For a SAM
+        2.0 file it names the parameters of SAM 2.1 that kept their initial values, which is logged
+        as a warning too.
 
     Raises:
         CheckpointError: The file is missing or unreadable, or does not fit the model, which is then
             left as it was.
     """
     path = Path(path)
-    found = _read_state_dict(path)
     own = model.state_dict()
+    read = _read_weights(path)
+    found = read.weights
     missing = [name for name in own if name not in found]
     _check_fit(path, own, found, missing)
     model.load_state_dict(found, strict=False)
-    report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}"
+    report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}{read}"
     if missing:
         report += (
             "; this is a SAM 2.0 file (no `no_obj_embed_spatial`, `obj_ptr_tpos_proj`): "
@@ -295,7 +302,9 @@ def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
     except pickle.UnpicklingError as error:
         # torch's message is a page long; this line of it names the class that was refused.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"holds {refused[1]}" if refused else "is damaged, no checkpoint, or holds objects"
+        what = "is damaged, is not a checkpoint, or contains Python objects"
+        if refused:
+            what = f"contains {refused[1]}"
         raise CheckpointError(
             f"{name}={path} {what}, expected tensors and plain containers only: "
             "anything else could run code when it is loaded"
@@ -304,36 +313,88 @@ def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
         # A damaged file can fail anywhere in zip, pickle or tensor reading.
         reason = str(error).strip().splitlines()[:1]
         raise CheckpointError(
-            f"{name}={path} is damaged or no checkpoint: "
+            f"{name}={path} is damaged or is not a checkpoint: "
             f"{reason[0] if reason else type(error).__name__}"
         ) from error
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    content = read_checkpoint(path)
-    entry = _find_weights(content) if isinstance(content, dict) else None
-    if not entry or not all(isinstance(value, Tensor) for value in entry.values()):
-        found = type(content).__name__
-        if isinstance(content, dict):
-            found = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise CheckpointError(
-            f"model.checkpoint_path={path} must hold a `model` entry (.pt) or a `state_dict` entry "
-            f"with names under `model.` (.ckpt), found {found}"
-        )
-    return entry
+@dataclass(frozen=True)
+class FoundWeights:
+    """Where a file holds the weights of a SAM 2.
+
+    Attributes:
+        weights: The tensors, by SAM 2's own names.
+        entry: The file's entry that holds them; None: the file is a bare state dict.
+        prefix: What stands before SAM 2's names in the file.
+    """
+
+    weights: dict[str, Tensor]
+    entry: Optional[str]
+    prefix: str
+
+    def __str__(self) -> str:
+        """Say what is unlike a released file and unlike a checkpoint of this program."""
+        notes = []
+        if self.entry is None:
+            notes.append("a bare state dict")
+        elif self.entry not in ("model", "state_dict"):
+            notes.append(f"entry `{self.entry}`")
+        if self.prefix and (self.entry, self.prefix) != ("state_dict", "model."):
+            notes.append(f"names behind `{self.prefix}`")
+        return f" ({', '.join(notes)})" if notes else ""
 
 
-def _find_weights(content: dict[Any, Any]) -> Optional[dict[str, Any]]:
-    """Return the weights of a released or exported file or of a Lightning checkpoint, or None."""
-    if isinstance(content.get("model"), dict):
-        return content["model"]
-    if not isinstance(content.get("state_dict"), dict):
+def find_weights(content: Any) -> Optional[FoundWeights]:
+    """Return the weights that the content of a file holds, None where it holds none.
+
+    They may stand in an entry or be the content itself, and their names behind a prefix, as
+    Lightning, DDP and ``torch.compile`` put there.
+
+    Args:
+        content: What `read_checkpoint` returned.
+
+    Raises:
+        CheckpointError: Several prefixes lead to weights of a SAM 2.
+    """
+    if not isinstance(content, dict):
         return None
-    return {
-        name.removeprefix("model."): value
-        for name, value in content["state_dict"].items()
-        if name.startswith("model.")
+    entry = next((name for name in _ENTRIES if isinstance(content.get(name), dict)), None)
+    weights = content if entry is None else content[entry]
+    if not weights or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        return None
+    prefixes = [name.removesuffix(_PROBE) for name in weights if name.endswith(_PROBE)]
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"the file holds several sets of weights, behind {', '.join(sorted(prefixes))}; "
+            "expected one"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    # Lightning's checkpoints hold the weights of a whole module, of which SAM 2 is a part.
+    kept = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if entry != "state_dict" or name.startswith(prefix)
     }
+    return FoundWeights(kept, entry, prefix)
+
+
+def _read_weights(path: Path) -> FoundWeights:
+    content = read_checkpoint(path)
+    try:
+        found = find_weights(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.checkpoint_path={path}: {error}") from None
+    if found is None:
+        holds = type(content).__name__
+        if isinstance(content, dict):
+            holds = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise CheckpointError(
+            f"model.checkpoint_path={path} must hold a `model` entry (.pt), a `state_dict` entry "
+            f"(.ckpt) or the weights themselves, found {holds}"
+        )
+    return found
 
 
 def _count(names: list[str], what: str) -> str:
@@ -356,7 +417,7 @@ def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
 
 
 def _architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
-    patch = state_dict.get("image_encoder.trunk.patch_embed.proj.weight")
+    patch = state_dict.get(_PROBE)
     prefix = "image_encoder.trunk.blocks."
     blocks = {name.split(".")[3] for name in state_dict if name.startswith(prefix)}
     return _TRUNKS.get((patch.shape[0], len(blocks))) if patch is not None else None
@@ -393,7 +454,7 @@ def _check_names(model: nn.Module, names: list[str]) -> None:
             near = nearest(name, [*sorted(known), *TRAINABLE_PRESETS])
             hint = f" (did you mean {near!r}?)" if near else ""
             raise UserError(
-                f"model.trainable_modules: {name!r} is no module of the model{hint}; presets: "
+                f"model.trainable_modules: the model has no module {name!r}{hint}; presets: "
                 f"{', '.join(TRAINABLE_PRESETS)}; top-level modules: "
                 f"{', '.join(_top_level_names(model))}"
             )

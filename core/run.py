@@ -1,23 +1,28 @@
 """What surrounds `Trainer.fit` in ``train.py``: how it starts, what it says, and how it ends."""
 
 import atexit
+import contextlib
 import dataclasses
 import logging
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from .checks import UserError, one_of
 from .config import Config, TrainerConfig
 from .export import export_checkpoint, loading_code
+from .loggers import takes_pictures
 from .model import parameter_table
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,66 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
     for name in OWN_TRAINER_FIELDS:
         del arguments[name]
     return arguments
+
+
+def check_devices(config: TrainerConfig) -> None:
+    """Raise UserError for an accelerator that is not there, or a strategy that does not exist."""
+    found = {
+        "auto": True,
+        "cpu": True,
+        "cuda": CUDAAccelerator.is_available(),
+        "mps": MPSAccelerator.is_available(),
+        "tpu": XLAAccelerator.is_available(),
+    }
+    found["gpu"] = found["cuda"] or found["mps"]
+    one_of(*found).check("trainer.accelerator", config.accelerator)
+    if not found[config.accelerator]:
+        raise UserError(
+            f"trainer.accelerator={config.accelerator} is not available here: use "
+            "trainer.accelerator=auto"
+        )
+    one_of("auto", *StrategyRegistry.available_strategies()).check(
+        "trainer.strategy", config.strategy
+    )
+
+
+def check_interval(config: TrainerConfig, num_batches: int) -> None:
+    """Raise UserError for an interval between validations that no epoch is long enough for.
+
+    Args:
+        config: The trainer section.
+        num_batches: Batches per epoch of one process.
+    """
+    limit, interval = config.limit_train_batches, config.val_check_interval
+    if isinstance(limit, float) and limit <= 1:
+        num_batches = int(num_batches * limit)
+    elif limit is not None:
+        num_batches = min(num_batches, int(limit))
+    counted = config.check_val_every_n_epoch is not None and isinstance(interval, int)
+    if counted and interval > num_batches and not config.fast_dev_run:
+        raise UserError(
+            f"trainer.val_check_interval={interval} is more than the {num_batches} training "
+            f"batches of an epoch: use trainer.val_check_interval=null to validate at its end, or "
+            "trainer.check_val_every_n_epoch=null to count batches across epochs"
+        )
+
+
+@contextlib.contextmanager
+def lightning_refuses(config: TrainerConfig) -> Iterator[None]:
+    """Have what Lightning says of settings when its Trainer is built end in one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        own, default = dataclasses.asdict(config), dataclasses.asdict(TrainerConfig())
+        named = ", ".join(
+            f"trainer.{name}={own[name]}"
+            for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+            if own[name] != default[name]
+        )
+        said = " ".join(str(error).split()) or type(error).__name__
+        for name in ("devices", "num_nodes"):
+            said = said.replace(f"`{name}=", f"`trainer.{name}=")
+        raise UserError(f"{named}: {said}" if named else said) from error
 
 
 def find_unused_parameters_in_ddp() -> None:
@@ -53,26 +118,36 @@ def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
 def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
     """Log which weights training starts from, and what of the model is trained."""
     if ckpt_path is not None:
-        log.info("weights: those of the checkpoint that is resumed")
+        log.info("weights: from the checkpoint that is resumed")
     elif module.load_report:
         log.info("weights: %s", module.load_report)
     elif config.model.architecture == "tiny":
         log.info("weights: random")
     else:
         log.warning(
-            "weights: random, and %s is made to be fine-tuned: set model.checkpoint_path to its "
-            "released weights",
+            "weights: random, but %s is meant to be fine-tuned from released weights: set "
+            "model.checkpoint_path",
             config.model.architecture,
         )
     log.info("parameters:\n%s", parameter_table(module.model))
+
+
+def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
+    """Say at the start that the pictures asked for will go nowhere; ``strict`` ends the run."""
+    if not config.visualizations.enabled or takes_pictures(loggers):
+        return
+    said = "visualizations.enabled=true, but no logger takes pictures: use logger=swanlab, wandb or"
+    if config.visualizations.strict:
+        sys.exit(f"error: {said} tensorboard (visualizations.strict=true)")
+    log.warning("%s tensorboard; this run will have no pictures", said)
 
 
 def report(config: Config, run_dir: Path, trainer: Any) -> None:
     """Export the weights and say where everything is."""
     if trainer.global_step == trainer.lightning_module.resumed_step:
         log.warning(
-            "no step was trained: the checkpoint that was resumed is at step %d already; raise "
-            "trainer.max_steps or trainer.max_epochs to go on",
+            "nothing was trained: the resumed checkpoint is already at step %d; raise "
+            "trainer.max_steps or trainer.max_epochs to train further",
             trainer.global_step,
         )
     checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
@@ -85,18 +160,20 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     # The best ones, where anything was validated.
     code = run_dir / "weights" / "load.py"
     code.write_text(f"{loading_code(weights, config.model)}\n")
-    lines.append(f"load them   {code}")
+    lines.append(f"load with   {code}")
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
     lines += _where_logged(trainer.loggers, config.swanlab.log_dir)
+    if config.visualizations.enabled and not takes_pictures(trainer.loggers):
+        lines.append("pictures    none: no logger of this run takes pictures")
     print("\n" + "\n".join(lines))
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
     lines = []
     if any(getattr(logger, "mode", None) == "local" for logger in loggers):
-        pictures = f"{log_dir}; look at them with: make dashboard"
+        pictures = f"{log_dir}; view with: make dashboard"
         if log_dir != "swanlog":
             pictures += f" SWANLOG={log_dir}"
         lines.append(f"pictures    {pictures}")
@@ -105,7 +182,7 @@ def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
             lines.append(f"csv         {Path(logger.log_dir) / 'metrics.csv'}")
         elif isinstance(logger, TensorBoardLogger):
             command = f"tensorboard --logdir {Path(logger.log_dir)}"
-            lines.append(f"tensorboard look at it with: {command}")
+            lines.append(f"tensorboard view with: {command}")
     return lines
 
 
@@ -114,7 +191,7 @@ def say_how_to_go_on(run_dir: Path) -> None:
     last = run_dir / "checkpoints" / "last.ckpt"
     lines = ["", f"run         {run_dir}"]
     if last.is_file():
-        lines.append(f"go on with  the same command and ckpt_path={last}")
+        lines.append(f"resume with the same command plus ckpt_path={last}")
         lines.append(f"weights     python -m core.export {last}")
     print("\n".join(lines))
 

@@ -36,7 +36,7 @@ class BoundedSwanLabLogger(SwanLabLogger):
             if any(isinstance(value, list) for value in metrics.values()):
                 raise
             if not self._failed:
-                log.warning("SwanLab takes no more metrics, training goes on", exc_info=True)
+                log.warning("SwanLab no longer accepts metrics; training continues", exc_info=True)
             self._failed = True
 
     @rank_zero_only
@@ -45,7 +45,7 @@ class BoundedSwanLabLogger(SwanLabLogger):
         try:
             super().log_hyperparams(params, *args, **kwargs)
         except Exception:
-            log.warning("SwanLab did not take the configuration", exc_info=True)
+            log.warning("SwanLab did not store the configuration", exc_info=True)
 
     @rank_zero_only
     def finalize(self, status: Optional[str] = None) -> None:

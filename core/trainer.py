@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import cv2
 import lightning.pytorch as pl
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from . import random_states
-from .config import Config
+from .config import Config, config_of
 from .metrics import VideoMetrics, as_csv, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
@@ -38,7 +38,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     run are listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
 
     Args:
-        config: The whole configuration; stored in the checkpoint's hyperparameters.
+        config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's
+            ``load_from_checkpoint`` gives it as they hold it, in plain dictionaries: the weights
+            that training started from are not read again then, nor where a run is resumed.
 
     Raises:
         MissingSam2Error: ``sam2`` is not installed.
@@ -46,13 +48,15 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         UserError: ``model.trainable_modules`` names something that does not exist.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Union[Config, Mapping[str, Any]]) -> None:
         super().__init__()
+        start = config.ckpt_path is None if isinstance(config, Config) else False
+        config = config if isinstance(config, Config) else config_of(config)
         self.config = config
         self.save_hyperparameters({"config": dataclasses.asdict(config)})
         self.model = build_model(config.model)
         self.load_report: Optional[str] = None
-        if config.model.checkpoint_path is not None:
+        if start and config.model.checkpoint_path is not None:
             self.load_report = load_weights(self.model, config.model.checkpoint_path)
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
@@ -98,8 +102,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         metrics = self.metrics.compute(names if self._category_layout() else None)
         if not metrics:
             rank_zero_warn(
-                "val/iou is NaN: no validation clip has an object on a prompted frame "
-                "and a frame without prompts to track it on"
+                "val/iou is NaN: no validation clip has both an object on a prompted frame "
+                "and an unprompted frame to track it on"
             )
             metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
         for name, value in metrics.items():
@@ -204,7 +208,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
-                log.warning("%s was not written, training goes on; said once", path, exc_info=error)
+                log.warning(
+                    "%s was not written; training continues (reported once)", path, exc_info=error
+                )
 
     def _category_layout(self) -> bool:
         return bool(getattr(self._datamodule(), "category_layout", False))

@@ -296,10 +296,10 @@ def test_command_line_names_a_missing_checkpoint(tmp_path, capsys):
 
 def test_checkpoint_without_configuration_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=r"other\.ckpt is no checkpoint of train\.py"):
+    with pytest.raises(CheckpointError, match=r"other\.ckpt was not written by train\.py"):
         export_checkpoint(tmp_path / "other.ckpt")
 
 
 def test_checkpoint_is_never_overwritten(checkpoint):
-    with pytest.raises(CheckpointError, match="must not be the checkpoint itself"):
+    with pytest.raises(CheckpointError, match="this is the checkpoint itself"):
         export_checkpoint(checkpoint, checkpoint)

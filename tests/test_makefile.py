@@ -74,6 +74,14 @@ def test_targets_start_at_once_when_everything_is_installed(make, installed, tar
     assert "pip" not in said
 
 
+def test_what_benchmarks_compare_with_never_reaches_the_environment_of_training(make, installed):
+    said = make("bench")
+    assert ".venv/bin/python -m venv .venv-bench" in said
+    (install,) = [line for line in said.splitlines() if "pip install" in line]
+    assert install.startswith(".venv-bench/bin/python -m pip")
+    assert ".venv-bench/bin/python -m tests.benchmarks" in said
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_an_edited_list_of_packages_is_installed_again(make, installed, name):
     assert INSTALLS in make("-W", name, "test")

@@ -656,7 +656,7 @@ def test_a_table_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path,
     assert trainer.global_step == 2
     assert trainer.callback_metrics["val/iou"] == 1.0
     (said,) = [record for record in caplog.records if record.name == "core.trainer"]
-    assert "metrics/val_step1.csv was not written, training goes on" in said.getMessage()
+    assert "metrics/val_step1.csv was not written; training continues" in said.getMessage()
 
 
 def test_a_table_whose_names_fail_is_said_and_stops_nothing(tmp_path, caplog):

@@ -20,7 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
-from ..config import CONFIG_DIR, Config, explain_typos, register_schema, to_config
+from ..config import CONFIG_DIR, Config, register_schema, to_config
+from ..overrides import prepare
 from .clips import ClipDataset
 from .module import VideoDataModule
 from .readers.files import DataError
@@ -224,8 +225,8 @@ def main(overrides: Optional[list[str]] = None) -> None:
     if {"-h", "--help"} & set(overrides):
         print(f"{__doc__}\nExample: python -m core.data data=vos_folder data.root=DIR")
         return
-    explain_typos(overrides)
     try:
+        overrides = prepare(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = to_config(compose("config", overrides))
         check_data(config)

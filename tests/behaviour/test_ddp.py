@@ -128,7 +128,7 @@ def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
         assert task.end() == 143, task.output
         assert "Traceback" not in task.output
     assert len(png_files(tasks[0].log_dir)) == tasks[0].num_taken()
-    assert ("go on with" in tasks[0].output) == (not validate_first)
+    assert ("resume with" in tasks[0].output) == (not validate_first)
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_run_finished_in_the_middle_costs_no_training(untouched, tmp_path, caplo
     assert_same_training(training, untouched)
     messages = [record.getMessage() for record in our_warnings(caplog)]
     # Scalars and pictures go different ways; each is said once, and the end of pictures.
-    assert sum("takes no more metrics" in message for message in messages) == 1
+    assert sum("no longer accepts metrics" in message for message in messages) == 1
     assert sum("drawing or logging failed" in message for message in messages) == 1
     assert len(messages) <= 3
     assert steps_of_pictures(tmp_path / "swanlog") == [0, 1]
@@ -282,7 +282,7 @@ def online(tmp_path, address, *overrides, **options):
 
 def check_kept_locally(train):
     assert train.end() == 0, train.output
-    assert train.output.count("the run is kept locally in") == 1
+    assert train.output.count("the run is stored locally in") == 1
     assert train.output.count("[core.loggers][WARNING]") == 1
     assert len(png_files(train.log_dir)) == train.num_taken() >= 6
     assert API_KEY not in train.output
@@ -305,7 +305,7 @@ def test_run_is_kept_locally_when_the_server(
     assert_same_training(fit(tmp_path, visualizations(), loggers), untouched)
     messages = [record.getMessage() for record in our_warnings(caplog)]
     assert len(messages) == 1
-    assert messages[0].endswith(f"the run is kept locally in {tmp_path / 'swanlog'}")
+    assert messages[0].endswith(f"the run is stored locally in {tmp_path / 'swanlog'}")
     assert API_KEY not in caplog.text
     assert core.loggers.finish_swanlab(30)
     assert steps_of_pictures(tmp_path / "swanlog") == [0, 1, 2, 3, 4, 5, 6]

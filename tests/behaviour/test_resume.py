@@ -179,7 +179,7 @@ def test_train_py_goes_on_where_it_was(tmp_path):
     )
     assert second.end() == 0, second.output
     assert_same_weights(second.last_weights(), whole.last_weights())
-    assert "no step was trained" not in first.output + second.output
+    assert "nothing was trained" not in first.output + second.output
     third = TrainProcess(
         tmp_path / "third", *options, "trainer.max_steps=3", f"ckpt_path={checkpoint}"
     )

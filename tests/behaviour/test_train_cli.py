@@ -48,9 +48,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
         assert (height - 80) // 256 == num_rows
     said = capsys.readouterr().out
     assert f"run         {tmp_path / 'run'}" in said
-    assert "look at them with: make dashboard" in said
+    assert "view with: make dashboard" in said
     code = tmp_path / "run" / "weights" / "load.py"
-    assert f"load them   {code}" in said
+    assert f"load with   {code}" in said
     size = ModelConfig(image_size=64)
     assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -151,7 +151,7 @@ BAD_INPUTS = {
         "model.trainable_modules=[sam_prompt_encoder.mask_downscaling.2]",
         "has no parameters to train",
     ),
-    "seed out of bounds": ("seed=-1", "-1 is not in bounds"),
+    "seed out of bounds": ("seed=-1", "seed must be between 0 and 4294967295, got -1"),
     "unknown accelerator": ("trainer.accelerator=abacus", "accelerator"),
     "negative interval": (
         "visualizations.every_n_steps=-5",
@@ -176,6 +176,22 @@ def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
     result = run_apart("visualizations.every_n_steps=0", f"hydra.run.dir={tmp_path}")
     assert result.returncode == 1
     assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "ascii"])
+def test_pictures_are_logged_whatever_the_console_can_show(tmp_path, encoding):
+    before = (
+        "import sys\n"
+        f"sys.stdout.reconfigure(encoding={encoding!r}, errors='strict')\n"
+        f"sys.stderr.reconfigure(encoding={encoding!r}, errors='strict')"
+    )
+    result = run_apart(
+        *TINY, "visualizations.enabled=true", "logger=swanlab",
+        f"swanlab.log_dir={tmp_path / 'swanlog'}", f"hydra.run.dir={tmp_path / 'run'}",
+        before=before,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(png_files(tmp_path / "swanlog")) == 2
 
 
 def test_an_error_in_training_comes_with_its_traceback(tmp_path):
@@ -282,8 +298,8 @@ def test_one_process_is_no_ddp(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "ckpt_path", "level", "words"),
     [
-        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path to its released"),
-        ("sam2.1_hiera_small", "hpc", "INFO", "those of the checkpoint that is resumed"),
+        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path"),
+        ("sam2.1_hiera_small", "hpc", "INFO", "from the checkpoint that is resumed"),
         ("tiny", None, "INFO", "weights: random"),
     ],
 )

@@ -84,7 +84,7 @@ def test_check_looks_at_drawn_clips_too():
     [
         (["data=vos_folder", "data.root=/nowhere"], r"data\.root=/nowhere: /nowhere does not"),
         (["data=vos_folder"], r"data\.root must be the data set's folder"),
-        (["data.num_framse=3"], r"data\.num_framse is no setting; did you mean data\.num_frames"),
+        (["data.num_framse=3"], r"unknown setting data\.num_framse; did you mean data\.num_frames"),
     ],
     ids=["missing", "unset", "typo"],
 )

@@ -1,0 +1,142 @@
+"""The command line as people type it: paths and texts without quotes, mistakes in one sentence.
+
+``train.py`` and ``python -m core.data`` pass their arguments through `prepare` before Hydra, whose
+grammar would otherwise read ``=``, ``,``, brackets and spaces in the name of a file.
+"""
+
+import dataclasses
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from .checks import A_PATH, Rule, Section, UserError, expand_home
+from .config import CONFIG_DIR, Config, explain_typos, in_one_sentence, register_schema, to_config
+
+# Hydra's own folders are paths of the user's as well.
+_HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+# What Hydra's grammar lets a backslash protect outside of quotes.
+_ESCAPED = re.compile(r"\\([()\[\]{}:=, \t\\])")
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
+# Up to the next comma: quoted wholly, or anything with the comma protected by a backslash.
+_BEFORE_COMMA = re.compile(rf"\s*({_QUOTED.pattern}|(?:\\.|[^,])*?)\s*,", re.DOTALL)
+# Options of Hydra's with which it shows something else, or takes another configuration.
+_OTHER_USE = (
+    "help", "hydra_help", "shell_completion", "config_path", "config_name", "config_dir",
+    "experimental_rerun", "info",
+)  # fmt: skip
+
+
+def print_anything() -> None:
+    """Let the console take every character: one that it cannot show is written as its escape.
+
+    SwanLab, for one, prints pictograms when a run starts, at which a console of GBK would fail.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Return the arguments for Hydra: paths and texts quoted, and all of them tried out.
+
+    A value that is ``null``, empty or in quotes already stays what it is, and ``${...}`` keeps its
+    meaning; a path that begins with ``~`` begins with the home folder. With ``--multirun`` a comma
+    outside of quotes separates values.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Raises:
+        UserError: An argument is mistyped, or a setting has a value that makes no sense.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    try:
+        options, unknown = get_args_parser().parse_known_args(arguments)
+    except SystemExit:  # of --version, or for options that Hydra does not know
+        return arguments
+    if unknown or any(getattr(options, name) for name in _OTHER_USE):
+        return arguments
+    sweeps = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
+    explain_typos(options.overrides)
+    quoted = {override: _quote(override, sweeps) for override in options.overrides}
+    _try_out(list(quoted.values()), sweeps)
+    return [quoted.get(argument, argument) for argument in arguments]
+
+
+def _rules_of_texts(section: type[Section], prefix: str = "") -> dict[str, Rule]:
+    """Return the rules of the settings that are texts, by their names."""
+    rules: dict[str, Rule] = {}
+    for item in dataclasses.fields(section):
+        if isinstance(item.type, type) and issubclass(item.type, Section):
+            rules |= _rules_of_texts(item.type, f"{prefix}{item.name}.")
+        elif item.type in (str, Optional[str]) and not item.metadata["rule"].choices:
+            rules[prefix + item.name] = item.metadata["rule"]
+    return rules
+
+
+def _quote(override: str, sweeps: bool) -> str:
+    """Return an override with its value quoted where it is a path or a text."""
+    key, equals, value = override.partition("=")
+    rules = {**_rules_of_texts(Config), **dict.fromkeys(_HYDRA_PATHS, A_PATH)}
+    rule = rules.get(key.lstrip("+"))
+    if not equals or rule is None or (sweeps and _SWEEP.fullmatch(value)):
+        return override
+    values = _split(value) if sweeps else [value]
+    if rule is A_PATH and len(values) > 1 and Path(value).exists():
+        raise UserError(
+            f"{override}: with --multirun a comma separates values; a name that has one is put in "
+            f"quotes: \"{key}='{value}'\""
+        )
+    return f"{key}={','.join(_quote_value(item, rule is A_PATH) for item in values)}"
+
+
+def _split(value: str) -> list[str]:
+    return [found[1] for found in _BEFORE_COMMA.finditer(f"{value},")]
+
+
+def _quote_value(value: str, is_path: bool) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if value == "" or value.lower() == "null" or _QUOTED.fullmatch(value):
+        return value
+    value = _ESCAPED.sub(r"\1", value)
+    return QuotedString(expand_home(value) if is_path else value, Quote.single).with_quotes()
+
+
+def _try_out(overrides: list[str], sweeps: bool) -> None:
+    """Compose and check the configuration, of a sweep the first one; raise UserError."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    register_schema()
+    try:
+        if sweeps:
+            overrides = _first_of_each(overrides)
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            to_config(compose("config", overrides))
+    except HydraException as error:
+        raise UserError(in_one_sentence(error)) from error
+    except UserError as error:
+        # OmegaConf does not always tell where an interpolation stands.
+        named = ", ".join(override for override in overrides if "${" in override)
+        if not named or "nterpolation" not in str(error):
+            raise
+        raise UserError(f"{named}: {error}") from error
+
+
+def _first_of_each(overrides: list[str]) -> list[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    chosen = []
+    for override, parsed in zip(
+        overrides, OverridesParser.create().parse_overrides(overrides), strict=True
+    ):
+        first: Any = override
+        if parsed.is_sweep_override():
+            first = f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"
+        chosen.append(first)
+    return chosen
