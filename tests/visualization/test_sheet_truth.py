@@ -465,7 +465,7 @@ def check_score(case, texts):
     num_frames = len(case.outs)
     drawn = list(range(0, num_frames, case.stride))[: case.max_frames]
     mean = reference.expected_mean_iou(
-        case.batch, case.outs, case.video, drawn, case.num_categories
+        case.batch, case.outs, case.video, drawn, case.num_categories, case.obj_to_cat
     )
     assert case.clip().mean_iou == pytest.approx(mean, nan_ok=True)
     unprompted = [t for t in range(num_frames) if not reference.got_prompt(case.outs[t])]
