@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
-from ..official import Batch, FrameOutputs
+from ..official import Batch, FrameOutputs, object_identifiers
 from .cadence import Cadence, Event
 from .clip import Moment, counted
 from .images import takes_gifs
@@ -144,6 +144,7 @@ class Visualizer:
                     moment,
                     obj_to_cat=obj_to_cat,
                 )
+                self._say_what_is_missing(batch)
                 if event.stage == "val":
                     self.cadence.note_batch_size(event, batch.img_batch.shape[1])
                 if event.num_videos > 0:
@@ -222,6 +223,15 @@ class Visualizer:
             self._publisher.publish, loggers, snapshot, event.batch_idx, blocked_ms
         )
         self.worker.submit(publish, num_pictures=len(snapshot.videos))
+
+    def _say_what_is_missing(self, batch: Batch) -> None:
+        if object_identifiers(batch).numel() == 0 and batch.masks.numel() > 0:
+            self.troubles.say_once(
+                "identifiers",
+                "visualizations: the batch has no metadata.unique_objects_identifier [T, O, 3] "
+                "(video, object, frame): sheets number videos, objects and frames by position; "
+                "pass SAM 2's BatchedVideoDatapoint to have their own ids",
+            )
 
     def _take_candidates(self, num_clips: int, take: Callable[..., Snapshot]) -> None:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
