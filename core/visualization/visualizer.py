@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
-from ..official import Batch, FrameOutputs, object_identifiers
+from ..official import Batch, FrameOutputs
 from .cadence import Cadence, Event
 from .clip import Moment, counted
 from .images import takes_gifs
@@ -144,7 +144,6 @@ class Visualizer:
                     moment,
                     obj_to_cat=obj_to_cat,
                 )
-                self._say_what_is_missing(batch)
                 if event.stage == "val":
                     self.cadence.note_batch_size(event, batch.img_batch.shape[1])
                 if event.num_videos > 0:
@@ -218,14 +217,16 @@ class Visualizer:
             return
         options = self._options(draw_all_frames=self._is_animated(event, loggers))
         snapshot = take(videos=range(event.num_videos), options=options)
+        self._say_what_is_missing(snapshot)
         blocked_ms = (time.perf_counter() - started) * 1e3
         publish = functools.partial(
             self._publisher.publish, loggers, snapshot, event.batch_idx, blocked_ms
         )
         self.worker.submit(publish, num_pictures=len(snapshot.videos))
 
-    def _say_what_is_missing(self, batch: Batch) -> None:
-        if object_identifiers(batch).numel() == 0 and batch.masks.numel() > 0:
+    def _say_what_is_missing(self, snapshot: Snapshot) -> None:
+        reduced = snapshot.reduced
+        if reduced.identifiers.size == 0 and reduced.row_videos.size > 0:
             self.troubles.say_once(
                 "identifiers",
                 "visualizations: the batch has no metadata.unique_objects_identifier [T, O, 3] "

@@ -104,7 +104,6 @@ def test_folders_that_are_written_may_have_any_name(monkeypatch, tmp_path, field
 TEXTS = {
     "swanlab.experiment_name": lambda c: c["swanlab"]["experiment_name"],
     "swanlab.description": lambda c: c["swanlab"]["description"],
-    "swanlab.project": lambda c: c["swanlab"]["project"],
     "data.image_root": lambda c: c["data"]["image_root"],
 }
 
@@ -138,10 +137,10 @@ def test_texts_need_no_quotes(monkeypatch, tmp_path, field, text):
     ],
 )
 def test_values_that_hydra_knows_keep_their_meaning(monkeypatch, tmp_path, text, value):
-    arguments = ["--cfg", "job", "--resolve", f"swanlab.experiment_name={text}"]
+    arguments = ["--cfg", "job", "--resolve", f"data.image_root={text}"]
     outcome = run_here(monkeypatch, tmp_path, *arguments)
     assert outcome.end == "", outcome.end
-    assert yaml.safe_load(outcome.printed)["swanlab"]["experiment_name"] == value
+    assert yaml.safe_load(outcome.printed)["data"]["image_root"] == value
 
 
 @pytest.mark.parametrize("field", ["ckpt_path", "model.checkpoint_path", "data.val_list"])
