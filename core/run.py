@@ -33,9 +33,9 @@ OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_e
 def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
     """Return the fields that are Lightning's own.
 
-    Algorithms are deterministic on a CPU unless the user decided: there it costs 1 %, and without
-    it threads add gradients up in an order that depends on what else the machine does. On CUDA
-    PyTorch has no deterministic backward of the ``interpolate`` that SAM 2 uses.
+    Algorithms are deterministic on a CPU unless the user decided: it costs 1 %, and without it the
+    sums of several threads depend on what else the machine does. On CUDA PyTorch has no
+    deterministic backward of the ``interpolate`` that SAM 2 uses.
     """
     arguments = dataclasses.asdict(config)
     for name in OWN_TRAINER_FIELDS:
