@@ -123,7 +123,8 @@ def make_clip(
     num_objects = min(int(rng.integers(config.min_objects, config.max_objects + 1)), max_objects)
     times = np.arange(num_frames) * frame_stride
     shapes = _place(config, num_objects, times, size, rng)
-    # Dark and muted over a light background: no colour that a mask is drawn in, see the palette.
+    # Dark shapes on a light background: far from the palette's first colours, in which masks are
+    # drawn over them.
     hues = (rng.random() + np.arange(num_objects) / num_objects + rng.uniform(0, 0.1)) % 1
     colours = [np.array(colorsys.hsv_to_rgb(hue, 0.6, rng.uniform(0.2, 0.4))) * 255 for hue in hues]
     background = rng.uniform(140, 230) + rng.uniform(-15, 15, 3)
