@@ -116,6 +116,28 @@ def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> 
     return object_ious(intersections, unions, gt_areas, flags).nanmean()
 
 
+def copied_masks(gt_masks: Tensor, prompted: Sequence[bool]) -> Tensor:
+    """Return what a tracker predicts that leaves each object where it was prompted last.
+
+    A model that scores no more than this has learnt nothing of tracking. An object that has no
+    pixel on a prompted frame was not prompted there.
+
+    Args:
+        gt_masks: [T, O, H, W] bool; not changed.
+        prompted: T flags, True where the model was given a prompt.
+
+    Returns:
+        [T, O, H, W] bool on the same device; empty before an object's first prompt.
+    """
+    copied = torch.zeros_like(gt_masks)
+    last = torch.zeros_like(gt_masks[0])
+    for t, (masks, given) in enumerate(zip(gt_masks, prompted, strict=True)):
+        if given:
+            last = torch.where(masks.any((1, 2), keepdim=True), masks, last)
+        copied[t] = last
+    return copied
+
+
 def _as_mask_pair(pred: Mask, gt: Mask) -> tuple[np.ndarray, np.ndarray]:
     pred, gt = _as_array("pred", pred), _as_array("gt", gt)
     if pred.shape != gt.shape:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import random_states
 from .config import Config, config_of
-from .metrics import VideoMetrics, as_csv, mean_iou
+from .metrics import VideoMetrics, as_csv, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
@@ -34,8 +34,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     """Fine-tunes SAM 2 with its official training forward and loss.
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
-    its parts, ``val/iou`` and the other metrics of `VideoMetrics`. The objects of each validation
-    run are listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
+    its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
+    leaving the prompted frame's masks in place scores. The objects of each validation run are
+    listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's
@@ -61,10 +62,17 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()
+        self.copy_metrics = VideoMetrics(boundary=False)
+        self.iou_copy: Optional[float] = None
+        self.iou_before: Optional[float] = None
         self._table_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
+
+    def setup(self, stage: str) -> None:
+        """Forget what copying scores: the clips may be others now."""
+        self.iou_copy = None
 
     def forward(self, batch: Any) -> list[FrameOutputs]:
         """Track the batch's objects and return one dict of outputs per frame."""
@@ -85,15 +93,16 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             outs_per_frame = self(batch)
         self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
         identifiers = batch.metadata.unique_objects_identifier[0]
-        category_layout = self._category_layout()
+        prompted = [received_prompt(outs) for outs in outs_per_frame]
+        objects = (torch.tensor(prompted), identifiers[:, 0], identifiers[:, 1])
         self.metrics.update(
             _predicted_masks(outs_per_frame),
             batch.masks,
-            torch.tensor([received_prompt(outs) for outs in outs_per_frame]),
-            identifiers[:, 0],
-            identifiers[:, 1],
-            identifiers[:, 1] if category_layout else None,
+            *objects,
+            identifiers[:, 1] if self._category_layout() else None,
         )
+        if self.iou_copy is None:
+            self.copy_metrics.update(copied_masks(batch.masks, prompted), batch.masks, *objects)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
 
     def on_validation_epoch_end(self) -> None:
@@ -110,8 +119,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
         # Lightning's connectors set this and the other attributes that its Trainer does not declare
-        trying_out = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
-        if trainer.is_global_zero and not trying_out:
+        if trainer.sanity_checking:
+            return
+        if trainer.global_step == 0:
+            self.iou_before = float(metrics["iou"])
+        self._log_iou_copy()
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write_table()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -158,6 +171,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         the noise of box prompts, and the same weights are to give the same numbers.
         """
         self.metrics.reset()
+        self.copy_metrics.reset()
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
@@ -188,6 +202,14 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             return
         iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
         self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
+
+    def _log_iou_copy(self) -> None:
+        """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
+        if self.iou_copy is None:
+            self.iou_copy = self.copy_metrics.compute().get("iou")
+            self.copy_metrics.reset()
+        if self.iou_copy is not None:
+            self.log("val/iou_copy", self.iou_copy)
 
     def _write_table(self) -> None:
         """Write each object's metrics to ``metrics/`` in the run directory; never raises."""

@@ -21,6 +21,7 @@ from core.metrics import (
     as_csv,
     boundary_f,
     category_keys,
+    copied_masks,
     mean_iou,
 )
 from core.official import received_prompt
@@ -499,6 +500,24 @@ def test_val_iou_is_the_mean_iou_of_the_sheet(tmp_path):
     (sheet,) = take_snapshot(batch, outs, Moment("val", 0), options).clips()
     assert result["val/iou"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert sheet.mean_iou == pytest.approx(result["val/iou"])
+
+
+def test_copying_keeps_each_object_where_it_was_prompted_last():
+    gts = clip([A, EMPTY, B, A], [EMPTY, A, B, A])
+    copied = copied_masks(gts, [True, False, True, False])
+    assert torch.equal(copied, clip([A, A, B, B], [EMPTY, EMPTY, B, B]))
+    absent = copied_masks(clip([A, EMPTY, B]), [True, True, False])
+    assert torch.equal(absent, clip([A, A, A]))  # nothing was prompted on frame 1
+
+
+def test_val_iou_copy_is_what_leaving_the_prompt_in_place_scores(tmp_path):
+    """Whatever the model predicts: one object stays, one moves away, one leaves half-way."""
+    gts = clip([A, A, A], [B, A, A], [A, A, EMPTY])
+    module, trainer = Scripted(None), make_trainer(tmp_path)
+    for batch, scored in ((gts, (1 + 0 + 1 / 2) / 3), (gts[:, :2], 1 / 2)):
+        module.outs = outputs(~batch)
+        (result,) = trainer.validate(module, Batches(squares_batch(batch)), verbose=False)
+        assert result["val/iou_copy"] == pytest.approx(scored)
 
 
 def test_validating_the_same_weights_twice_gives_the_same_numbers(tmp_path):
