@@ -3,11 +3,9 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
-import logging
 import math
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -17,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from core.checks import UserError
 from core.config import Config, register_schema, to_config
+from core.console import quiet_other_ranks, warnings_as_lines
 from core.overrides import prepare, print_anything
 
 if TYPE_CHECKING:
@@ -33,19 +32,20 @@ def main(cfg: DictConfig) -> None:
     Mistakes in settings, data and files of weights, and a missing ``sam2``, end in one sentence and
     exit status 1 before training starts; any other error comes with its traceback.
     """
-    try:
-        config = to_config(cfg)
-        run_dir = Path(HydraConfig.get().runtime.output_dir)
-        module, data, trainer = build(config, run_dir)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except ImportError as error:
-        from core.official import MissingSam2Error
+    with warnings_as_lines():
+        try:
+            config = to_config(cfg)
+            run_dir = Path(HydraConfig.get().runtime.output_dir)
+            module, data, trainer = build(config, run_dir)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except ImportError as error:
+            from core.official import MissingSam2Error
 
-        if not isinstance(error, MissingSam2Error):
-            raise
-        sys.exit(f"error: {error}")
-    train(config, run_dir, module, data, trainer)
+            if not isinstance(error, MissingSam2Error):
+                raise
+            sys.exit(f"error: {error}")
+        train(config, run_dir, module, data, trainer)
 
 
 def build(
@@ -67,6 +67,7 @@ def build(
 
     import_sam2()
     import lightning.pytorch as pl
+    from lightning.pytorch.utilities import rank_zero_only
 
     from core.callbacks import build_callbacks
     from core.data import VideoDataModule
@@ -75,20 +76,16 @@ def build(
         check_devices,
         check_interval,
         find_unused_parameters_in_ddp,
+        leave_messages_to_hydra,
         lightning_refuses,
         trainer_arguments,
     )
     from core.trainer import SAM2LightningModule
 
-    # Lightning's own affair with torch, of no use to who trains.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    # `VideoMetrics` is of all ranks already.
-    warnings.filterwarnings("ignore", message=r".*'val/(iou|dice|J|F|J&F)[/'].*sync_dist=True.*")
-    # Hydra's handlers write these messages already.
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
+    quiet_other_ranks(getattr(rank_zero_only, "rank", 0))
+    leave_messages_to_hydra()
     check_devices(config.trainer)
-    pl.seed_everything(config.seed, workers=True)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)
@@ -141,7 +138,7 @@ def train(
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
-        describe(config, module, ckpt_path)
+        describe(config, run_dir, module, data, trainer, ckpt_path)
     try:
         _fit(config, run_dir, module, data, trainer, ckpt_path)
     except SystemExit as error:
@@ -174,12 +171,19 @@ def _fit(
     ckpt_path: Optional[str],
 ) -> None:
     from core.loggers import build_loggers
-    from core.run import leave_process_group_at_exit, report, warn_of_missing_pictures
+    from core.run import (
+        leave_process_group_at_exit,
+        report,
+        say_where_to_watch,
+        warn_of_missing_pictures,
+    )
 
     # After the Trainer, which knows every process's rank: only rank zero starts a run.
     if not config.trainer.fast_dev_run:
         trainer.loggers = build_loggers(config, run_dir)
         warn_of_missing_pictures(config, trainer.loggers)
+        if trainer.is_global_zero:
+            say_where_to_watch(config, trainer.loggers)
     if config.trainer.validate_first and ckpt_path is None:
         trainer.validate(module, data, verbose=False)
     trainer.fit(module, data, ckpt_path=ckpt_path)

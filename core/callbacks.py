@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
 )
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .config import TrainerConfig
+from .progress import Progress
 
 
 class ValidateLastStep(Callback):
@@ -96,15 +96,6 @@ def _signals(trainer: pl.Trainer) -> list[int]:
     return [signal.SIGTERM]
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's bar, which without a limit of epochs would say "Epoch 0/-2"."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        if self.trainer.max_epochs == -1:
-            return f"Epoch {current_epoch}".ljust(len(self.validation_description))
-        return super()._get_train_description(current_epoch)
-
-
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
@@ -141,7 +132,7 @@ def build_callbacks(
             )
         )
     if config.enable_progress_bar:
-        callbacks.append(ProgressBar())
+        callbacks.append(Progress())
     if has_logger:
         callbacks.append(LearningRateMonitor("step"))
     if config.early_stopping_patience is not None:

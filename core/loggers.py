@@ -138,8 +138,9 @@ def open_run(config: SwanLabConfig, run_dir: Path, mode: str) -> Logger:
     """
     import swanlab
 
-    from .swanlab_logger import BoundedSwanLabLogger
+    from .swanlab_logger import BoundedSwanLabLogger, keep_silent
 
+    keep_silent()
     logger = BoundedSwanLabLogger(
         mode,
         close_failed=lambda status: finish_swanlab(

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from .checks import UserError, one_of
 from .config import Config, TrainerConfig
+from .console import table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .model import parameter_table
@@ -117,6 +118,12 @@ def lightning_refuses(config: TrainerConfig) -> Iterator[None]:
         raise UserError(f"{named}: {said}" if named else said) from error
 
 
+def leave_messages_to_hydra() -> None:
+    """Have Lightning's messages come once, through Hydra's handlers."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+
+
 def find_unused_parameters_in_ddp() -> None:
     """Make Lightning's ``ddp``, which it also chooses by itself, work for SAM 2.
 
@@ -134,21 +141,71 @@ def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
     return config.ckpt_path
 
 
-def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
-    """Log which weights training starts from, and what of the model is trained."""
-    if ckpt_path is not None:
-        log.info("weights: from the checkpoint that is resumed")
-    elif module.load_report:
-        log.info("weights: %s", module.load_report)
-    elif config.model.architecture == "tiny":
-        log.info("weights: random")
-    else:
+def describe(
+    config: Config, run_dir: Path, module: Any, data: Any, trainer: Any, ckpt_path: Optional[str]
+) -> None:
+    """Say what is about to be trained on what, and where it is written.
+
+    Args:
+        config: The whole configuration.
+        run_dir: Where the run is written.
+        module: The module that is trained.
+        data: Its data, set up.
+        trainer: The Trainer.
+        ckpt_path: What is resumed, or None.
+    """
+    rows = [
+        ("data", _data(config, data)),
+        ("model", _model(config, module.model)),
+        ("weights", _weights(module, ckpt_path)),
+        ("device", _device(config.trainer, trainer)),
+        ("run", str(run_dir)),
+    ]
+    log.info("%s", table(rows))
+    to_file(f"parameters:\n{parameter_table(module.model)}")
+    random = ckpt_path is None and not module.load_report
+    if random and config.model.architecture != "tiny":
         log.warning(
-            "weights: random, but %s is meant to be fine-tuned from released weights: set "
+            "the weights are random, but %s is meant to be fine-tuned from released weights: set "
             "model.checkpoint_path",
             config.model.architecture,
         )
-    log.info("parameters:\n%s", parameter_table(module.model))
+
+
+def _data(config: Config, data: Any) -> str:
+    clips = ", ".join(
+        f"{len(data.datasets[stage])} {said}"
+        for stage, said in (("train", "training clips"), ("val", "validation clips"))
+    )
+    root = f" in {config.data.root}" if config.data.root else ""
+    return (
+        f"{config.data.source}{root}: {clips}\n{'':<11} {config.data.num_frames} frames of "
+        f"{config.model.image_size} px, batches of {config.data.batch_size}"
+    )
+
+
+def _model(config: Config, model: torch.nn.Module) -> str:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    share = "all trained" if trained == total else f"{trained / 1e6:.1f} M of them trained"
+    return f"{config.model.architecture}, {total / 1e6:.1f} M parameters, {share}"
+
+
+def _weights(module: Any, ckpt_path: Optional[str]) -> str:
+    if ckpt_path is not None:
+        return "from the checkpoint that is resumed"
+    return module.load_report or "random"
+
+
+def _device(config: TrainerConfig, trainer: Any) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+    if trainer.world_size > 1:
+        name = f"{trainer.world_size} processes, each on {name}"
+    if device.type == "cpu":
+        num_threads = torch.get_num_threads()
+        name += f" with {num_threads} thread{'s' if num_threads > 1 else ''}"
+    return name if config.precision == "32-true" else f"{name}, {config.precision}"
 
 
 def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
@@ -161,48 +218,82 @@ def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
     log.warning("%s tensorboard; this run will have no pictures", said)
 
 
+def say_where_to_watch(config: Config, loggers: list[Logger]) -> None:
+    """Say where the curves and pictures of a run appear while it trains."""
+    rows = _where_logged(loggers, config.swanlab.log_dir)
+    if rows:
+        log.info("%s", table(rows))
+
+
 def report(config: Config, run_dir: Path, trainer: Any) -> None:
-    """Export the weights and say where everything is."""
-    if trainer.global_step == trainer.lightning_module.resumed_step:
+    """Export the weights, and say what was reached, where everything is and what comes next."""
+    module = trainer.lightning_module
+    checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
+    if trainer.checkpoint_callback.best_model_path:
+        checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
+    rows = []
+    for name, checkpoint in checkpoints.items():
+        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
+        rows.append((name, f"{checkpoint}\n{'':<11} for Meta's predictor: {weights}"))
+    # The best ones, where anything was validated.
+    code = run_dir / "weights" / "load.py"
+    code.write_text(f"{loading_code(weights, config.model)}\n")
+    rows = [*_reached(module, trainer), ("run", str(run_dir)), *rows, ("load with", str(code))]
+    rows += _where_logged(trainer.loggers, config.swanlab.log_dir)
+    if config.visualizations.enabled and not takes_pictures(trainer.loggers):
+        rows.append(("pictures", "none: no logger of this run takes pictures"))
+    log.info("\n%s", table(rows))
+    _warn_of_what_was_not_learnt(module, trainer)
+
+
+def _reached(module: Any, trainer: Any) -> list[tuple[str, str]]:
+    iou = trainer.callback_metrics.get("val/iou")
+    if iou is None:
+        return []
+    rows = [("val/iou", f"{float(iou):.3f} after {trainer.global_step} steps")]
+    if module.iou_before is not None:
+        rows.append(("  before", f"{module.iou_before:.3f}"))
+    if module.iou_copy is not None:
+        rows.append(
+            ("  copying", f"{module.iou_copy:.3f}, what leaving the prompt's mask in place scores")
+        )
+    return rows
+
+
+def _warn_of_what_was_not_learnt(module: Any, trainer: Any) -> None:
+    if trainer.global_step == module.resumed_step:
         log.warning(
             "nothing was trained: the resumed checkpoint is already at step %d; raise "
             "trainer.max_steps or trainer.max_epochs to train further",
             trainer.global_step,
         )
-    checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
-    if trainer.checkpoint_callback.best_model_path:
-        checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
-    lines = [f"run         {run_dir}"]
-    for name, checkpoint in checkpoints.items():
-        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
-        lines.append(f"{name:<11} {checkpoint}, for Meta's predictor: {weights}")
-    # The best ones, where anything was validated.
-    code = run_dir / "weights" / "load.py"
-    code.write_text(f"{loading_code(weights, config.model)}\n")
-    lines.append(f"load with   {code}")
     iou = trainer.callback_metrics.get("val/iou")
-    if iou is not None:
-        lines.append(f"val/iou     {float(iou):.3f}")
-    lines += _where_logged(trainer.loggers, config.swanlab.log_dir)
-    if config.visualizations.enabled and not takes_pictures(trainer.loggers):
-        lines.append("pictures    none: no logger of this run takes pictures")
-    print("\n" + "\n".join(lines))
+    if iou is not None and module.iou_copy is not None and iou < module.iou_copy:
+        log.warning(
+            "val/iou %.3f is below the %.3f that copying the prompted frame's mask scores: the "
+            'model does not track yet; see "Objects melt together" in docs/faults.md',
+            iou,
+            module.iou_copy,
+        )
 
 
-def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
-    lines = []
-    if any(getattr(logger, "mode", None) == "local" for logger in loggers):
-        pictures = f"{log_dir}; view with: make dashboard"
-        if log_dir != "swanlog":
-            pictures += f" SWANLOG={log_dir}"
-        lines.append(f"pictures    {pictures}")
+def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:
+    rows = []
     for logger in loggers:
-        if isinstance(logger, CSVLogger):
-            lines.append(f"csv         {Path(logger.log_dir) / 'metrics.csv'}")
+        mode = getattr(logger, "mode", None)
+        if mode == "local":
+            pictures = f"{log_dir}; view with: make dashboard"
+            rows.append(
+                ("pictures", pictures + ("" if log_dir == "swanlog" else f" SWANLOG={log_dir}"))
+            )
+        elif mode == "online":
+            rows.append(("pictures", getattr(logger, "url", "")))
+        elif isinstance(logger, CSVLogger):
+            rows.append(("csv", str(Path(logger.log_dir) / "metrics.csv")))
         elif isinstance(logger, TensorBoardLogger):
             command = f"tensorboard --logdir {Path(logger.log_dir)}"
-            lines.append(f"tensorboard view with: {command}")
-    return lines
+            rows.append(("tensorboard", f"view with: {command}"))
+    return rows
 
 
 def say_how_to_go_on(run_dir: Path) -> None:
@@ -212,7 +303,7 @@ def say_how_to_go_on(run_dir: Path) -> None:
     if last.is_file():
         lines.append(f"resume with the same command plus ckpt_path={last}")
         lines.append(f"weights     python -m core.export {last}")
-    print("\n".join(lines))
+    log.info("%s", "\n".join(lines))
 
 
 def write_to_log_file(message: str, exc_info: Any) -> None:

@@ -1,5 +1,6 @@
 """SwanLab's logger as a training uses it; imported when one is built, as it needs ``swanlab``."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
@@ -8,6 +9,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from swanlab.integration.pytorch_lightning import SwanLabLogger
 
 log = logging.getLogger(__name__)
+
+
+def keep_silent() -> None:
+    """Have SwanLab say nothing at its start and end: the run itself says where to look.
+
+    It has no setting for this; its warnings and errors come as before.
+    """
+    with contextlib.suppress(ImportError):
+        from swanlab.sdk.internal.pkg import console
+
+        console.info = lambda *args, **kwargs: None
 
 
 class BoundedSwanLabLogger(SwanLabLogger):
@@ -24,6 +36,11 @@ class BoundedSwanLabLogger(SwanLabLogger):
         self.mode = mode
         self._close_failed = close_failed
         self._failed = False
+
+    @property
+    def url(self) -> str:
+        """Where the run of mode ``online`` is shown."""
+        return str(self.experiment.url)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: Optional[int] = None) -> None:

@@ -1,14 +1,12 @@
 """When the weights are validated and which checkpoints are left, in fits of a small module."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from fakes import SketchModule, visualizations
 from scenes import clips
 from trainings import make_trainer
 
-from core.callbacks import ProgressBar, build_callbacks
+from core.callbacks import build_callbacks
 from core.config import TrainerConfig
 
 
@@ -96,10 +94,3 @@ def test_last_ckpt_is_written_between_validations(tmp_path):
     with pytest.raises(InterruptedError, match="stopped"):
         trainer.fit(StopAfterFive(), clips(16), clips(2))
     assert torch.load(tmp_path / "last.ckpt", weights_only=False)["global_step"] == 4
-
-
-@pytest.mark.parametrize(("max_epochs", "said"), [(-1, "Epoch 3   "), (5, "Epoch 3/4 ")])
-def test_progress_bar_says_the_last_epoch_where_there_is_one(max_epochs, said):
-    bar = ProgressBar()
-    bar._trainer = SimpleNamespace(max_epochs=max_epochs)
-    assert bar._get_train_description(3) == said

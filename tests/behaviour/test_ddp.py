@@ -54,13 +54,20 @@ def check_one_run(*processes):
     train, output = processes[0], "".join(train.output for train in processes)
     assert len(list(train.log_dir.glob("run-*"))) == 1
     assert steps_of_pictures(train) == [0, 2, 2, 4]  # with one of each validation
-    assert output.count("parameters:") == output.count("val/iou  ") == 1
+    assert output.count("weights  ") == output.count("\nval/iou  ") == 1
+    assert output.count("step 4/4  ") == 1
+    assert not re.search(r"INFO|TPU|litlogger|swanlab.*:|weights_only|GLOBAL_RANK", output)
     assert [path.parent for path in train.run_dir.parent.rglob("last.pt")] == [
         train.run_dir / "weights"
     ]
 
 
-START = ("trainer.max_steps=4", "trainer.devices=2", "visualizations.every_n_steps=2")
+START = (
+    "trainer.max_steps=4",
+    "trainer.devices=2",
+    "trainer.enable_progress_bar=true",
+    "visualizations.every_n_steps=2",
+)
 
 
 def test_torchrun_trains_one_run(tmp_path):

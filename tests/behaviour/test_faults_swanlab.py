@@ -283,7 +283,8 @@ def online(tmp_path, address, *overrides, **options):
 def check_kept_locally(train):
     assert train.end() == 0, train.output
     assert train.output.count("the run is stored locally in") == 1
-    assert train.output.count("[core.loggers][WARNING]") == 1
+    assert train.output.count("warning: swanlab.mode=online cannot start") == 1
+    assert train.output.count("warning: ") == 1
     assert len(png_files(train.log_dir)) == train.num_taken() >= 6
     assert API_KEY not in train.output
 

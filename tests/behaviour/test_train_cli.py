@@ -39,15 +39,17 @@ def train_py(name):
         (["visualizations.enabled=true", "visualizations.num_categories=10"], 4),
     ],
 )
-def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, arguments, num_rows):
+def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, caplog, arguments, num_rows):
+    caplog.set_level(logging.INFO)
     assert run_here(monkeypatch, tmp_path, *TINY, "data.num_frames=4", *arguments) == ""
     written = png_files(tmp_path / "swanlog")
     assert len(written) == 2  # one of each stage
     for path in written:
         height = Image.open(path).height
         assert (height - 80) // 256 == num_rows
-    said = capsys.readouterr().out
-    assert f"run         {tmp_path / 'run'}" in said
+    said = caplog.text
+    assert said.count(f"run         {tmp_path / 'run'}\n") == 2
+    assert said.count("\nval/iou     ") == said.count("\n  copying   ") == 1
     assert "view with: make dashboard" in said
     code = tmp_path / "run" / "weights" / "load.py"
     assert f"load with   {code}" in said
@@ -61,13 +63,14 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
-def test_the_end_tells_where_other_loggers_wrote(monkeypatch, tmp_path, capsys):
+def test_start_and_end_tell_where_other_loggers_write(monkeypatch, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     assert run_here(monkeypatch, tmp_path, *TINY, "logger=[tensorboard,csv]") == ""
-    said = capsys.readouterr().out
+    said = caplog.text
     metrics = tmp_path / "run" / "csv" / "metrics.csv"
-    assert f"csv         {metrics}\n" in said
+    assert said.count(f"csv         {metrics}\n") == 2
     assert metrics.is_file()
-    assert f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}\n" in said
+    assert said.count(f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}\n") == 2
     assert "make dashboard" not in said
 
 
@@ -234,12 +237,13 @@ def test_an_error_that_is_not_the_users_comes_with_its_traceback_before_training
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.parent.mkdir()
     last.touch()
     say_how_to_go_on(tmp_path)
-    said = capsys.readouterr().out
+    said = caplog.text
     assert f"ckpt_path={last}" in said
     assert f"python -m core.export {last}" in said
 
@@ -296,23 +300,36 @@ def test_one_process_is_no_ddp(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "ckpt_path", "level", "words"),
+    ("architecture", "ckpt_path", "weights", "warns"),
     [
-        ("sam2.1_hiera_small", None, "WARNING", "set model.checkpoint_path"),
-        ("sam2.1_hiera_small", "hpc", "INFO", "from the checkpoint that is resumed"),
-        ("tiny", None, "INFO", "weights: random"),
+        ("sam2.1_hiera_small", None, "random", True),
+        ("sam2.1_hiera_small", "hpc", "from the checkpoint that is resumed", False),
+        ("tiny", None, "random", False),
     ],
 )
-def test_the_log_says_which_weights_training_starts_from(
-    architecture, ckpt_path, level, words, caplog
+def test_the_start_says_what_is_trained_on_what(
+    architecture, ckpt_path, weights, warns, caplog, tmp_path
 ):
     caplog.set_level(logging.INFO)
-    module = SimpleNamespace(load_report=None, model=torch.nn.Linear(1, 1))
-    config = Config(model=ModelConfig(architecture=architecture))
-    describe(config, module, ckpt_path)
-    said = [record for record in caplog.records if "weights: " in record.getMessage()]
-    assert [record.levelname for record in said] == [level]
-    assert words in said[0].getMessage()
+    model = torch.nn.Linear(1000, 1499)
+    model.bias.requires_grad_(False)
+    module = SimpleNamespace(load_report=None, model=model)
+    data = SimpleNamespace(datasets={"train": range(30), "val": range(7)})
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(strategy=strategy, world_size=2)
+    config = Config(model=ModelConfig(architecture=architecture, image_size=64))
+    describe(config, tmp_path, module, data, trainer, ckpt_path)
+    said = caplog.records[0].getMessage().splitlines()
+    assert said == [
+        "data        synthetic: 30 training clips, 7 validation clips",
+        "            4 frames of 64 px, batches of 2",
+        f"model       {architecture}, 1.5 M parameters, 1.5 M of them trained",
+        f"weights     {weights}",
+        "device      2 processes, each on cpu with 1 thread",
+        f"run         {tmp_path}",
+    ]
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [message.endswith("set model.checkpoint_path") for message in warned] == [True] * warns
 
 
 def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
