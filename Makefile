@@ -10,7 +10,7 @@ PORT ?= 5092
 SWANLOG ?= swanlog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow fuzz browser bench bench-setup dashboard lint format clean
+.PHONY: help setup train seeds test test-slow fuzz browser bench bench-setup dashboard lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: setup ## Train the default run, or e.g. make train ARGS="data=vos_folder data.root=DIR"
 	$(BIN)/python train.py visualizations.enabled=true $(ARGS)
+
+seeds: setup ## Train the default run with twenty seeds and print what each reaches (an hour)
+	$(BIN)/python -m tests.seeds $(ARGS)
 
 # One process per core and one thread per process: toy models gain nothing from threads of their own.
 test: setup ## Run the test suite

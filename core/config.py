@@ -262,7 +262,7 @@ class SyntheticConfig(Section):
     min_radius: float = setting(0.125, ANY_VALUE, "smallest radius as a fraction of the image side")
     max_radius: float = setting(0.25, ANY_VALUE, "largest radius as a fraction of the image side")
     speed: float = setting(
-        0.025, at_least(0), "largest movement per frame as a fraction of the image side"
+        0.06, at_least(0), "largest movement per frame as a fraction of the image side"
     )
     texture: float = setting(
         0.0, within("[0, 1]"), "noise amplitude on background and shapes in [0, 1]"
@@ -424,7 +424,7 @@ class OptimizerConfig(Section):
     prefix: ClassVar[str] = "optimizer."
 
     name: str = setting("adamw", one_of("adamw", "adam"), "`adamw` or `adam`")
-    lr: float = setting(1e-3, greater_than(0), "peak learning rate")
+    lr: float = setting(5e-4, greater_than(0), "peak learning rate")
     image_encoder_lr: Optional[float] = setting(
         None, or_null(greater_than(0)), "peak learning rate of the image encoder; null: `lr`"
     )
