@@ -1,0 +1,9 @@
+"""Whole videos through Meta's own predictor, in memory that does not grow with their length.
+
+    weights.py       a run, a checkpoint or a file of weights as Meta's predictor
+    frames.py        the frames of a video, one at a time
+    prompts.py       what the predictor is told about an object, and where
+    tracker.py       prompts and frames in, masks out, frame by frame
+
+``python -m core.evaluate`` and ``python -m core.predict`` are built on these.
+"""
