@@ -169,7 +169,7 @@ def a_mask(shape=(61, 83), filled=True):
         ([Prompt(30, 1, mask=a_mask())], "the video has the frames 0 to 29"),
         ([Prompt(-1, 1, mask=a_mask())], "the video has the frames 0 to 29"),
         ([Prompt(0, 1)], "is empty, expected a mask, a box or points"),
-        ([Prompt(0, 1, box=(9, 5, 5, 9))], "x0 < x1"),
+        ([Prompt(0, 1, box=(9, 5, 5, 9))], "x0 <= x1"),
         ([Prompt(0, 1, box=(0, 0, 90, 20))], "inside the video's 83 x 61"),
         ([Prompt(0, 1, points=np.ones((1, 2)))], "points without labels"),
         ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.zeros(1))], "a positive point"),

@@ -71,7 +71,8 @@ def write_vos(root, name, video, every=1):
 
 def write_labels(path, labels):
     image = Image.fromarray(labels.astype(np.uint8))
-    image.putpalette([channel for color in ((0, 0, 0), *COLORS) for channel in color])
+    palette = [channel for color in ((0, 0, 0), *COLORS) for channel in color]
+    image.putpalette(palette + [0] * (768 - len(palette)))  # a short one would be saved in 4 bits
     image.save(path)
 
 

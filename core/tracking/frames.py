@@ -90,7 +90,7 @@ class ImageFolder:
 
 
 def _in_order(paths: list[Path], setting: str) -> list[Path]:
-    numbered = {}
+    numbered: dict[tuple[int, ...], Path] = {}
     for path in sorted(paths):
         numbers = tuple(int(digits) for digits in re.findall(r"\d+", path.stem))
         if not numbers:

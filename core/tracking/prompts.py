@@ -86,10 +86,10 @@ def _check_box(
     prompt: Prompt, box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> None:
     x0, y0, x1, y1 = box
-    if not (0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]):
+    if not (0 <= x0 <= x1 <= size[1] and 0 <= y0 <= y1 <= size[0]):
         raise UserError(
-            f"{prompt}: the box {list(box)} must be x0, y0, x1, y1 with x0 < x1 and y0 < y1 inside"
-            f" the video's {size[1]} x {size[0]} pixels"
+            f"{prompt}: the box {list(box)} must be x0, y0, x1, y1 with x0 <= x1 and y0 <= y1"
+            f" inside the video's {size[1]} x {size[0]} pixels"
         )
 
 

@@ -56,6 +56,12 @@ class Weights:
         """What the weights were trained to be prompted with, ``mixed`` where it is unknown."""
         return "mixed" if self.config is None else self.config.model.prompt_type
 
+    def default_out(self, what: str) -> Path:
+        """Return where results of these weights go: below their run, otherwise beside the file."""
+        if self.run_dir is not None:
+            return self.run_dir / what
+        return self.path.parent / f"{self.path.stem}_{what}"
+
 
 def find(
     named: str, given: ModelConfig, chosen: Collection[str] = (), name: str = "weights"

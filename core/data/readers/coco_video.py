@@ -75,10 +75,13 @@ class CocoVideoReader:
             videos = _name_videos(content, setting)
             self.names = [name for name, _ in videos]
             self._videos: list[VOSVideo] = []
+            self._all_frames: list[list[VOSFrame]] = []
             self._segments: list[dict[int, list[_SlotSegmentation]]] = []
             for i, (name, images) in enumerate(videos):
                 frames, segments = self._frames(images, annotations)
-                self._videos.append(VOSVideo(name, i, frames))
+                annotated = [frame for frame in frames if frame.frame_idx in segments]
+                self._all_frames.append(frames)
+                self._videos.append(VOSVideo(name, i, annotated))
                 self._segments.append(segments)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -104,16 +107,15 @@ class CocoVideoReader:
     def _frames(
         self, images: list[dict], annotations: dict[Any, list[_SlotSegmentation]]
     ) -> tuple[list[VOSFrame], dict[int, list[_SlotSegmentation]]]:
-        """Return a video's annotated frames and {frame number: its annotations}."""
+        """Return a video's frames and, of the annotated ones, {frame number: its annotations}."""
         images = sorted(images, key=_order_key)
         frames, segments = [], {}
         for number, image in zip(_frame_numbers(images), images, strict=True):
             items = annotations.get(image["id"], [])
             known = [(slot, segmentation) for slot, segmentation in items if segmentation]
-            if items and not known:
-                continue
             frames.append(VOSFrame(number, image_path=self._image_path(image)))
-            segments[number] = known
+            if known or not items:
+                segments[number] = known
         return frames, segments
 
     def _image_path(self, image: dict) -> str:
@@ -144,6 +146,10 @@ class CocoVideoReader:
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
         return self._videos[i]
+
+    def all_frames(self, i: int) -> list[VOSFrame]:
+        """Return every frame of video `i`, also those whose masks are unknown."""
+        return self._all_frames[i]
 
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""

@@ -108,6 +108,11 @@ class VosFolderReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
+    def all_frames(self, i: int) -> list[VOSFrame]:
+        """Return every frame of video `i`, annotated or not."""
+        files = frame_files(self.image_folder / self.names[i])
+        return [VOSFrame(number, image_path=str(path)) for number, path in files.items()]
+
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
         with open_image(frame.image_path, self.max_pixels) as image:

@@ -39,6 +39,9 @@ class Reader(Protocol):
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i` in order."""
 
+    def all_frames(self, i: int) -> list[VOSFrame]:
+        """Return every frame of video `i` in order, annotated or not."""
+
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header, without decoding it."""
 

@@ -100,6 +100,12 @@ class SavReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
+    def all_frames(self, i: int) -> list[VOSFrame]:
+        """Return every frame of video `i`, labelled or not."""
+        name = self.names[i]
+        paths = self._frame_paths(name, self.json_folder / f"{name}_manual.json")
+        return [VOSFrame(number, image_path=path) for number, path in paths.items()]
+
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
         if not frame.image_path.endswith(".mp4"):

@@ -1,0 +1,55 @@
+"""``python -m core.evaluate weights=RUN``: weights on whole videos, scored as public tools do."""
+
+import sys
+from pathlib import Path
+from typing import Optional
+
+from ..checks import UserError
+from ..config import CONFIG_DIR, register_schema, to_config
+from ..official import MissingSam2Error, import_sam2
+from ..overrides import prepare, print_anything
+from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, chosen_of_model, combine, required
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Evaluate as the command line says.
+
+    Args:
+        arguments: Hydra overrides; None: the command line's.
+
+    Returns:
+        1 when nothing could be scored, otherwise 0. Mistakes end in one sentence and status 1.
+    """
+    from hydra import compose, initialize_config_dir
+
+    register_schema(SCHEMA, EvaluateConfig)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\nExample: python -m core.evaluate weights=outputs/DATE/TIME")
+        return 0
+    try:
+        overrides = prepare(arguments, CONFIG_NAME, EvaluateConfig)
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            cfg = compose(CONFIG_NAME, overrides)
+        config = to_config(cfg)
+        assert isinstance(config, EvaluateConfig)
+        import_sam2()
+        from ..tracking.weights import find
+        from .program import evaluate, report
+
+        named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
+        weights = find(named, config.model, chosen_of_model(overrides))
+        config = combine(cfg, config, overrides, weights.config)
+        config.model = weights.model
+        out = Path(config.out) if config.out else weights.default_out("evaluation")
+        result = evaluate(config, weights, out)
+    except (UserError, MissingSam2Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{report(result, config)}")
+    return 0 if result.summary["objects"] else 1
+
+
+if __name__ == "__main__":
+    print_anything()
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""``python -m core.predict``: track objects in a video of one's own."""
