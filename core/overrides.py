@@ -8,6 +8,7 @@ import dataclasses
 import io
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -70,6 +71,11 @@ def prepare(
     quoted = {override: _quote(override, sweeps, rules) for override in options.overrides}
     _try_out(list(quoted.values()), sweeps, config_name)
     return [quoted.get(argument, argument) for argument in arguments]
+
+
+def override_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the names of the settings that a command line gives a value."""
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def _rules_of_texts(section: type[Section], prefix: str = "") -> dict[str, Rule]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from random_weights import write_random_weights
 from videos import Disc, draw, write_vos
 
 import core.data.split
@@ -16,8 +16,6 @@ from core.config import Config, ModelConfig, to_config
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
 from core.evaluate.videos import find_videos, first_masks, prompts_of
-from core.export import export_weights
-from core.model import build_model
 from core.tracking.masks import davis_palette, fits_palette, write_masks
 
 SIZE = (61, 83)
@@ -25,14 +23,7 @@ SIZE = (61, 83)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    torch.manual_seed(3)
-    config = ModelConfig(image_size=64)
-    model = build_model(config)
-    # random weights would say that no object is ever there
-    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(10)
-    path = tmp_path_factory.mktemp("weights") / "random.pt"
-    export_weights(model, path, config)
-    return path
+    return write_random_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

@@ -6,27 +6,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from random_weights import write_random_weights
 from videos import Disc, InMemory, draw
 
 from core.checks import UserError
 from core.config import ModelConfig
-from core.export import export_weights
-from core.model import build_model
+from core.tracking.directions import store_backwards, track_backwards, track_both_ways
 from core.tracking.frames import ImageFolder
 from core.tracking.prompts import Prompt
-from core.tracking.tracker import track, track_backwards
+from core.tracking.tracker import track
 from core.tracking.weights import build_predictor, device_of, find
 
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
-    torch.manual_seed(3)
-    config = ModelConfig(image_size=64)
-    model = build_model(config)
-    # random weights would say that no object is ever there, and all masks would be alike
-    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(10)
-    path = tmp_path_factory.mktemp("weights") / "random.pt"
-    export_weights(model, path, config)
+    path = write_random_weights(tmp_path_factory.mktemp("weights"))
     return build_predictor(find(str(path), ModelConfig()), torch.device("cpu"))
 
 
@@ -151,6 +145,25 @@ def test_backwards_equals_meta_in_a_state_of_its_own(predictor, video, folder):
         assert frame.object_ids == ((1, 2) if frame.index < 20 else (1,))
         for key, logits in zip(frame.object_ids, frame.logits, strict=True):
             assert torch.equal(logits, expected[key][frame.index])
+
+
+def test_both_ways_equals_backwards_before_the_first_prompts_and_forwards_behind(
+    predictor, video, folder, tmp_path
+):
+    prompts = [Prompt(8, 1, mask=video.masks(1)[8]), Prompt(4, 2, mask=video.masks(2)[4])]
+    frames = ImageFolder(folder, "source", 10**6)
+    expected = {frame.index: {} for frame in track(predictor, frames, prompts)}
+    for tracked in (track(predictor, frames, prompts), track_backwards(predictor, frames, prompts)):
+        for frame in tracked:
+            logits = frame.logits.clone()
+            expected[frame.index] |= dict(zip(frame.object_ids, logits, strict=True))
+    stored = list(store_backwards(predictor, frames, prompts, tmp_path))
+    assert stored == list(range(7, -1, -1))
+    for frame in track_both_ways(predictor, frames, prompts, tmp_path):
+        assert frame.object_ids == (1, 2)
+        for key, logits in zip(frame.object_ids, frame.logits, strict=True):
+            assert torch.equal(logits, expected[frame.index][key])
+    assert not list(tmp_path.iterdir())
 
 
 def a_mask(shape=(61, 83), filled=True):

@@ -8,7 +8,7 @@ from ..checks import UserError
 from ..config import CONFIG_DIR, register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
 from ..overrides import prepare, print_anything
-from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, chosen_of_model, combine, required
+from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, combine, required
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         config = to_config(cfg)
         assert isinstance(config, EvaluateConfig)
         import_sam2()
-        from ..tracking.weights import find
+        from ..tracking.weights import chosen_of_model, find
         from .program import evaluate, report
 
         named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
@@ -43,7 +43,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         config.model = weights.model
         out = Path(config.out) if config.out else weights.default_out("evaluation")
         result = evaluate(config, weights, out)
-    except (UserError, MissingSam2Error) as error:
+    except (UserError, MissingSam2Error, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"\n{report(result, config)}")

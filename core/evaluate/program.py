@@ -1,21 +1,20 @@
 """Tracks, scores and writes, video by video."""
 
-import contextlib
 import dataclasses
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from ..checks import UserError
 from ..data.readers.files import DataError, read_json
 from ..tracking.masks import fits_palette, write_masks
+from ..tracking.precision import computing_with
 from ..tracking.tracker import track
 from ..tracking.weights import Weights, build_predictor, device_of
 from .protocols import score_objects
@@ -82,7 +81,7 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
         path = out / "scores" / f"{name}.npz"
         try:
             if not path.is_file():
-                with _precision(config.trainer.precision, device):
+                with computing_with(config.trainer.precision, device):
                     scores = _evaluate_video(predictor, videos, name, kind, config, out)
                 scores.save(path)
             result.scores[name] = VideoScores.load(path)
@@ -91,17 +90,6 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
             tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
     _write_tables(result, config, weights, kind)
     return result
-
-
-@contextlib.contextmanager
-def _precision(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute as Lightning does with ``trainer.precision``."""
-    if precision.startswith("32"):
-        yield
-        return
-    half = torch.float16 if precision.startswith("16") and device.type != "cpu" else torch.bfloat16
-    with torch.autocast(device.type, half):
-        yield
 
 
 def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """What ``python -m core.evaluate`` takes, and how it goes together with the settings of a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, List, Optional  # noqa: UP035 (OmegaConf reads List)
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..checks import A_PATH, TRUE_OR_FALSE, Rule, UserError, at_least, one_of, or_null, setting
-from ..config import Config, DataConfig, ModelConfig
+from ..config import Config, DataConfig
+from ..overrides import override_keys
 
 CONFIG_NAME = "evaluate"
 SCHEMA = "evaluate_schema"
@@ -70,7 +71,7 @@ def combine(
     Raises:
         UserError: The result makes no sense.
     """
-    keys = _keys(overrides)
+    keys = override_keys(overrides)
     if run is None:
         return config
     if not keys & {"data", "experiment"}:
@@ -84,18 +85,6 @@ def combine(
     if "seed" not in keys:
         config.seed = run.seed
     return config
-
-
-def chosen_of_model(overrides: Sequence[str]) -> set[str]:
-    """Return the fields of the model section that the command line names."""
-    keys = _keys(overrides)
-    names = {item.name for item in fields(ModelConfig)}
-    chosen = {key.removeprefix("model.") for key in keys if key.startswith("model.")} & names
-    return chosen | ({"architecture"} if "model" in keys else set())
-
-
-def _keys(overrides: Sequence[str]) -> set[str]:
-    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def protocols_of(config: EvaluateConfig) -> list[str]:

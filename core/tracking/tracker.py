@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD
-from .frames import Backwards, Frames, check_size
-from .prompts import Prompt, check_prompts, first_prompts
+from .frames import Frames, check_size
+from .prompts import Prompt, check_prompts
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -33,12 +33,14 @@ class TrackedFrame:
         image: uint8 RGB [H, W, 3]; not to be written to.
         object_ids: The objects that were prompted on this frame or before, ascending.
         logits: [O, H, W] float32 on the predictor's device; O may be 0.
+        small_logits: [O, S / 4, S / 4] that the predictor enlarged to `logits`.
     """
 
     index: int
     image: np.ndarray
     object_ids: tuple[int, ...]
     logits: Tensor
+    small_logits: Tensor
 
     def masks(self, overlapping: bool) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]}.
@@ -109,7 +111,8 @@ def track(
         ordered = sorted(prompts, key=lambda prompt: (prompt.frame, prompt.object_id))
         groups = [(frame, list(given)) for frame, given in groupby(ordered, lambda p: p.frame)]
         for i in range(groups[0][0]):
-            yield TrackedFrame(i, images.image(i), (), torch.zeros(0, *frames.size, device=device))
+            nothing = torch.zeros(0, *frames.size, device=device)
+            yield TrackedFrame(i, images.image(i), (), nothing, nothing)
         ends = [frame - 1 for frame, _ in groups[1:]] + [len(frames) - 1]
         started: set[int] = set()
         for (frame, given), end in zip(groups, ends, strict=True):
@@ -122,45 +125,6 @@ def track(
                 for index, _, logits in walk:
                     _forget(predictor, state, index)
                     yield _frame(state, images, index, logits)
-
-
-def track_backwards(
-    predictor: "SAM2VideoPredictor", frames: Frames, prompts: Sequence[Prompt]
-) -> Iterator[TrackedFrame]:
-    """Yield the frames before each object's first prompt, from the last to the first.
-
-    The video is given to the predictor back to front, in a state of its own: the frames that were
-    tracked forwards do not matter to it. `TrackedFrame.object_ids` has the objects whose first
-    prompt comes later than the frame.
-
-    Args:
-        predictor: See `track`.
-        frames: The video.
-        prompts: All prompts; those after an object's first are left out.
-
-    Yields:
-        The frames before the last of the first prompts.
-
-    Raises:
-        UserError: See `track`.
-    """
-    check_prompts(prompts, len(frames), frames.size)
-    first, last = first_prompts(prompts), len(frames) - 1
-    mirrored = [
-        Prompt(last - prompt.frame, *_content(prompt)) for prompt in first.values() if prompt.frame
-    ]
-    if not mirrored:
-        return
-    for tracked in track(predictor, Backwards(frames), mirrored):
-        index = last - tracked.index
-        rows = [k for k, key in enumerate(tracked.object_ids) if first[key].frame > index]
-        if rows:
-            ids = tuple(tracked.object_ids[k] for k in rows)
-            yield TrackedFrame(index, tracked.image, ids, tracked.logits[rows])
-
-
-def _content(prompt: Prompt) -> tuple[Any, ...]:
-    return prompt.object_id, prompt.mask, prompt.box, prompt.points, prompt.labels
 
 
 @contextlib.contextmanager
@@ -214,7 +178,17 @@ def _prompt(
 def _frame(state: dict[str, Any], images: _Images, index: int, logits: Tensor) -> TrackedFrame:
     ids = list(state["obj_ids"])
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    return TrackedFrame(index, images.image(index), tuple(sorted(ids)), logits[order, 0])
+    small = torch.cat([_small_logits(state, k, index) for k in order])
+    return TrackedFrame(index, images.image(index), tuple(sorted(ids)), logits[order, 0], small)
+
+
+def _small_logits(state: dict[str, Any], row: int, index: int) -> Tensor:
+    """Return what is known of an object on the frame at hand: what a prompt said comes first."""
+    for kept in (state["temp_output_dict_per_obj"][row], state["output_dict_per_obj"][row]):
+        for outputs in (kept["cond_frame_outputs"], kept["non_cond_frame_outputs"]):
+            if index in outputs:
+                return outputs[index]["pred_masks"][0]
+    raise AssertionError(f"object {row} was not tracked on frame {index}")
 
 
 def _forget(predictor: "SAM2VideoPredictor", state: dict[str, Any], index: int) -> None:

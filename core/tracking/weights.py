@@ -1,7 +1,7 @@
 """A run, a checkpoint or a file of weights as Meta's predictor."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -20,6 +20,7 @@ from ..model import (
     read_checkpoint,
     read_weights,
 )
+from ..overrides import override_keys
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -61,6 +62,14 @@ class Weights:
         if self.run_dir is not None:
             return self.run_dir / what
         return self.path.parent / f"{self.path.stem}_{what}"
+
+
+def chosen_of_model(overrides: Sequence[str]) -> set[str]:
+    """Return the fields of the model section that the command line names."""
+    keys = override_keys(overrides)
+    names = {item.name for item in fields(ModelConfig)}
+    chosen = {key.removeprefix("model.") for key in keys if key.startswith("model.")} & names
+    return chosen | ({"architecture"} if "model" in keys else set())
 
 
 def find(
