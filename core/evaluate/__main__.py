@@ -1,14 +1,18 @@
 """``python -m core.evaluate weights=RUN``: weights on whole videos, scored as public tools do."""
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..checks import UserError
 from ..config import CONFIG_DIR, register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
 from ..overrides import prepare, print_anything
 from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, combine, required
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -34,18 +38,31 @@ def main(arguments: Optional[list[str]] = None) -> int:
         config = to_config(cfg)
         assert isinstance(config, EvaluateConfig)
         import_sam2()
-        from ..tracking.weights import chosen_of_model, find
-        from .program import evaluate, report
-
-        named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
-        weights = find(named, config.model, chosen_of_model(overrides))
-        config = combine(cfg, config, overrides, weights.config)
-        config.model = weights.model
-        out = Path(config.out) if config.out else weights.default_out("evaluation")
-        result = evaluate(config, weights, out)
+        return _run(cfg, config, overrides)
     except (UserError, MissingSam2Error, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int:
+    from ..tracking.weights import chosen_of_model, find
+    from .program import evaluate, report, show
+
+    named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
+    weights = find(named, config.model, chosen_of_model(overrides))
+    config = combine(cfg, config, overrides, weights.config)
+    config.model = weights.model
+    other = None
+    if config.compare is not None:
+        other = find(weights.released(config.compare), config.model, (), "compare")
+    out = Path(config.out) if config.out else weights.default_out("evaluation")
+    result = evaluate(config, weights, out)
+    compared = None
+    if other is not None:
+        kind = config.prompt or result.summary["prompt"]
+        settings = dataclasses.replace(config, model=other.model, prompt=kind)
+        compared = evaluate(settings, other, out / "compare")
+    show(result, config, compared)
     print(f"\n{report(result, config)}")
     return 0 if result.summary["objects"] else 1
 

@@ -6,9 +6,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
+from PIL import Image
 from tqdm import tqdm
 
 from ..checks import UserError
@@ -17,6 +19,9 @@ from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
 from ..tracking.tracker import track
 from ..tracking.weights import Weights, build_predictor, device_of
+from .compare import compare
+from .page import build_page
+from .pictures import Tracked, draw_sheet, write_film
 from .protocols import score_objects
 from .scores import VideoScores
 from .settings import EvaluateConfig, prompt_of, protocols_of
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# So many of the worst videos are shown.
+_NUM_SHEETS = 4
 _SETTINGS = "settings.json"
 # All that this program writes into its folder.
 _OWN_FOLDERS = ("masks", "scores", "films", "sheets", "compare")
@@ -43,12 +50,14 @@ class Evaluation:
         summary: What ``summary.json`` holds.
         scores: By the names of the videos that were tracked.
         failed: Why the others were not, by their names.
+        tracked: The videos with their masks and what the first protocol counts.
     """
 
     out: Path
     summary: dict[str, Any]
     scores: dict[str, VideoScores]
     failed: dict[str, str] = field(default_factory=dict)
+    tracked: dict[str, Tracked] = field(default_factory=dict)
 
 
 def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
@@ -85,11 +94,71 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
                     scores = _evaluate_video(predictor, videos, name, kind, config, out)
                 scores.save(path)
             result.scores[name] = VideoScores.load(path)
+            result.tracked[name] = _tracked(name, videos, result.scores[name], config, out)
         except (UserError, OSError) as error:
             result.failed[name] = str(error)
             tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
     _write_tables(result, config, weights, kind)
     return result
+
+
+def _tracked(
+    name: str, videos: Videos, scores: VideoScores, config: EvaluateConfig, out: Path
+) -> Tracked:
+    layout = LAYOUTS[config.data.source]
+    protocol = protocols_of(config)[0]
+    ranges = _lvos_ranges(config).get(name) if protocol == "lvos" else None
+    objects = score_objects(protocol, scores, layout.palette, ranges)
+    folder = out / "masks" / name
+    return Tracked(name, partial(videos.open, name), scores, objects, folder, layout.overlapping)
+
+
+def show(result: Evaluation, config: EvaluateConfig, compared: Optional[Evaluation]) -> None:
+    """Write sheets and films of the worst videos, the comparison, and the page with all of it.
+
+    Args:
+        result: What `evaluate` returned.
+        config: The settings.
+        compared: What it returned for the weights to compare with.
+    """
+    if compared is not None:
+        result.summary["compare"] = compare(
+            result.tracked, compared.tracked, result.out, compared.summary["weights"]
+        )
+        write_json(result.out / "summary.json", result.summary)
+    worst = _worst(result.tracked)
+    for name in worst[:_NUM_SHEETS]:
+        path = result.out / "sheets" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_sheet(result.tracked[name])).save(path)
+    _write_films(result, worst[: _num_films(config)])
+    objects = {name: tracked.objects for name, tracked in result.tracked.items()}
+    page = build_page(result.out, result.summary, objects, worst[:_NUM_SHEETS])
+    write_text(result.out / "evaluation.html", page)
+
+
+def _num_films(config: EvaluateConfig) -> int:
+    return {"auto": _NUM_SHEETS, "none": 0}.get(config.films, config.films)
+
+
+def _worst(tracked: Mapping[str, Tracked]) -> list[str]:
+    """Return the videos with a score, the worst first."""
+    means = {
+        name: sum(score.j + score.f for score in video.objects) / len(video.objects)
+        for name, video in tracked.items()
+        if video.objects
+    }
+    return sorted(means, key=means.__getitem__)
+
+
+def _write_films(result: Evaluation, names: Sequence[str]) -> None:
+    try:
+        for name in tqdm(names, desc="films", unit="film", disable=not names):
+            error = write_film(result.tracked[name], result.out / "films" / f"{name}.mp4")
+            if error:
+                raise UserError(error)
+    except UserError as error:
+        print(f"no further film: {error}", file=sys.stderr)
 
 
 def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[str, Any]:

@@ -50,6 +50,12 @@ class EvaluateConfig(Config):
     overwrite: bool = setting(
         False, TRUE_OR_FALSE, "replace results of other settings that lie in `out`"
     )
+    films: Any = setting("auto", _FILMS, "films of so many of the worst videos; `auto`: 4; `none`")
+    compare: Optional[str] = setting(
+        None,
+        A_PATH,
+        "other weights to evaluate and compare with; `released`: those that training started from",
+    )
     max_frames: Optional[int] = setting(
         None, or_null(at_least(2)), "only so many frames of each video, from its first"
     )

@@ -33,7 +33,7 @@ def objects_csv(objects: Objects) -> str:
             rows.append(
                 [video, score.object_id, score.name, first, score.frames, *map(_number, numbers)]
             )
-    return _csv(_OBJECT_COLUMNS, rows)
+    return table(_OBJECT_COLUMNS, rows)
 
 
 def frames_csv(videos: Mapping[str, VideoScores]) -> str:
@@ -45,15 +45,16 @@ def frames_csv(videos: Mapping[str, VideoScores]) -> str:
                 pixels = (int(scores.gt_pixels[a, o]), int(scores.pred_pixels[a, o]))
                 values = (_number(scores.j[a, o]), _number(scores.f[a, o]))
                 rows.append([video, number, key, *values, *pixels, int(scores.labelled[a, o])])
-    return _csv(_FRAME_COLUMNS, rows)
+    return table(_FRAME_COLUMNS, rows)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return table.getvalue()
+    return text.getvalue()
 
 
 def _number(value: float) -> str:

@@ -50,6 +50,21 @@ def write_masks(
     _save(folder / f"{name}.png", labels)
 
 
+def read_masks(
+    folder: Path, name: str, object_ids: Collection[int], per_object: bool
+) -> dict[int, np.ndarray]:
+    """Return {object id: bool [H, W]} of what `write_masks` wrote."""
+    if per_object:
+        return {key: _load(folder / f"{key:03d}" / f"{name}.png") > 0 for key in object_ids}
+    labels = _load(folder / f"{name}.png")
+    return {key: labels == key for key in object_ids}
+
+
+def _load(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def _save(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values)

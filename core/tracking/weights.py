@@ -57,6 +57,21 @@ class Weights:
         """What the weights were trained to be prompted with, ``mixed`` where it is unknown."""
         return "mixed" if self.config is None else self.config.model.prompt_type
 
+    def released(self, named: str) -> str:
+        """Return the weights that training started from for ``released``, others as they are named.
+
+        Raises:
+            CheckpointError: They are not known.
+        """
+        if named != "released":
+            return named
+        if self.config is None or self.config.model.checkpoint_path is None:
+            raise CheckpointError(
+                "compare=released: the run started from no released weights, expected the path of a"
+                " file"
+            )
+        return self.config.model.checkpoint_path
+
     def default_out(self, what: str) -> Path:
         """Return where results of these weights go: below their run, otherwise beside the file."""
         if self.run_dir is not None:
