@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_weights import write_random_weights
 from videos import Disc, draw, write_vos
@@ -300,3 +301,47 @@ def test_the_settings_of_the_program_compose():
     assert (config.data.num_frames, config.split) == (3, "val")
     with pytest.raises(UserError, match="split must be one of val, train, all"):
         EvaluateConfig(split="test")
+
+
+# pictures, films, comparison
+
+
+def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path):
+    pytest.importorskip("av")
+    status, said = evaluate("films=1")
+    assert status == 0, said
+    out = tmp_path / "out"
+    means = {}
+    for row in rows(out / "objects.csv"):
+        means.setdefault(row["video"], []).append(float(row["J&F"]))
+    worst = min(means, key=lambda name: np.mean(means[name]))
+    assert [path.name for path in (out / "films").iterdir()] == [f"{worst}.mp4"]
+    assert {path.stem for path in (out / "sheets").iterdir()} == set(means)
+    page = (out / "evaluation.html").read_text()
+    assert f'<video src="films/{worst}.mp4"' in page
+    assert page.count("data:image/png;base64,") == len(means)
+    assert "http" not in page
+
+
+def test_weights_are_compared_object_by_object(evaluate, tmp_path, weights):
+    content = torch.load(weights, weights_only=True)
+    bias = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
+    content["model"][bias].fill_(-10)  # this one never finds anything
+    other = tmp_path / "blind.pt"
+    torch.save(content, other)
+    other.with_suffix(".yaml").write_bytes(weights.with_suffix(".yaml").read_bytes())
+    status, said = evaluate(f"compare={other}", "films=none", "videos=[early]")
+    assert status == 0, said
+    (row,) = rows(tmp_path / "out" / "compare.csv")
+    assert float(row["J&F_compared"]) == 0
+    gain = float(row["J&F"])
+    assert float(row["gain"]) == pytest.approx(gain)
+    assert f"J&F {gain:+.4f} against {other}" in said
+    assert (tmp_path / "out" / "sheets" / "changes.png").is_file() is (gain != 0)
+    assert not (tmp_path / "out" / "films").exists()
+
+
+def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
+    status, said = evaluate("compare=released")
+    assert status == 1
+    assert "started from no released weights" in said

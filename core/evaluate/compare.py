@@ -35,9 +35,10 @@ def compare(
     ]
     columns = ("video", "object", "name", "J&F", "J&F_compared", "gain")
     write_text(out / "compare.csv", table(columns, lines))
-    if changes:
+    changed = [change for change in changes if change.gain]
+    if changed:
         (out / "sheets").mkdir(exist_ok=True)
-        worst = sorted(changes, key=lambda change: change.gain)[:_NUM_SHOWN]
+        worst = sorted(changed, key=lambda change: change.gain)[:_NUM_SHOWN]
         draw_changes(worst, one, other).save(out / "sheets" / "changes.png")
     gains = [change.gain for change in changes]
     return {

@@ -21,6 +21,8 @@ from .videos import AnnotatedVideo
 
 _PANEL = 256
 _NUM_ROWS = 4
+# Smaller films are enlarged by whole numbers: labels have to fit.
+_FILM_SIDE = 512
 # Blue and orange of Okabe and Ito's set: which weights an outline is of.
 ONE, OTHER = (0, 114, 178), (230, 159, 0)
 
@@ -68,9 +70,11 @@ def write_film(tracked: Tracked, path: Path) -> str:
         for key in tracked.ids
     }
     frames = tracked.open().frames
+    factor = max(1, _FILM_SIDE // max(frames.size))
     with Film(path) as film:
         for position, name in enumerate(frames.names):
-            film.add(overlay(frames.image(position), tracked.masks(name), labels))
+            masks = {key: _enlarge(mask, factor) for key, mask in tracked.masks(name).items()}
+            film.add(overlay(_enlarge(frames.image(position), factor), masks, labels))
             if film.error is not None:
                 break
     return film.error or ""
@@ -109,7 +113,7 @@ def _chosen_rows(scores: VideoScores) -> list[int]:
     means = np.where(there, scores.j, 0).sum(1) / np.maximum(there.sum(1), 1)
     worst = int(np.where(there.any(1), means, np.inf).argmin())
     spread = np.linspace(0, len(means) - 1, _NUM_ROWS).round().astype(int).tolist()
-    return sorted(list(dict.fromkeys([0, worst, *spread[1:]]))[:_NUM_ROWS])
+    return sorted(list(dict.fromkeys([0, worst, spread[-1], *spread]))[:_NUM_ROWS])
 
 
 def _frame(position: int, number: int, prompts: list[PromptData]) -> ClipFrame:
@@ -140,6 +144,10 @@ def _clip(
         scores=Scores(intersections, gt_areas + pred_areas - intersections),
         category_names=names if all(names) else None,
     )
+
+
+def _enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
+    return pixels.repeat(factor, 0).repeat(factor, 1) if factor > 1 else pixels
 
 
 def _reduce(image: np.ndarray) -> np.ndarray:
@@ -207,10 +215,10 @@ def _tile(change: Change, one: Tracked, other: Tracked) -> Image.Image:
     position = video.annotated[row]
     image, name = video.frames.image(position), video.frames.names[position]
     factor = max(1, round(560 / max(image.shape[:2])))
-    image = np.repeat(np.repeat(image, factor, 0), factor, 1)
+    image = _enlarge(image, factor)
     for tracked, color in ((other, OTHER), (one, ONE)):
         mask = tracked.masks(name)[change.object_id]
-        image = _outline(image, np.repeat(np.repeat(mask, factor, 0), factor, 1), color)
+        image = _outline(image, _enlarge(mask, factor), color)
     drawn = Image.new("RGB", (max(560, image.shape[1]), image.shape[0] + 44), (255, 255, 255))
     drawn.paste(Image.fromarray(image), (0, 44))
     pen, font = ImageDraw.Draw(drawn), label_font(14)

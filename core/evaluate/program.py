@@ -26,7 +26,7 @@ from .protocols import score_objects
 from .scores import VideoScores
 from .settings import EvaluateConfig, prompt_of, protocols_of
 from .tables import frames_csv, means, objects_csv, write_json, write_text
-from .videos import LAYOUTS, Layout, Videos, find_videos, first_masks, prompts_of
+from .videos import LAYOUTS, Videos, find_videos, first_masks, prompts_of
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -260,14 +260,16 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         "postprocessing": config.postprocessing,
         "weights": str(weights.path),
         "not_scored": result.failed,
-        "notes": _notes(layout, names, by_protocol, tracked, bool(ranges)),
+        "notes": _notes(
+            config.data.source == "vos_folder", names, by_protocol, tracked, bool(ranges)
+        ),
         "protocols": by_protocol,
     }
     write_json(result.out / "summary.json", result.summary)
 
 
 def _notes(
-    layout: Layout,
+    from_pngs: bool,
     names: Sequence[str],
     by_protocol: Mapping[str, Mapping[str, Any]],
     tracked: int,
@@ -283,7 +285,7 @@ def _notes(
             "lvos: the data has no *_meta.json with frame ranges: each object's first and last"
             " annotated frame were taken"
         )
-    if layout.palette:
+    if from_pngs:
         notes.append("255 in a mask is no object: it was neither prompted nor scored")
     return notes
 
@@ -325,6 +327,12 @@ def report(result: Evaluation, config: EvaluateConfig) -> str:
         other = summary["protocols"][name]
         if other["J&F"] is not None:
             lines.append(f"{name:<11} J&F {other['J&F']:.4f}, {other['objects']} objects")
+    if "compare" in summary and summary["compare"]["objects"]:
+        compared = summary["compare"]
+        lines.append(
+            f"compared    J&F {compared['gain']:+.4f} against {compared['with']}: of"
+            f" {compared['objects']} objects {compared['better']} better, {compared['worse']} worse"
+        )
     lines += [f"note        {note}" for note in summary["notes"]]
     if result.failed:
         lines.append(f"left out    {', '.join(result.failed)}: summary.json says why")
