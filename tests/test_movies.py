@@ -1,6 +1,7 @@
 """Movies and films: frames by their number, upright, and in the colours that were drawn."""
 
 import struct
+from colorsys import rgb_to_hsv
 from unittest.mock import patch
 
 import numpy as np
@@ -10,6 +11,7 @@ from videos import Disc, draw
 from core.checks import UserError
 from core.tracking.film import Film, overlay
 from core.tracking.frames import Backwards
+from core.tracking.labels import write_text
 from core.tracking.movie import Movie
 from core.visualization.palette import colors_of
 
@@ -138,8 +140,9 @@ def test_the_overlay_paints_masks_alone_in_their_colours(clip):
     outside = clip.labels[4] == 0
     assert np.array_equal(painted[outside], clip.images[4][outside])
     y, x = (int(values.mean()) for values in np.nonzero(masks[2]))
-    half = (np.array(colors_of((1, 2))[1]) + clip.images[4][y, x].astype(int)) // 2
-    assert np.abs(painted[y, x].astype(int) - half).max() <= 2
+    hues = [rgb_to_hsv(*color)[0] for color in (painted[y, x] / 255, colors_of((1, 2))[1])]
+    assert hues[0] == pytest.approx(hues[1], abs=0.02)
+    assert not np.array_equal(painted[y, x], clip.images[4][y, x])
     assert np.array_equal(overlay(clip.images[4], {}, {}), clip.images[4])
 
 
@@ -151,3 +154,19 @@ def test_labels_stand_at_their_objects(clip):
     assert len(rows)
     assert rows.max() < top + 2
     assert columns.min() >= np.nonzero(masks[2])[1].min() - 1
+
+
+@pytest.mark.parametrize(("x", "y"), [(-30, -5), (70, 55), (5, 5)])
+def test_labels_that_leave_the_frame_are_cut_off(x, y):
+    image = np.full((61, 83, 3), 9, np.uint8)
+    write_text(image, x, y, "object 2001, object 2001", ground=(200, 10, 10))
+    inside = image[max(0, y) : max(0, y + 20), max(0, x) :]
+    assert not (inside == 9).all(-1).any()
+    assert (image[:, : max(0, x)] == 9).all()
+
+
+def test_labels_stand_out_from_their_ground():
+    for ground, text in (((240, 240, 200), 0), ((20, 20, 90), 255)):
+        image = np.zeros((20, 60, 3), np.uint8)
+        write_text(image, 0, 0, "X", ground=ground)
+        assert np.abs(image.astype(int) - text).sum(-1).min() < 60

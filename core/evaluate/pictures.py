@@ -7,12 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from ..tracking.film import Film, label_font, overlay
+from ..tracking.film import Film, overlay
+from ..tracking.labels import write_text
 from ..tracking.masks import fits_palette, read_masks
 from ..visualization.clip import Clip, ClipFrame, Masks, Scores
 from ..visualization.drawing.sheet import render_sheet
+from ..visualization.drawing.text import fit
 from ..visualization.palette import Color
 from ..visualization.prompts import PromptData
 from .protocols import ObjectScore
@@ -219,14 +221,13 @@ def _tile(change: Change, one: Tracked, other: Tracked) -> Image.Image:
     for tracked, color in ((other, OTHER), (one, ONE)):
         mask = tracked.masks(name)[change.object_id]
         image = _outline(image, _enlarge(mask, factor), color)
-    drawn = Image.new("RGB", (max(560, image.shape[1]), image.shape[0] + 44), (255, 255, 255))
-    drawn.paste(Image.fromarray(image), (0, 44))
-    pen, font = ImageDraw.Draw(drawn), label_font(14)
+    drawn = np.full((image.shape[0] + 44, max(560, image.shape[1]), 3), 255, np.uint8)
+    drawn[44:, : image.shape[1]] = image
     title = f"{change.video}, {one.name_of(change.object_id)}, frame {number}"
-    pen.text((2, 2), title, font=font, fill=(0, 0, 0))
-    pen.text((2, 22), f"these weights {change.one:.3f}", font=font, fill=ONE)
-    pen.text((190, 22), f"compared with {change.other:.3f}", font=font, fill=OTHER)
-    return drawn
+    write_text(drawn, 0, 0, fit(title, drawn.shape[1] - 8))
+    write_text(drawn, 0, 21, f"these weights {change.one:.3f}", ONE)
+    write_text(drawn, 190, 21, f"compared with {change.other:.3f}", OTHER)
+    return Image.fromarray(drawn)
 
 
 def _outline(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from ..tracking.film import label_font
 from ..tracking.frames import Chosen
+from ..tracking.labels import write_text
 
 # Lines are so far apart that there are about a dozen of them across.
 _STEPS = (10, 20, 25, 50, 100, 200, 250, 500, 1000)
@@ -50,19 +50,22 @@ def draw_grid(image: np.ndarray) -> Image.Image:
     step = next((step for step in _STEPS if max(height, width) / step <= 14), _STEPS[-1])
     factor = max(1, round(800 / max(height, width)))
     size = (width * factor, height * factor)
-    drawn = Image.new("RGB", (size[0] + _MARGIN, size[1] + _MARGIN), (255, 255, 255))
-    drawn.paste(Image.fromarray(image).resize(size, Image.Resampling.NEAREST), (_MARGIN, _MARGIN))
-    pen, font = ImageDraw.Draw(drawn, "RGBA"), label_font(13)
+    drawn = np.full((size[1] + _MARGIN, size[0] + _MARGIN, 3), 255, np.uint8)
+    drawn[_MARGIN:, _MARGIN:] = image.repeat(factor, 0).repeat(factor, 1)
     for x in range(0, width, step):
         at = _MARGIN + x * factor
-        pen.line((at, _MARGIN - 6, at, drawn.height), fill=(255, 255, 255, 150))
-        pen.line((at + 1, _MARGIN - 6, at + 1, drawn.height), fill=(0, 0, 0, 150))
-        pen.text((at, _MARGIN - 22), str(x), font=font, fill=(0, 0, 0))
+        _draw_line(drawn[_MARGIN - 6 :, at : at + 2].swapaxes(0, 1))
+        write_text(drawn, at - 3, _MARGIN - 26, str(x))
     for y in range(0, height, step):
         at = _MARGIN + y * factor
-        pen.line((_MARGIN - 6, at, drawn.width, at), fill=(255, 255, 255, 150))
-        pen.line((_MARGIN - 6, at + 1, drawn.width, at + 1), fill=(0, 0, 0, 150))
-        pen.text((4, at - 8), str(y), font=font, fill=(0, 0, 0))
-    pen.text((4, 4), "x", font=font, fill=(0, 0, 0))
-    pen.text((_MARGIN - 40, _MARGIN - 22), "y", font=font, fill=(0, 0, 0))
-    return drawn
+        _draw_line(drawn[at : at + 2, _MARGIN - 6 :])
+        write_text(drawn, 1, at - 10, str(y))
+    write_text(drawn, _MARGIN - 3, 0, "x")
+    write_text(drawn, 1, _MARGIN - 32, "y")
+    return Image.fromarray(drawn)
+
+
+def _draw_line(pixels: np.ndarray) -> None:
+    """Mix white and black side by side into two lines [2, N, 3], which show on any ground."""
+    pixels[0] = pixels[0] // 2 + 127
+    pixels[1:] = pixels[1:] // 2

@@ -7,6 +7,7 @@
     tracker.py       prompts and frames in, masks out, frame by frame
     directions.py    the frames before an object's first prompt as well
     masks.py         masks as PNGs, as public evaluators and servers expect them
+    labels.py        text in pictures
     precision.py     half precision
     film.py          tracked frames as a film
 

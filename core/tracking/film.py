@@ -3,18 +3,18 @@
 import contextlib
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from matplotlib import get_data_path
-from PIL import Image, ImageDraw, ImageFont
 
 from ..visualization.drawing.paint import bounding_boxes, pack, paint_masks
-from ..visualization.palette import Color, colors_of
+from ..visualization.palette import colors_of
+from .labels import label_size, write_text
 from .movie import import_av
 
+# Labels are enlarged where a film has about a multiple of so many lines.
+_LABEL_LINES = 720
 _DEFAULT_RATE = Fraction(25)
 # BT.709 and limited range: untagged films are shown with other colours from 720 lines on.
 _BT709, _LIMITED = 1, 1
@@ -38,30 +38,15 @@ def overlay(
     boxes = bounding_boxes(stacked)
     packed = paint_masks(pack(image), stacked, colors, boxes)
     painted = np.ascontiguousarray(packed.view(np.uint8).reshape(*image.shape[:2], 4)[..., :3])
+    scale = max(1, round(image.shape[0] / _LABEL_LINES))
     for k, (rows, columns) in boxes:
-        if labels.get(ids[k]):
-            painted = _write(painted, labels[ids[k]], colors[k], columns.start, rows.start)
+        text = labels.get(ids[k])
+        if text:
+            height, width = label_size(text, scale)
+            x = max(0, min(columns.start, image.shape[1] - width))
+            y = max(0, rows.start - height)
+            write_text(painted, x, y, text, ground=colors[k], scale=scale)
     return painted
-
-
-def _write(image: np.ndarray, text: str, color: Color, x: int, y: int) -> np.ndarray:
-    """Write a line above a point, on a ground of its own, inside the frame."""
-    drawn = Image.fromarray(image)
-    pen, font = ImageDraw.Draw(drawn), label_font(max(11, image.shape[0] // 36))
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 4
-    x = int(max(0, min(x, drawn.width - width)))
-    y = int(max(0, y - height))
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
-    dark = sum(part * weight for part, weight in zip(color, (0.3, 0.59, 0.11), strict=True)) > 128
-    pen.text((x + 3 - left, y + 2 - top), text, font=font, fill=(0, 0, 0) if dark else (255,) * 3)
-    return np.asarray(drawn)
-
-
-@lru_cache(maxsize=8)
-def label_font(size: int) -> ImageFont.FreeTypeFont:
-    """Return the font that labels are written in, of so many pixels."""
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 class Film:
