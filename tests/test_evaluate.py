@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as mask_utils
 from random_weights import write_random_weights
 from videos import Disc, draw, write_vos
 
@@ -242,6 +243,45 @@ def test_objects_in_folders_keep_the_numbers_of_their_folders(tmp_path):
         path.rename(folder / path.name)
     found = of_source(source="png_folders", root=str(tmp_path)).open("clip")
     assert list(first_masks(found)) == [4]
+
+
+def rle(mask):
+    coded = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": coded["size"], "counts": coded["counts"].decode()}
+
+
+def test_frames_of_sav_between_the_labelled_ones_are_tracked_too(tmp_path):
+    video = draw(9, SIZE, [Disc(1, (20, 20), 9)])
+    write_vos(tmp_path, "sav_001", video)
+    masklet = [[rle(video.masks(1)[t]), rle(video.masks(1)[0] & False)] for t in (0, 4, 8)]
+    (tmp_path / "sav_001_manual.json").write_text(json.dumps({"fps": 6, "masklet": masklet}))
+    source = {"source": "sav", "root": str(tmp_path), "annotation_folder": "."}
+    found = of_source(**source).open("sav_001")
+    assert (len(found.frames), found.annotated) == (9, [0, 4, 8])
+    assert list(found.masks(4)) == [0, 1]  # masklets count from 0
+    assert np.array_equal(found.masks(4)[0], video.masks(1)[4])
+    assert list(first_masks(found)) == [0]
+
+
+def test_category_layouts_have_names_and_frames_of_unknown_masks(tmp_path):
+    video = draw(3, SIZE, [Disc(1, (20, 20), 9)])
+    write_vos(tmp_path, "clip", video)
+    images = [
+        {"id": t, "file_name": f"{t:05d}.png", "video_id": 4, "order_in_video": t} for t in range(3)
+    ]
+    annotations = [
+        {"image_id": 0, "category_id": 9, "segmentation": rle(video.masks(1)[0])},
+        {"image_id": 1, "category_id": 9, "segmentation": None},
+    ]
+    categories = [{"id": 5, "name": "hook"}, {"id": 9, "name": "knife"}]
+    path = tmp_path / "coco.json"
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content))
+    images = str(tmp_path / "JPEGImages" / "clip")
+    found = of_source(source="coco_video", train_annotations=str(path), image_root=images).open("4")
+    assert (len(found.frames), found.annotated) == (3, [0, 2])
+    assert list(first_masks(found)) == [1]
+    assert found.object_names[1] == "knife"
 
 
 def test_prompts_stand_where_objects_first_appear():
