@@ -21,7 +21,7 @@ from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
 from ..config import CONFIG_DIR, Config, register_schema, to_config
-from ..overrides import prepare
+from ..overrides import prepare, print_anything
 from .clips import ClipDataset
 from .module import VideoDataModule
 from .readers.files import DataError
@@ -220,6 +220,7 @@ def main(overrides: Optional[list[str]] = None) -> None:
     Args:
         overrides: Hydra overrides; None: the command line's.
     """
+    print_anything()
     register_schema()
     overrides = sys.argv[1:] if overrides is None else overrides
     if {"-h", "--help"} & set(overrides):

@@ -22,7 +22,7 @@ from training.utils.data_utils import VideoDatapoint
 from ..config import DataConfig
 from .augmentation import augment_clip
 from .datapoint import AUGMENT, CLIP, clip_length, epoch_and_index, make_generator, to_datapoint
-from .readers.files import DataError, name_some
+from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.reader import Reader
 
 _SCAN_THREADS = 4
@@ -203,11 +203,13 @@ class _Scan:
         video: Its index.
         num_starts: Frames that a clip can start at; below 1 the video is too short.
         first: The first of these frames with an object; None: there is none.
+        bare: Why no frame has a mask; empty: some have.
     """
 
     video: int
     num_starts: int
     first: Optional[int]
+    bare: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,15 +221,19 @@ class Skipped:
         training: Whether they are for training.
         short: Videos with too few frames.
         empty: Videos without an object in any frame that a clip can start at.
+        bare: Videos without a frame that has a mask.
+        why_bare: Why the first of them has none.
     """
 
     data: DataConfig
     training: bool
     short: list[str]
     empty: list[str]
+    bare: list[str]
+    why_bare: str
 
     def __bool__(self) -> bool:
-        return bool(self.short or self.empty)
+        return bool(self.short or self.empty or self.bare)
 
     def __str__(self) -> str:
         data, reasons = self.data, []
@@ -247,6 +253,11 @@ class Skipped:
             reasons.append(
                 f"{len(self.empty)} with no object on any frame where a clip could start"
                 f" ({name_some(self.empty)})"
+            )
+        if self.bare:
+            reasons.append(
+                f"{len(self.bare)} without a frame that has a mask ({name_some(self.bare)}):"
+                f" {self.why_bare}"
             )
         why = " and ".join(reasons)
         if self.short and not self.training and not shorter_too:
@@ -283,10 +294,16 @@ def find_clips(
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         scans = list(pool.map(lambda i: _scan(reader, i, fewest, data.frame_stride), videos))
     sources = [ClipSource(scan.video, scan.first) for scan in scans if scan.first is not None]
-    unusable = [scan for scan in scans if scan.first is None]
-    short = [reader.names[scan.video] for scan in unusable if scan.num_starts < 1]
-    empty = [reader.names[scan.video] for scan in unusable if scan.num_starts >= 1]
-    skipped = Skipped(data, training, short, empty)
+    bare = [scan for scan in scans if scan.bare]
+    unusable = [scan for scan in scans if scan.first is None and not scan.bare]
+    skipped = Skipped(
+        data,
+        training,
+        short=[reader.names[scan.video] for scan in unusable if scan.num_starts < 1],
+        empty=[reader.names[scan.video] for scan in unusable if scan.num_starts >= 1],
+        bare=[reader.names[scan.video] for scan in bare],
+        why_bare=bare[0].bare if bare else "",
+    )
     if not sources:
         raise DataError(f"no {what} video can be used: {skipped}")
     if skipped:
@@ -296,7 +313,10 @@ def find_clips(
 
 def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:
     """Look for the first frame of a video that a clip can start at and that has an object."""
-    video = reader.video(i)
+    try:
+        video = reader.video(i)
+    except NoAnnotatedFrameError as error:
+        return _Scan(i, 0, None, bare=str(error))
     num_starts = _num_starts(video, num_frames, frame_stride)
     if num_starts < 1:
         return _Scan(i, num_starts, None)

@@ -11,11 +11,29 @@ from PIL import Image
 from ...checks import UserError
 from ...config import DataConfig
 
-_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+PICTURE_SUFFIXES = (*FRAME_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# What file servers and operating systems put between people's folders, in small letters.
+_FOREIGN_FOLDERS = {
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "@eadir",
+    "@recycle",
+    "__macosx",
+    "__pycache__",
+    "lost+found",
+    "system volume information",
+}
 
 
 class DataError(UserError):
     """The data set, a file of it or a setting that names it is not usable; the message says why."""
+
+
+class NoAnnotatedFrameError(DataError):
+    """A video has no frame with a mask, because one or the other is missing; others may have."""
 
 
 def name_some(names: list[str], limit: int = 5) -> str:
@@ -63,7 +81,8 @@ def read_json(path: str, setting: str) -> Any:
         DataError: The file is missing or not JSON.
     """
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        # programs on Windows begin a file with a byte order mark
+        with Path(path).open(encoding="utf-8-sig") as file:
             return json.load(file)
     except FileNotFoundError:
         raise DataError(f"{setting} does not exist, expected a JSON file") from None
@@ -116,6 +135,33 @@ def check_mask_size(found: tuple[int, int], frame_size: tuple[int, int], where: 
         )
 
 
+def is_foreign(name: str) -> bool:
+    """Return whether a file or folder is hidden, or a system's own among those of people."""
+    return name.startswith(".") or name.lower() in _FOREIGN_FOLDERS
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder by name, without `is_foreign` ones; none if it is missing."""
+    return [path for path in _list(folder) if path.is_dir()]
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return what in a folder has one of the suffixes, in capitals or not, by name.
+
+    Without `is_foreign` names; none if the folder is missing.
+    """
+    return [path for path in _list(folder) if path.suffix.lower() in suffixes]
+
+
+def _list(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not is_foreign(path.name))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error}), expected a readable folder") from error
+
+
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
     """Return {number: file} in the order of the numbers, however many digits the names have.
 
@@ -124,8 +170,6 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
     """
     numbered: dict[int, Path] = {}
     for path in sorted(files):
-        if path.name.startswith("."):
-            continue
         stem = path.name.split(".")[0]
         if not stem.isdecimal():
             raise DataError(
@@ -143,5 +187,4 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
 
 def frame_files(folder: Path) -> dict[int, Path]:
     """Return {frame number: file} of JPEGs and PNGs."""
-    files = folder.iterdir()
-    return by_number(path for path in files if path.suffix.lower() in _FRAME_SUFFIXES)
+    return by_number(list_files(folder, FRAME_SUFFIXES))

@@ -11,21 +11,44 @@ from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
 
 from ...config import DataConfig
 from .files import (
+    MASK_SUFFIXES,
+    PICTURE_SUFFIXES,
     DataError,
+    NoAnnotatedFrameError,
     by_number,
     check_folder,
     check_mask_size,
     data_root,
     decode_image,
     frame_files,
+    list_files,
+    list_folders,
     open_image,
     read_json,
 )
 
+# DAVIS keeps its frames and masks one level further down, in one or several of these.
+_RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 
-def _with_480p(folder: Path) -> Path:
-    # DAVIS keeps its frames and masks one level further down
-    return folder / "480p" if (folder / "480p").is_dir() else folder
+
+def _at_one_resolution(images: Path, masks: Path) -> tuple[Path, Path]:
+    """Return the folders of frames and of masks, or those of a resolution in them."""
+    for name in _RESOLUTIONS:
+        if (images / name).is_dir() and (masks / name).is_dir():
+            return images / name, masks / name
+    return _with_resolution(images), _with_resolution(masks)
+
+
+def _with_resolution(folder: Path) -> Path:
+    return next((folder / name for name in _RESOLUTIONS if (folder / name).is_dir()), folder)
+
+
+def _other_root(root: Path, data: DataConfig) -> Optional[Path]:
+    """Return the folder one level above or below `root` that has frames and masks."""
+    for path in (root.parent, *list_folders(root)):
+        if (path / data.image_folder).is_dir() and (path / data.annotation_folder).is_dir():
+            return path
+    return None
 
 
 class VosFolderReader:
@@ -48,20 +71,17 @@ class VosFolderReader:
             ("image_folder", images, "frames"),
             ("annotation_folder", masks, "masks"),
         ):
-            check_folder(
-                folder,
-                f"data.root={data.root}, data.{name}={getattr(data, name)}",
-                f"a folder with one folder of {content} per video in it",
-            )
-        self.image_folder, self.mask_folder = _with_480p(images), _with_480p(masks)
+            expected = f"a folder with one folder of {content} per video in it"
+            other = None if folder.is_dir() else _other_root(root, data)
+            if other is not None:
+                expected += f"; it is there with data.root={other}"
+            setting = f"data.root={data.root}, data.{name}={getattr(data, name)}"
+            check_folder(folder, setting, expected)
+        self.image_folder, self.mask_folder = _at_one_resolution(images, masks)
         self.max_pixels = data.max_image_pixels
         self.per_object = per_object
         self.num_categories = self.category_names = None
-        self.names = sorted(
-            entry.name
-            for entry in self.image_folder.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
+        self.names = [path.name for path in list_folders(self.image_folder)]
         if not self.names:
             raise DataError(
                 f"data.root={data.root} has no videos: expected folders of frames in"
@@ -77,26 +97,28 @@ class VosFolderReader:
         """
         name = self.names[i]
         frames, masks = self.image_folder / name, self.mask_folder / name
-        pattern, other_pattern, other = "*.png", "*/*.png", "png_folders"
-        if self.per_object:
-            pattern, other_pattern, other = other_pattern, pattern, "vos_folder"
-        if not any(masks.glob(pattern)):
-            message = f"the frames in {frames} have no masks: expected {pattern} in {masks}"
-            if any(masks.glob(other_pattern)):
-                message += f"; the masks found there need data={other}"
-            raise DataError(message)
         files = _object_mask_files(masks) if self.per_object else _palette_mask_files(masks)
+        if not files:
+            raise NoAnnotatedFrameError(self._without_masks(frames, masks))
         images = frame_files(frames)
         if not images:
-            raise DataError(f"{frames} has no .jpg or .png frames")
+            raise NoAnnotatedFrameError(f"{frames} has no .jpg or .png frames")
         annotated = [
             VOSFrame(number, image_path=str(path))
             for number, path in images.items()
             if number in files
         ]
         if not annotated:
-            raise DataError(f"no mask in {masks} has the number of a frame in {frames}")
+            raise NoAnnotatedFrameError(f"no mask in {masks} has the number of a frame in {frames}")
         return VOSVideo(name, i, annotated), files
+
+    def _without_masks(self, frames: Path, masks: Path) -> str:
+        pattern, other = ("*/*.png", "vos_folder") if self.per_object else ("*.png", "png_folders")
+        message = f"the frames in {frames} have no masks: expected {pattern} in {masks}"
+        folders = [masks] if self.per_object else list_folders(masks)
+        if any(list_files(folder, MASK_SUFFIXES) for folder in folders):
+            message += f"; the masks found there need data={other}"
+        return message
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` have no mask, and how many masks no frame."""
@@ -158,25 +180,22 @@ class VosFolderReader:
 def _object_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     """Return {frame number: {object id: file}} of one folder of PNGs per object."""
     files: dict[int, dict[int, Path]] = defaultdict(dict)
-    objects = (path for path in folder.iterdir() if path.is_dir())
-    for object_number, object_folder in by_number(objects).items():
-        for number, path in by_number(object_folder.glob("*.png")).items():
+    for object_number, object_folder in by_number(list_folders(folder)).items():
+        for number, path in by_number(list_files(object_folder, MASK_SUFFIXES)).items():
             files[number][object_number + 1] = path
     return dict(files)
 
 
 def _palette_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     """Return {frame number: {0: file}} of one palette PNG per frame."""
-    files = by_number(folder.glob("*.png"))
-    for path in folder.iterdir():
-        try:
-            int(path.stem)
-        except ValueError as error:
+    for path in list_files(folder, PICTURE_SUFFIXES):
+        if not path.stem.isdecimal():
             # a mask under another name would be missed in silence
             raise DataError(
-                f"{folder} has a file whose name is not a number ({error}), expected masks like"
-                " 00000.png"
-            ) from error
+                f"{folder} has a file whose name is not a number ({path.stem!r}), expected masks"
+                " like 00000.png"
+            )
+    files = by_number(list_files(folder, MASK_SUFFIXES))
     return {number: {0: path} for number, path in files.items()}
 
 

@@ -1,6 +1,7 @@
 """Reader of SA-V."""
 
 import functools
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,19 @@ import cv2
 import numpy as np
 from PIL import Image
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
-from training.dataset.vos_segment_loader import JSONSegmentLoader
 
 from ...config import DataConfig
 from .files import (
     DataError,
+    NoAnnotatedFrameError,
     check_folder,
-    check_mask_size,
     data_root,
     decode_image,
     frame_files,
+    is_foreign,
     open_image,
 )
+from .segmentations import decode_rle
 
 SAV_FRAMES_FPS = 24
 
@@ -47,9 +49,13 @@ class SavReader:
         self.max_pixels = data.max_image_pixels
         self.num_categories = self.category_names = None
         # SA-V ships its videos in subfolders sav_000, sav_001, ...
+        found = (
+            path.relative_to(self.json_folder) for path in self.json_folder.rglob("*_manual.json")
+        )
         self.names = sorted(
-            str(path.relative_to(self.json_folder))[: -len("_manual.json")]
-            for path in self.json_folder.rglob("*_manual.json")
+            str(path)[: -len("_manual.json")]
+            for path in found
+            if not any(is_foreign(part) for part in path.parts)
         )
         if not self.names:
             raise DataError(
@@ -59,41 +65,42 @@ class SavReader:
         self._movie = _Movie()
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 (a reader lives as long as the run)
-    def _read(self, i: int) -> tuple[VOSVideo, JSONSegmentLoader]:
+    def _read(self, i: int) -> tuple[VOSVideo, "_Masklet"]:
         name = self.names[i]
         json_path = self.json_folder / f"{name}_manual.json"
         try:
-            loader = JSONSegmentLoader(video_json_path=str(json_path), frames_fps=SAV_FRAMES_FPS)
-            labelled = [
-                k * loader.ann_every
-                for k, annotation in enumerate(loader.frame_annots)
-                if annotation is not None and None not in annotation
-            ]
-        except (AssertionError, KeyError, TypeError, ValueError, NotImplementedError) as error:
+            masklet = _read_masklet(json_path)
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{json_path} is not an SA-V annotation file ({type(error).__name__}: {error}),"
                 " expected a list `masklet` of RLE masks per frame and object"
             ) from error
+        labelled = masklet.labelled()
         if not labelled:
-            raise DataError(f"{json_path} has no annotated frame, expected masks in `masklet`")
+            raise NoAnnotatedFrameError(
+                f"{json_path} has no annotated frame, expected masks in `masklet`"
+            )
         paths = self._frame_paths(name, json_path)
         frames = [VOSFrame(k, image_path=paths[k]) for k in labelled if k in paths]
         if not frames:
-            raise DataError(
+            raise NoAnnotatedFrameError(
                 f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, none of which is"
                 f" among the {len(paths)} frames of the video"
             )
-        return VOSVideo(name, i, frames), loader
+        return VOSVideo(name, i, frames), masklet
 
     def _frame_paths(self, name: str, json_path: Path) -> dict[int, str]:
         """Return {frame number: its file, or the mp4 that it is in}."""
         folder = self.image_folder / name
         if folder.is_dir():
             return {number: str(path) for number, path in frame_files(folder).items()}
-        beside = (self.image_folder / f"{name}.mp4", self.json_folder / f"{name}.mp4")
+        folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
+        beside = [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
         path = next((path for path in beside if path.is_file()), None)
         if path is None:
-            raise DataError(f"{json_path} has no frames: expected {beside[1]} or a folder {folder}")
+            raise NoAnnotatedFrameError(
+                f"{json_path} has no frames: expected {beside[1]} or a folder {folder}"
+            )
         return dict.fromkeys(range(_movie_info(str(path))[0]), str(path))
 
     def video(self, i: int) -> VOSVideo:
@@ -102,7 +109,7 @@ class SavReader:
 
     def size(self, frame: VOSFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
-        if not frame.image_path.endswith(".mp4"):
+        if not _is_movie(frame):
             with open_image(frame.image_path, self.max_pixels) as image:
                 return image.size
         width, height = _movie_info(frame.image_path)[1:]
@@ -116,28 +123,16 @@ class SavReader:
     def image(self, frame: VOSFrame) -> Image.Image:
         """Return a frame as RGB."""
         self.size(frame)
-        if frame.image_path.endswith(".mp4"):
+        if _is_movie(frame):
             return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx))
         with open_image(frame.image_path, self.max_pixels) as image:
             return decode_image(image, frame.image_path)
 
     def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
-        """Return {object id: bool mask [H, W]} of a frame, decoded by the official loader."""
-        loader = self._read(i)[1]
-        annotation = loader.frame_annots[frame.frame_idx // loader.ann_every]
-        if not annotation:
-            return {}
+        """Return {object id: bool mask [H, W]} of a frame; ids are positions in the masklet."""
         where = f"a mask of frame {frame.frame_idx} in {self.names[i]}_manual.json"
-        size = self.size(frame)
-        for rle in annotation:
-            if not isinstance(rle, dict) or len(rle.get("size", ())) != 2:
-                raise DataError(f"{where} is not an RLE, expected a mapping of `size` and `counts`")
-            check_mask_size((rle["size"][1], rle["size"][0]), size, where)
-        try:
-            segments = loader.load(frame.frame_idx)
-        except (TypeError, ValueError, KeyError) as error:
-            raise DataError(f"{where} cannot be decoded: {error}") from error
-        return {int(key): segment.numpy() > 0 for key, segment in segments.items()}
+        size, rles = self.size(frame), self._read(i)[1].rles(frame.frame_idx)
+        return {key: decode_rle(rle, size, where) for key, rle in enumerate(rles)}
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return None: SA-V's objects have no names."""
@@ -146,6 +141,51 @@ class SavReader:
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return (0, 0): frames between the labelled ones are meant to have no mask."""
         return 0, 0
+
+
+def _is_movie(frame: VOSFrame) -> bool:
+    return frame.image_path.lower().endswith(".mp4")
+
+
+@dataclass(frozen=True)
+class _Masklet:
+    """What an annotation file holds.
+
+    Attributes:
+        frames: The RLEs of each labelled frame's objects; None, or None among them: not labelled.
+        every: Frames of the video from one to the next.
+    """
+
+    frames: list[Optional[list]]
+    every: int
+
+    def labelled(self) -> list[int]:
+        """Return the numbers of the frames that are labelled."""
+        kept = (rles is not None and None not in rles for rles in self.frames)
+        return [k * self.every for k, labelled in enumerate(kept) if labelled]
+
+    def rles(self, number: int) -> list:
+        """Return what stands for the objects of a frame."""
+        return self.frames[number // self.every] or []
+
+
+def _read_masklet(path: Path) -> _Masklet:
+    """Read an annotation file as the official ``JSONSegmentLoader`` does, checking it."""
+    # programs on Windows begin a file with a byte order mark
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    every = 1
+    if isinstance(content, dict):
+        fps = content.get("fps", SAV_FRAMES_FPS)
+        fps = int(fps[0] if isinstance(fps, list) and fps else fps)
+        if fps < 1 or SAV_FRAMES_FPS % fps:
+            raise ValueError(f"fps is {fps}, expected a divisor of {SAV_FRAMES_FPS}")
+        every = SAV_FRAMES_FPS // fps
+        content = content["masklet" if "masklet" in content else "masks"]
+    if not isinstance(content, list) or not all(
+        rles is None or isinstance(rles, list) for rles in content
+    ):
+        raise TypeError("no list per frame")
+    return _Masklet(content, every)
 
 
 @functools.lru_cache(maxsize=4096)
