@@ -26,6 +26,7 @@ from .clips import ClipDataset
 from .module import VideoDataModule
 from .readers.files import DataError
 from .readers.reader import Reader
+from .readers.remarks import Remark, in_lines
 from .synthetic import SyntheticDataset
 
 OUTPUT_DIR = Path("outputs/data_check")
@@ -50,6 +51,7 @@ class SplitReport:
         unmatched_frames: Frames without a mask, which are left out.
         unmatched_masks: Masks without a frame.
         sizes: Frame sizes (width, height) and in how many frames they occur.
+        remarks: What should be known of files that can be read.
     """
 
     videos: int = 0
@@ -61,6 +63,7 @@ class SplitReport:
     unmatched_frames: int = 0
     unmatched_masks: int = 0
     sizes: Counter = field(default_factory=Counter)
+    remarks: list[Remark] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Describe the split in one line."""
@@ -75,7 +78,8 @@ class SplitReport:
             "objects are absent on the first frame of their video; a clip contains only the"
             " objects of its own first frame": self.late_objects,
         }
-        return text + "".join(f"\n  {count} {note}" for note, count in notes.items() if count)
+        lines = [f"{count} {note}" for note, count in notes.items() if count]
+        return "\n  ".join([text, *lines, *in_lines(self.remarks)])
 
 
 def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> SplitReport:
@@ -105,6 +109,7 @@ def _count_video(reader: Reader, i: int, report: SplitReport) -> None:
     for frame in reader.video(i).frames:
         report.sizes[reader.image(frame).size] += 1
         masks = reader.masks(i, frame)
+        report.remarks += reader.remarks(i, frame)
         visible.append({key for key, mask in masks.items() if mask.any()})
     seen = set().union(*visible)
     report.frames += len(visible)

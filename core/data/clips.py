@@ -24,6 +24,7 @@ from .augmentation import augment_clip
 from .datapoint import AUGMENT, CLIP, clip_length, epoch_and_index, make_generator, to_datapoint
 from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.reader import Reader
+from .readers.remarks import Remark, in_lines
 
 _SCAN_THREADS = 4
 
@@ -204,12 +205,14 @@ class _Scan:
         num_starts: Frames that a clip can start at; below 1 the video is too short.
         first: The first of these frames with an object; None: there is none.
         bare: Why no frame has a mask; empty: some have.
+        remarks: On the files of its first frame.
     """
 
     video: int
     num_starts: int
     first: Optional[int]
     bare: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,8 @@ def find_clips(
 ) -> list[ClipSource]:
     """Find the videos that clips can be cut from, with a warning that names the others.
 
-    Reads one mask per video, more where a video starts without an object.
+    Reads one frame's masks per video, more where a video starts without an object, and warns of
+    what should be known of the first frame's files.
 
     Args:
         reader: The videos.
@@ -308,6 +312,8 @@ def find_clips(
         raise DataError(f"no {what} video can be used: {skipped}")
     if skipped:
         rank_zero_warn(f"skipped {what} videos: {skipped}")
+    for line in in_lines(remark for scan in scans for remark in scan.remarks):
+        rank_zero_warn(line)
     return sources
 
 
@@ -322,8 +328,9 @@ def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:
         return _Scan(i, num_starts, None)
     # the header is compared with the mask's before the sampler ever sees the video
     reader.size(video.frames[0])
+    remarks = tuple(reader.remarks(i, video.frames[0]))
     for start in range(num_starts):
         masks = reader.masks(i, video.frames[start])
         if any(mask.any() for mask in masks.values()):
-            return _Scan(i, num_starts, start)
-    return _Scan(i, num_starts, None)
+            return _Scan(i, num_starts, start, remarks=remarks)
+    return _Scan(i, num_starts, None, remarks=remarks)

@@ -1,6 +1,7 @@
 """Reader of COCO-video JSON, the usual form of surgical data sets: one mask slot per category."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +10,16 @@ from typing import Any, Optional
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
-from pycocotools import mask as mask_utils
-from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
-from .files import (
-    DataError,
-    check_folder,
-    check_mask_size,
-    decode_image,
-    exists,
-    open_image,
-    read_json,
-)
+from .files import DataError, check_folder, exists, read_json
+from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .remarks import Remark
+from .segmentations import decode_polygons, decode_rle, rle_size
+
+# above, integers that are told as floats are not exact
+_LARGEST_NUMBER = 2**53
 
 # the slot of an annotation's category, and its RLE, polygons or None, as the file has it
 _SlotSegmentation = tuple[int, Any]
@@ -75,6 +73,7 @@ class CocoVideoReader:
             videos = _name_videos(content, setting)
             self.names = [name for name, _ in videos]
             self._videos: list[VOSVideo] = []
+            self._told: dict[str, tuple[int, int]] = {}  # sizes of frames, by their paths
             self._segments: list[dict[int, list[_SlotSegmentation]]] = []
             for i, (name, images) in enumerate(videos):
                 frames, segments = self._frames(images, annotations)
@@ -91,7 +90,7 @@ class CocoVideoReader:
             slot
             for items in annotations.values()
             for slot, segmentation in items
-            if slot >= self.num_categories and segmentation
+            if slot >= self.num_categories and not _is_missing(segmentation)
         }
         if cut:
             names = [list(self.categories.values())[slot] for slot in sorted(cut)]
@@ -103,16 +102,23 @@ class CocoVideoReader:
 
     def _frames(
         self, images: list[dict], annotations: dict[Any, list[_SlotSegmentation]]
-    ) -> tuple[list[VOSFrame], dict[int, list[_SlotSegmentation]]]:
+    ) -> tuple[list[AnnotatedFrame], dict[int, list[_SlotSegmentation]]]:
         """Return a video's annotated frames and {frame number: its annotations}."""
         images = sorted(images, key=_order_key)
         frames, segments = [], {}
         for number, image in zip(_frame_numbers(images), images, strict=True):
             items = annotations.get(image["id"], [])
-            known = [(slot, segmentation) for slot, segmentation in items if segmentation]
+            known = [item for item in items if not _is_missing(item[1])]
             if items and not known:
                 continue
-            frames.append(VOSFrame(number, image_path=self._image_path(image)))
+            told = _told_size(image)
+            frame = AnnotatedFrame(number, self._image_path(image), masks_size=told)
+            if told is None:
+                sizes = (rle_size(segmentation) for _, segmentation in known)
+                frame.masks_size = next((size for size in sizes if size is not None), None)
+            else:
+                self._told[frame.image_path] = told
+            frames.append(frame)
             segments[number] = known
         return frames, segments
 
@@ -145,8 +151,8 @@ class CocoVideoReader:
         """Return the annotated frames of video `i`."""
         return self._videos[i]
 
-    def size(self, frame: VOSFrame) -> tuple[int, int]:
-        """Return (width, height) of a frame from its header."""
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame from its header, which must be those of the JSON."""
         if not exists(Path(frame.image_path)):
             hint = (
                 ""
@@ -156,49 +162,50 @@ class CocoVideoReader:
             raise DataError(
                 f"{self.setting} names a frame {frame.image_path} that does not exist{hint}"
             )
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return image.size
+        size = frame_size(frame, self.max_pixels)
+        told = self._told.get(frame.image_path, size)
+        if size != told:
+            raise DataError(
+                f"{frame.image_path} is {size[0]} x {size[1]} pixels, but {self.setting} gives"
+                f" {told[0]} x {told[1]}: its masks belong to frames of that size"
+            )
+        return size
 
-    def image(self, frame: VOSFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame) -> Image.Image:
         """Return a frame as RGB."""
         self.size(frame)
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return decode_image(image, frame.image_path)
+        return load_frame(frame, self.max_pixels)
 
-    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame."""
+        width, height = self.size(frame)
+        remarks = remarks_on_frame(frame, self.max_pixels)
+        for _, segmentation in self._used_segments(i, frame):
+            mask = self._decode_segmentation(segmentation, width, height, frame)
+            if isinstance(segmentation, list) and not mask.any():
+                text = f"has a polygon in {self.setting} that covers no pixel of the frame"
+                remarks.append(Remark(frame.image_path, text))
+        return remarks
+
+    def _used_segments(self, i: int, frame: AnnotatedFrame) -> list[_SlotSegmentation]:
+        segments = self._segments[i][frame.frame_idx]
+        return [item for item in segments if item[0] < self.num_categories]
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {slot: bool mask [H, W]}: the union of a category's annotations in the frame."""
         width, height = self.size(frame)
         masks: dict[int, np.ndarray] = {}
-        for slot, segmentation in self._segments[i][frame.frame_idx]:
-            if slot >= self.num_categories:
-                continue
+        for slot, segmentation in self._used_segments(i, frame):
             mask = self._decode_segmentation(segmentation, width, height, frame)
             masks[slot] = masks[slot] | mask if slot in masks else mask
         return masks
 
     def _decode_segmentation(
-        self, segmentation: Any, width: int, height: int, frame: VOSFrame
+        self, segmentation: Any, width: int, height: int, frame: AnnotatedFrame
     ) -> np.ndarray:
         where = f"a mask of {frame.image_path} in {self.setting}"
-        try:
-            if isinstance(segmentation, dict):
-                size = segmentation["size"]
-                check_mask_size((size[1], size[0]), (width, height), where)
-                rle = segmentation
-                if isinstance(rle["counts"], list):
-                    rle = mask_utils.frPyObjects(rle, height, width)
-            else:
-                polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-                if not polygons:
-                    return np.zeros((height, width), bool)
-                rle = mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
-            return mask_utils.decode(rle).astype(bool)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"{where} cannot be decoded ({error}), expected an RLE or polygons"
-            ) from error
+        decode = decode_rle if isinstance(segmentation, dict) else decode_polygons
+        return decode(segmentation, (width, height), where)
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {slot: category name}."""
@@ -272,11 +279,46 @@ def _name_videos(content: dict, setting: str) -> list[tuple[str, list[dict]]]:
 
 def _frame_numbers(images: list[dict]) -> Sequence[int]:
     """Return `order_in_video` where it numbers all images, and their positions otherwise."""
-    given = [image.get("order_in_video") for image in images]
-    numbers = [number for number in given if isinstance(number, int)]
+    given = [_number(image.get("order_in_video")) for image in images]
+    numbers = [int(number) for number in given if number is not None and number == int(number)]
     return numbers if len(set(numbers)) == len(images) else range(len(images))
 
 
 def _order_key(image: dict) -> tuple:
-    order = image.get("order_in_video", image.get("frame_id"))
-    return (order is None, order or 0, str(image.get("file_name") or image.get("path") or ""))
+    """Order by the number of the frame; without one by the numbers in its name."""
+    order = _number(image.get("order_in_video", image.get("frame_id")))
+    name = str(image.get("file_name") or image.get("path") or "")
+    return (order is None, order or 0, _natural_key(name), name)
+
+
+def _natural_key(name: str) -> list:
+    """Return what puts frame_2 before frame_10: texts and numbers in turn."""
+    parts: list = re.split(r"([0-9]+)", name)
+    for k in range(1, len(parts), 2):
+        digits = parts[k].lstrip("0")
+        parts[k] = (len(digits), digits)
+    return parts
+
+
+def _number(value: Any) -> Optional[float]:
+    """Return a number that may be written as a text, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < _LARGEST_NUMBER else None
+
+
+def _told_size(image: dict) -> Optional[tuple[int, int]]:
+    """Return (width, height) as the file has them, None where it tells no size."""
+    width, height = _number(image.get("width")), _number(image.get("height"))
+    if width is None or height is None or width < 1 or height < 1:
+        return None
+    return round(width), round(height)
+
+
+def _is_missing(segmentation: Any) -> bool:
+    """Return whether an annotation has no mask, which is something else than a malformed one."""
+    return segmentation is None or segmentation == []

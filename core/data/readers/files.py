@@ -118,14 +118,6 @@ def check_folder(path: Path, setting: str, expected: str = "the data set's folde
         raise DataError(f"{setting}: {path} cannot be read, expected a readable folder")
 
 
-def decode_image(image: Image.Image, path: str) -> Image.Image:
-    """Return an opened image's pixels as RGB, or raise `DataError` naming `path`."""
-    try:
-        return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be decoded: {error}") from error
-
-
 def check_mask_size(found: tuple[int, int], frame_size: tuple[int, int], where: str) -> None:
     """Raise `DataError` unless the mask `where` has its frame's (width, height)."""
     if tuple(found) != tuple(frame_size):

@@ -7,7 +7,7 @@ from typing import Optional
 
 import numpy as np
 from PIL import Image
-from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
 from .files import (
@@ -19,13 +19,14 @@ from .files import (
     check_folder,
     check_mask_size,
     data_root,
-    decode_image,
     frame_files,
     list_files,
     list_folders,
     open_image,
     read_json,
 )
+from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .remarks import Remark
 
 # DAVIS keeps its frames and masks one level further down, in one or several of these.
 _RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
@@ -104,7 +105,7 @@ class VosFolderReader:
         if not images:
             raise NoAnnotatedFrameError(f"{frames} has no .jpg or .png frames")
         annotated = [
-            VOSFrame(number, image_path=str(path))
+            AnnotatedFrame(number, str(path), masks_size=next(iter(files[number].values())))
             for number, path in images.items()
             if number in files
         ]
@@ -130,17 +131,19 @@ class VosFolderReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
-    def size(self, frame: VOSFrame) -> tuple[int, int]:
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return image.size
+        return frame_size(frame, self.max_pixels)
 
-    def image(self, frame: VOSFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame) -> Image.Image:
         """Return a frame as RGB."""
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return decode_image(image, frame.image_path)
+        return load_frame(frame, self.max_pixels)
 
-    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame."""
+        return remarks_on_frame(frame, self.max_pixels)
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of a frame.
 
         Object folders count from 0 and objects from 1, as the official loader has it.

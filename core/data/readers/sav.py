@@ -10,7 +10,7 @@ from typing import Optional
 import cv2
 import numpy as np
 from PIL import Image
-from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
 from .files import (
@@ -18,12 +18,12 @@ from .files import (
     NoAnnotatedFrameError,
     check_folder,
     data_root,
-    decode_image,
     frame_files,
     is_foreign,
-    open_image,
 )
-from .segmentations import decode_rle
+from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .remarks import Remark
+from .segmentations import decode_rle, rle_size
 
 SAV_FRAMES_FPS = 24
 
@@ -81,7 +81,11 @@ class SavReader:
                 f"{json_path} has no annotated frame, expected masks in `masklet`"
             )
         paths = self._frame_paths(name, json_path)
-        frames = [VOSFrame(k, image_path=paths[k]) for k in labelled if k in paths]
+        frames = [
+            AnnotatedFrame(k, paths[k], masks_size=_size_of_first(masklet.rles(k)))
+            for k in labelled
+            if k in paths
+        ]
         if not frames:
             raise NoAnnotatedFrameError(
                 f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, none of which is"
@@ -107,11 +111,10 @@ class SavReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
-    def size(self, frame: VOSFrame) -> tuple[int, int]:
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
         if not _is_movie(frame):
-            with open_image(frame.image_path, self.max_pixels) as image:
-                return image.size
+            return frame_size(frame, self.max_pixels)
         width, height = _movie_info(frame.image_path)[1:]
         if width * height > self.max_pixels:
             raise DataError(
@@ -120,15 +123,18 @@ class SavReader:
             )
         return width, height
 
-    def image(self, frame: VOSFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame) -> Image.Image:
         """Return a frame as RGB."""
         self.size(frame)
         if _is_movie(frame):
             return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx))
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return decode_image(image, frame.image_path)
+        return load_frame(frame, self.max_pixels)
 
-    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame."""
+        return [] if _is_movie(frame) else remarks_on_frame(frame, self.max_pixels)
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of a frame; ids are positions in the masklet."""
         where = f"a mask of frame {frame.frame_idx} in {self.names[i]}_manual.json"
         size, rles = self.size(frame), self._read(i)[1].rles(frame.frame_idx)
@@ -143,7 +149,11 @@ class SavReader:
         return 0, 0
 
 
-def _is_movie(frame: VOSFrame) -> bool:
+def _size_of_first(rles: list) -> Optional[tuple[int, int]]:
+    return rle_size(rles[0]) if rles else None
+
+
+def _is_movie(frame: AnnotatedFrame) -> bool:
     return frame.image_path.lower().endswith(".mp4")
 
 
