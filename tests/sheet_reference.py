@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from prompt_reference import prompts_of
 
 from core.visualization.palette import category_color
 
@@ -119,10 +120,11 @@ def expected_sheet(
         colors=sheet_colors(shown_ids),
         order=sorted(range(len(shown_ids)), key=lambda k: shown_ids[k]),
     )
+    found = prompts_of(outs, num_rows, obj_to_cat)
     for t in range(num_frames):
-        prompts, any_prompt = frame_prompts(outs[t], shown, num_rows, num_videos, obj_to_cat, size)
+        prompts = frame_prompts(found[t], shown, num_videos, size)
         if t not in frames:
-            if any_prompt:
+            if found[t].is_prompted:
                 expected.undrawn_prompts.append(int(ids[t, rows[0], 2]) if rows else t)
             continue
         pixels = batch.img_batch[t, video].double().numpy()
@@ -176,62 +178,39 @@ def cielab(color):
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
-def frame_prompts(out, shown, num_rows, num_videos, obj_to_cat, size):
-    """The prompts of one video on one frame, and whether the frame received any at all."""
+def frame_prompts(found, shown, num_videos, size):
+    """The prompts of one video on one frame, of those that `prompt_reference` found there."""
     category_of = {row: category for category, row in shown.items()}
-
-    def category(index, count):
-        if obj_to_cat is not None:
-            return category_of.get(obj_to_cat[index])
-        if count == num_rows:
-            return category_of.get(index)
-        return -1 if num_videos == 1 else None
-
-    prompts = [*mask_prompts(out, category, size), *click_prompts(out, category)]
-    return prompts, got_prompt(out)
-
-
-def mask_prompts(out, category, size):
-    """Mask prompts of a frame; `category(index, count)` is None where a row belongs to nothing."""
-    masks = out.get("mask_inputs")
+    unknown = -1 if num_videos == 1 else None
     prompts = []
-    for index in range(0 if masks is None else len(masks)):
-        owner = category(index, len(masks))
-        mask = sample_mask(masks[index, 0].double().numpy() > 0, size)
-        if owner is not None and mask.any():
-            prompts.append(Prompt("mask", owner, mask=mask))
-    return prompts
-
-
-def click_prompts(out, category):
-    """Clicks and boxes of a frame; `category` as for `mask_prompts`."""
-    steps = out.get("multistep_point_inputs") or [out.get("point_inputs")]
-    if steps[-1] is None:
-        return []
-    initial = 0 if steps[0] is None else steps[0]["point_labels"].shape[1]
-    coords, labels = steps[-1]["point_coords"].double().tolist(), steps[-1]["point_labels"].tolist()
-    prompts = []
-    for index in range(len(labels)):
-        owner = category(index, len(labels))
+    # Masks are hatched below what is drawn over them.
+    for given in sorted(found.prompts, key=lambda prompt: prompt.kind != "mask"):
+        owner = unknown if given.row is None else category_of.get(given.row)
         if owner is None:
             continue
-        for column, label in enumerate(labels[index]):
-            x, y = coords[index][column]
-            if label == 2:
-                prompts.append(Prompt("bbox", owner, (x, y, *coords[index][column + 1])))
-            elif label in (0, 1):
-                number = max(0, column - initial + 1)
-                prompts.append(Prompt("point", owner, (x, y), label, number))
+        if given.kind == "mask":
+            mask = sample_mask(given.mask, size)
+            if mask.any():
+                prompts.append(Prompt("mask", owner, mask=mask))
+        elif given.kind == "box":
+            prompts.append(Prompt("bbox", owner, given.xy))
+        else:
+            prompts.append(Prompt("point", owner, given.xy, given.label, given.round))
     return prompts
 
 
-def expected_mean_iou(batch, outs, video, frames, num_categories):
-    """Mean over objects of their mean IoU on the frames that got no prompt, of one video."""
+def expected_mean_iou(batch, outs, video, frames, num_categories, obj_to_cat=None):
+    """Mean over objects of their mean IoU on the frames that got no prompt, of one video.
+
+    Objects that `obj_to_cat` does not name were not prompted and do not count.
+    """
     rows = [o for o in range(batch.masks.shape[1]) if int(batch.obj_to_frame_idx[0, o, 1]) == video]
     prompted = [t for t in frames if got_prompt(outs[t])]
     tracked = [t for t in frames if t not in prompted]
     means = []
     for row in rows[:num_categories]:
+        if obj_to_cat is not None and row not in obj_to_cat:
+            continue
         present = [t for t in frames if batch.masks[t, row].any()]
         if not present or not tracked or (prompted and not set(prompted) & set(present)):
             continue
@@ -247,9 +226,7 @@ def expected_mean_iou(batch, outs, video, frames, num_categories):
 
 
 def got_prompt(out):
-    clicks = (out.get("multistep_point_inputs") or [out.get("point_inputs")])[-1]
-    masks = out.get("mask_inputs")
-    return bool((masks is not None and len(masks)) or (clicks and len(clicks["point_labels"])))
+    return prompts_of([out], 0)[0].is_prompted
 
 
 def as_bytes(values):

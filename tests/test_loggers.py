@@ -108,7 +108,7 @@ def test_composites_reach_the_dashboard_as_they_were_drawn(name, tmp_path, monke
 
 def test_csv_trains_on_without_pictures(tmp_path, monkeypatch, caplog):
     fit(["csv"], tmp_path, monkeypatch)
-    assert caplog.text.count("no logger takes images") == 1
+    assert caplog.text.count("no logger accepts images") == 1
     assert not list(tmp_path.rglob("*.png"))
 
 

@@ -685,7 +685,7 @@ def test_ranks_other_than_zero_write_no_table(tmp_path, monkeypatch):
 def test_validation_without_an_object_to_score_is_said_and_ends_no_training(gts, tmp_path):
     checkpoints = ModelCheckpoint(tmp_path / "checkpoints", monitor="val/iou", mode="max")
     trainer = make_trainer(tmp_path, enable_checkpointing=True, callbacks=[checkpoints])
-    with pytest.warns(UserWarning, match="val/iou is NaN: no validation clip has an object"):
+    with pytest.warns(UserWarning, match="val/iou is NaN: no validation clip has both an object"):
         trainer.fit(Scripted(outputs(gts)), Batches(squares_batch(gts)))
     assert trainer.callback_metrics["val/iou"].isnan()
     assert Path(checkpoints.best_model_path).is_file()

@@ -217,11 +217,22 @@ class Visualizer:
             return
         options = self._options(draw_all_frames=self._is_animated(event, loggers))
         snapshot = take(videos=range(event.num_videos), options=options)
+        self._say_what_is_missing(snapshot)
         blocked_ms = (time.perf_counter() - started) * 1e3
         publish = functools.partial(
             self._publisher.publish, loggers, snapshot, event.batch_idx, blocked_ms
         )
         self.worker.submit(publish, num_pictures=len(snapshot.videos))
+
+    def _say_what_is_missing(self, snapshot: Snapshot) -> None:
+        reduced = snapshot.reduced
+        if reduced.identifiers.size == 0 and reduced.row_videos.size > 0:
+            self.troubles.say_once(
+                "identifiers",
+                "visualizations: the batch has no metadata.unique_objects_identifier [T, O, 3] "
+                "(video, object, frame): sheets number videos, objects and frames by position; "
+                "pass SAM 2's BatchedVideoDatapoint to have their own ids",
+            )
 
     def _take_candidates(self, num_clips: int, take: Callable[..., Snapshot]) -> None:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""

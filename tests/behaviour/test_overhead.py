@@ -72,6 +72,7 @@ def scene():
         img_batch=torch.zeros(1, 1, 3, SIZE, SIZE),
         masks=mask,
         obj_to_frame_idx=torch.zeros(1, 1, 2, dtype=torch.int64),
+        metadata=SimpleNamespace(unique_objects_identifier=torch.zeros(1, 1, 3, dtype=torch.int64)),
     )
     return batch, [{"pred_masks_high_res": mask[0, :, None] * 2.0 - 1.0}]
 

@@ -184,7 +184,7 @@ def test_train_py_goes_on_where_it_was(tmp_path):
         tmp_path / "third", *options, "trainer.max_steps=3", f"ckpt_path={checkpoint}"
     )
     assert third.end() == 0, third.output
-    assert "the checkpoint that was resumed is at step 3 already" in third.output
+    assert "the resumed checkpoint is already at step 3" in third.output
 
 
 @pytest.mark.slow

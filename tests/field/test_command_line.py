@@ -1,6 +1,5 @@
 """What people type: paths and texts as they are, and one sentence for settings that cannot work."""
 
-import random
 import subprocess
 import sys
 
@@ -16,11 +15,8 @@ from field_helpers import (
     nothing_was_started,
     run_here,
     without_run_book,
-    working_in,
     write_set,
 )
-
-from core.config import Config, TrainerConfig, _field_names
 
 NAMES = [
     "my videos", "run=1", "epoch=3-step=300", "a,b", "a, b", "videos (1)", "(1)", "100%", "me@home",
@@ -105,7 +101,6 @@ def test_folders_that_are_written_may_have_any_name(monkeypatch, tmp_path, field
 TEXTS = {
     "swanlab.experiment_name": lambda c: c["swanlab"]["experiment_name"],
     "swanlab.description": lambda c: c["swanlab"]["description"],
-    "swanlab.project": lambda c: c["swanlab"]["project"],
     "data.image_root": lambda c: c["data"]["image_root"],
 }
 
@@ -138,10 +133,10 @@ def test_texts_need_no_quotes(monkeypatch, tmp_path, field, text):
     ],
 )
 def test_values_that_hydra_knows_keep_their_meaning(monkeypatch, tmp_path, text, value):
-    arguments = ["--cfg", "job", "--resolve", f"swanlab.experiment_name={text}"]
+    arguments = ["--cfg", "job", "--resolve", f"data.image_root={text}"]
     outcome = run_here(monkeypatch, tmp_path, *arguments)
     assert outcome.end == "", outcome.end
-    assert yaml.safe_load(outcome.printed)["swanlab"]["experiment_name"] == value
+    assert yaml.safe_load(outcome.printed)["data"]["image_root"] == value
 
 
 @pytest.mark.parametrize("field", ["ckpt_path", "model.checkpoint_path", "data.val_list"])
@@ -552,73 +547,3 @@ def test_a_run_that_was_not_asked_for_pictures_says_nothing_of_them(monkeypatch,
     outcome = run_here(monkeypatch, tmp_path, *TINY, "logger=csv")
     outcome.went_well()
     assert not outcome.says("picture")
-
-
-ODD = [
-    "", "null", "None", "0", "-1", "1", "2", "0.5", "1.5", "abc", "true", "false", "[]", "[1,2]",
-    "[a]", "[[1]]", "{}", "{a:1}", "1e-3", "nan", "inf", "-inf", "'x'", "a b", "a,b", "(", ")", "[",
-    "'", '"', "视频", "~", "~/x", "/", ".", "..", "/dev/null", "${seed}", "${nope}", "${", "=",
-    "a=b", "#", "\\", "a\nb", "%", "auto", "best", "@", "1_0", "0x1", "+1",
-    "!!python/name:os.system",
-]  # fmt: skip
-# Most settings are numbers or switches: these get past the first look.
-NUMBERS = ["0", "-1", "1", "2", "3", "0.5", "1.5", "1e-9", "nan", "inf", "null", "true", "false"]
-# What would start processes, compile for minutes or train without end is not tried.
-LEFT_OUT = {
-    "trainer.devices": {"2", "3", "[1,2]"},
-    "trainer.num_nodes": {"2", "3"},
-    "trainer.max_steps": {"-1"},
-    "model.compile_image_encoder": {"true", "1"},
-    "data.num_workers": {"1", "2", "3"},
-}
-
-
-def odd_command(rng: random.Random) -> list[str]:
-    arguments = []
-    for _ in range(rng.randint(1, 3)):
-        name = rng.choice(_field_names(Config))
-        values = NUMBERS if rng.random() < 0.6 else ODD
-        values = [value for value in values if value not in LEFT_OUT.get(name, ())]
-        prefix = rng.choice(["+", "++", "~"]) if rng.random() < 0.1 else ""
-        arguments.append(f"{prefix}{name}={rng.choice(values)}")
-    return arguments
-
-
-@pytest.fixture
-def settings_of_torch():
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_float32_matmul_precision("highest")
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(6))
-def test_odd_command_lines_train_or_end_in_one_sentence(
-    monkeypatch, tmp_path, settings_of_torch, part
-):
-    faults = []
-    for seed in range(50 * part, 50 * part + 50):
-        arguments = odd_command(random.Random(seed))
-        logger = "swanlab" if any("swanlab." in argument for argument in arguments) else "csv"
-        folder = tmp_path / str(seed)
-        with working_in(folder):
-            outcome = run_here(monkeypatch, folder, *TINY, f"logger={logger}", *arguments)
-        torch.use_deterministic_algorithms(False)
-        end = outcome.end.strip()
-        if end and (not end.startswith("error: ") or "\n" in end):
-            faults.append((seed, arguments, end[:200]))
-        elif "Traceback" in outcome.text:
-            faults.append((seed, arguments, "a traceback was logged"))
-    assert not faults, f"{len(faults)} of 50:\n" + "\n".join(map(str, faults[:15]))
-
-
-def test_every_field_of_the_trainer_is_tried():
-    tried = {argument.split("=")[0] for case in IMPOSSIBLE.values() for argument in case[0]}
-    own = {f"trainer.{name}" for name in vars(TrainerConfig())}
-    checked_elsewhere = {
-        "trainer.max_steps", "trainer.num_nodes", "trainer.precision", "trainer.validate_first",
-        "trainer.accumulate_grad_batches", "trainer.log_every_n_steps",
-        "trainer.enable_progress_bar", "trainer.checkpoint_every_n_steps",
-    }  # fmt: skip
-    assert own - tried <= checked_elsewhere

@@ -205,7 +205,7 @@ def test_a_batch_without_metadata_is_drawn_and_what_it_lacks_is_said_once(caplog
         return SimpleNamespace(**(vars(batch) | {"metadata": None})), outs
 
     module = HostModule(without_metadata)
-    module.config = SimpleNamespace(visualizations=SETTINGS)
+    module.config = SimpleNamespace(visualizations=SETTINGS | {"max_pending": 8})
     with caplog.at_level(logging.INFO, logger="core"):
         assert len(fit(module, num_steps=3)) == 3
     said = [record for record in caplog.records if "metadata" in record.getMessage()]

@@ -151,6 +151,20 @@ def make_prompts(pick, rng, masks, num_prompts, features):
     return outs
 
 
+def say_as_hosts_do(pick, outs, features):
+    """Leave out the rounds of frames that were not corrected, in one form for all frames."""
+    form = pick.choice(["official", "only None", "empty", "absent"])
+    for out in outs:
+        steps = out["multistep_point_inputs"]
+        if form == "official" or len(steps) > 1:
+            continue
+        if steps[0] is not None:
+            features.add(f"host: {form}")
+        out["multistep_point_inputs"] = [None] if form == "only None" else []
+        if form == "absent":
+            del out["multistep_point_inputs"]
+
+
 def clicks(rng, num, height, width):
     coords = rng.uniform(0, 1, (num, 1, 2)) * [width - 1, height - 1]
     if rng.random() < 0.7:
@@ -291,6 +305,8 @@ def make_case(seed):
         num_prompts, obj_to_cat = make_prompt_rows(pick, num_rows, num_videos, features)
     dtype = pick.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
     outs = make_prompts(pick, rng, masks, num_prompts, features)
+    if category_layout:
+        say_as_hosts_do(random.Random(seed), outs, features)
     add_predictions(pick, rng, outs, masks, empty_slots, dtype, features)
     images = rng.normal(0.3, 0.7, (num_frames, num_videos, 3, height, width)).astype(np.float32)
     images = torch.from_numpy(images).to(pick.choice([torch.float32, torch.float32, dtype]))
@@ -343,8 +359,15 @@ def without_clicks(outs, keep=None, numbered=True):
     """
     changed = []
     for t, out in enumerate(outs):
-        steps = out["multistep_point_inputs"]
-        if steps[-1] is not None:
+        steps = out.get("multistep_point_inputs") or [None]
+        if steps == [None] and out["point_inputs"] is not None:
+            # A host's form: these are all the clicks.
+            labels = torch.full_like(out["point_inputs"]["point_labels"], -1)
+            if keep is not None and keep[0] == t:
+                _, row, columns = keep
+                labels[row, columns] = out["point_inputs"]["point_labels"][row, columns]
+            out = {**out, "point_inputs": {**out["point_inputs"], "point_labels": labels}}
+        elif steps[-1] is not None:
             labels = torch.full_like(steps[-1]["point_labels"], -1)
             if keep is not None and keep[0] == t:
                 _, row, columns = keep
@@ -379,7 +402,8 @@ def check_one_marker(case, expected, found, sheet_rng, spy):
     """Switch one prompt on and find it by what changes: place, colour and round number."""
     places = []
     for t in expected.frames:
-        final = case.outs[t]["multistep_point_inputs"][-1]
+        steps = case.outs[t].get("multistep_point_inputs") or [None]
+        final = case.outs[t]["point_inputs"] if steps == [None] else steps[-1]
         for row, labels in enumerate([] if final is None else final["point_labels"].tolist()):
             places += [(t, row, [c]) for c, label in enumerate(labels) if label in (0, 1)]
             places += [(t, row, [c, c + 1]) for c, label in enumerate(labels) if label == 2]
@@ -465,7 +489,7 @@ def check_score(case, texts):
     num_frames = len(case.outs)
     drawn = list(range(0, num_frames, case.stride))[: case.max_frames]
     mean = reference.expected_mean_iou(
-        case.batch, case.outs, case.video, drawn, case.num_categories
+        case.batch, case.outs, case.video, drawn, case.num_categories, case.obj_to_cat
     )
     assert case.clip().mean_iou == pytest.approx(mean, nan_ok=True)
     unprompted = [t for t in range(num_frames) if not reference.got_prompt(case.outs[t])]
@@ -524,7 +548,7 @@ def test_generated_batches_cover_what_is_claimed():
         "more categories", "clicks", "boxes", "mask prompts", "padding", "correction rounds",
         "corrected without a prompt", "components", "as many components as rows", "obj_to_cat",
         "neutral", "not assigned", "ids: small", "ids: sparse", "ids: look alike",
-        "ids: all the same",
+        "ids: all the same", "host: only None", "host: empty", "host: absent",
     ):  # fmt: skip
         assert seen[feature] >= 3, f"{feature}: {seen[feature]} of {len(half)}"
 
