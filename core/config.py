@@ -328,6 +328,17 @@ class DataConfig(Section):
         within("(0, 1)"),
         "share of the videos, sorted by name, kept for validation without lists",
     )
+    ignore_id: Optional[int] = setting(
+        None,
+        or_null(whole(within("[1, 255]"))),
+        "value in PNG masks that marks pixels of no object and is read as background, often 255",
+    )
+    unlabelled: str = setting(
+        "empty",
+        one_of("empty", "skip"),
+        "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
+        "objects, `skip` leaves them out",
+    )
     num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
     # A video that has fewer, from its first frame with an object, is used as it is when
     # `val_batch_size` is 1 and skipped otherwise, because the clips of a batch are equally long.

@@ -4,6 +4,7 @@ A training item is a pure function of (seed, epoch, index): it draws from genera
 leaves the global ones alone.
 """
 
+import dataclasses
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -298,16 +299,7 @@ def find_clips(
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         scans = list(pool.map(lambda i: _scan(reader, i, fewest, data.frame_stride), videos))
     sources = [ClipSource(scan.video, scan.first) for scan in scans if scan.first is not None]
-    bare = [scan for scan in scans if scan.bare]
-    unusable = [scan for scan in scans if scan.first is None and not scan.bare]
-    skipped = Skipped(
-        data,
-        training,
-        short=[reader.names[scan.video] for scan in unusable if scan.num_starts < 1],
-        empty=[reader.names[scan.video] for scan in unusable if scan.num_starts >= 1],
-        bare=[reader.names[scan.video] for scan in bare],
-        why_bare=bare[0].bare if bare else "",
-    )
+    skipped = _skipped(reader, scans, data, training)
     if not sources:
         raise DataError(f"no {what} video can be used: {skipped}")
     if skipped:
@@ -315,6 +307,17 @@ def find_clips(
     for line in in_lines(remark for scan in scans for remark in scan.remarks):
         rank_zero_warn(line)
     return sources
+
+
+def _skipped(reader: Reader, scans: list[_Scan], data: DataConfig, training: bool) -> Skipped:
+    skipped = Skipped(data, training, short=[], empty=[], bare=[], why_bare="")
+    for scan in scans:
+        if scan.first is not None:
+            continue
+        kind = skipped.empty if scan.num_starts >= 1 else skipped.short
+        (skipped.bare if scan.bare else kind).append(reader.names[scan.video])
+    why_bare = next((scan.bare for scan in scans if scan.bare), "")
+    return dataclasses.replace(skipped, why_bare=why_bare)
 
 
 def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:

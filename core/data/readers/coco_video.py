@@ -13,7 +13,7 @@ from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
-from .files import DataError, check_folder, exists, read_json
+from .files import DataError, check_folder, exists, name_some, read_json
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
 from .remarks import Remark
 from .segmentations import decode_polygons, decode_rle, rle_size
@@ -29,14 +29,14 @@ class CocoVideoReader:
     """COCO-video JSON in the category layout: the object ids are the categories' slots 0 .. N-1.
 
     Slots follow the categories sorted by id; annotations of those beyond `data.num_categories` are
-    left out with a warning. All images of the file are taken as annotated, those without an
-    annotation as empty; only images whose annotations all lack a segmentation are left out, because
-    their masks are unknown.
+    left out with a warning. Images without an annotation are taken as frames without objects, with
+    a warning, or left out with `data.unlabelled=skip`. Images whose annotations all lack a
+    segmentation are left out, because their masks are unknown.
 
     Args:
         path: The JSON file.
         setting: How the user named it, e.g. ``data.train_annotations=a.json``.
-        data: `data.image_root`, `data.num_categories`, `data.max_image_pixels`.
+        data: `data.image_root`, `data.num_categories`, `data.unlabelled`, `data.max_image_pixels`.
         categories: Categories of the training file, which define the slots; None: this file's.
 
     Raises:
@@ -71,6 +71,9 @@ class CocoVideoReader:
             annotations = _group_annotations(content, setting, self.categories)
             self._warn_of_cut_slots(annotations)
             videos = _name_videos(content, setting)
+            self.skip_unlabelled = data.unlabelled == "skip"
+            self._warn_of_unlabelled(content["images"], annotations)
+            self._num_left_out: list[int] = []
             self.names = [name for name, _ in videos]
             self._videos: list[VOSVideo] = []
             self._told: dict[str, tuple[int, int]] = {}  # sizes of frames, by their paths
@@ -79,6 +82,7 @@ class CocoVideoReader:
                 frames, segments = self._frames(images, annotations)
                 self._videos.append(VOSVideo(name, i, frames))
                 self._segments.append(segments)
+                self._num_left_out.append(len(images) - len(frames))
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{setting} has an entry without a needed field"
@@ -100,6 +104,21 @@ class CocoVideoReader:
                 " keeps all"
             )
 
+    def _warn_of_unlabelled(
+        self, images: list[dict], annotations: dict[Any, list[_SlotSegmentation]]
+    ) -> None:
+        names = [
+            str(image.get("file_name") or image.get("path") or image["id"])
+            for image in images
+            if image["id"] not in annotations
+        ]
+        if names and not self.skip_unlabelled:
+            some = "1 image" if len(names) == 1 else f"{len(names)} images"
+            rank_zero_warn(
+                f"{self.setting} has {some} without an annotation ({name_some(names)}), taken as"
+                " frames without objects; if they were never labelled, set data.unlabelled=skip"
+            )
+
     def _frames(
         self, images: list[dict], annotations: dict[Any, list[_SlotSegmentation]]
     ) -> tuple[list[AnnotatedFrame], dict[int, list[_SlotSegmentation]]]:
@@ -109,7 +128,7 @@ class CocoVideoReader:
         for number, image in zip(_frame_numbers(images), images, strict=True):
             items = annotations.get(image["id"], [])
             known = [item for item in items if not _is_missing(item[1])]
-            if items and not known:
+            if not known and (items or self.skip_unlabelled):
                 continue
             told = _told_size(image)
             frame = AnnotatedFrame(number, self._image_path(image), masks_size=told)
@@ -212,8 +231,8 @@ class CocoVideoReader:
         return dict(enumerate(self.category_names))
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
-        """Return (0, 0): a file lists its frames and their annotations together."""
-        return 0, 0
+        """Return how many images of video `i` are left out, and 0: no mask is without its image."""
+        return self._num_left_out[i], 0
 
 
 def _read_categories(

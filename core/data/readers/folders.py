@@ -2,8 +2,9 @@
 
 import functools
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,8 +27,10 @@ from .files import (
     read_json,
 )
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .label_maps import read_labels, read_palette_masks, remarks_on_labels
 from .remarks import Remark
 
+_Read = TypeVar("_Read")
 # DAVIS keeps its frames and masks one level further down, in one or several of these.
 _RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 
@@ -56,7 +59,8 @@ class VosFolderReader:
     """DAVIS, MOSE and YouTube-VOS (`per_object` False) or one folder of PNGs per object (True).
 
     Args:
-        data: `data.root`, `data.image_folder`, `data.annotation_folder`, `data.max_image_pixels`.
+        data: `data.root`, `data.image_folder`, `data.annotation_folder`, `data.ignore_id`,
+            `data.max_image_pixels`.
         per_object: Masks are ``<video>/<object>/<frame>.png`` instead of palette PNGs
             ``<video>/<frame>.png``.
 
@@ -80,7 +84,7 @@ class VosFolderReader:
             check_folder(folder, setting, expected)
         self.image_folder, self.mask_folder = _at_one_resolution(images, masks)
         self.max_pixels = data.max_image_pixels
-        self.per_object = per_object
+        self.per_object, self.ignore_id = per_object, data.ignore_id
         self.num_categories = self.category_names = None
         self.names = [path.name for path in list_folders(self.image_folder)]
         if not self.names:
@@ -141,13 +145,24 @@ class VosFolderReader:
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame."""
-        return remarks_on_frame(frame, self.max_pixels)
+        remarks = remarks_on_frame(frame, self.max_pixels)
+        for path in self._mask_files(i, frame).values():
+            labels = self._read_mask(read_labels, path)
+            remarks += remarks_on_labels(labels, path, self.per_object)
+        return remarks
 
     def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of a frame.
 
         Object folders count from 0 and objects from 1, as the official loader has it.
         """
+        paths = self._mask_files(i, frame)
+        if self.per_object:
+            return {key: self._read_mask(read_labels, path) > 0 for key, path in paths.items()}
+        return self._read_mask(read_palette_masks, paths[0])
+
+    def _mask_files(self, i: int, frame: AnnotatedFrame) -> dict[int, Path]:
+        """Return {object id: mask file} of a frame, whose headers were looked at."""
         paths = self._read(i)[1][frame.frame_idx]
         size = self.size(frame)
         for path in paths.values():
@@ -158,15 +173,13 @@ class VosFolderReader:
                         f"mask {path} has mode {mask.mode}, expected a palette or grey PNG whose"
                         " values are object ids"
                     )
+        return paths
+
+    def _read_mask(self, read: Callable[[Path, Optional[int]], _Read], path: Path) -> _Read:
         try:
-            if self.per_object:
-                return {key: np.asarray(Image.open(path)) > 0 for key, path in paths.items()}
-            return read_palette_masks(paths[0])
+            return read(path, self.ignore_id)
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"the masks of frame {frame.frame_idx} in {self.mask_folder / self.names[i]} cannot"
-                f" be read: {error}"
-            ) from error
+            raise DataError(f"mask {path} cannot be read: {error}") from error
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id: category} from YouTube-VOS's ``meta.json``, None without it."""
@@ -200,18 +213,6 @@ def _palette_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
             )
     files = by_number(list_files(folder, MASK_SUFFIXES))
     return {number: {0: path} for number, path in files.items()}
-
-
-def read_palette_masks(path: Path) -> dict[int, np.ndarray]:
-    """Return {object id: bool mask [H, W]} of a PNG whose values are object ids, 0 the background.
-
-    The objects come in the order in which their first pixels do, as with the official
-    ``PalettisedPNGSegmentLoader``: which of them a training clip follows is drawn from this order.
-    """
-    with Image.open(path) as image:
-        labels = np.asarray(image.convert("P"))
-    masks = {int(key): labels == key for key in np.unique(labels) if key != 0}
-    return dict(sorted(masks.items(), key=lambda item: item[1].argmax()))
 
 
 def _read_meta(path: Path) -> dict:

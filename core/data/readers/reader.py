@@ -59,7 +59,7 @@ class Reader(Protocol):
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` lack a mask, and how many masks a frame.
 
-        (0, 0) where a format labels some frames only or lists frames and masks together.
+        (0, 0) where a format labels some frames only.
         """
 
 
