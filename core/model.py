@@ -360,17 +360,9 @@ def find_weights(content: Any) -> Optional[FoundWeights]:
         return None
     entry = next((name for name in _ENTRIES if isinstance(content.get(name), dict)), None)
     weights = content if entry is None else content[entry]
-    if not weights or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
+    if not weights or not _are_named_tensors(weights):
         return None
-    prefixes = [name.removesuffix(_PROBE) for name in weights if name.endswith(_PROBE)]
-    if len(prefixes) > 1:
-        raise CheckpointError(
-            f"the file holds several sets of weights, behind {', '.join(sorted(prefixes))}; "
-            "expected one"
-        )
-    prefix = prefixes[0] if prefixes else ""
+    prefix = _prefix_of(weights)
     # Lightning's checkpoints hold the weights of a whole module, of which SAM 2 is a part.
     kept = {
         name.removeprefix(prefix): value
@@ -378,6 +370,22 @@ def find_weights(content: Any) -> Optional[FoundWeights]:
         if entry != "state_dict" or name.startswith(prefix)
     }
     return FoundWeights(kept, entry, prefix)
+
+
+def _are_named_tensors(weights: dict[Any, Any]) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    )
+
+
+def _prefix_of(weights: dict[str, Tensor]) -> str:
+    prefixes = [name.removesuffix(_PROBE) for name in weights if name.endswith(_PROBE)]
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"the file holds several sets of weights, behind {', '.join(sorted(prefixes))}; "
+            "expected one"
+        )
+    return prefixes[0] if prefixes else ""
 
 
 def _read_weights(path: Path) -> FoundWeights:
