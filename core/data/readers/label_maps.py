@@ -10,8 +10,8 @@ from PIL import Image
 from .remarks import Remark
 
 _VOID = 255  # what many data sets write where nobody decided
-# A mask of fewer such ids than these may have thin objects.
-_FEWEST_RIMS = 3
+# A single thin id between others may be an object, such as a ring on a finger.
+_FEWEST_RIMS = 2
 # What JPEG adds to a value or takes from it is less; the values of masks that it spoils are farther
 # apart.
 _GAP = 32
@@ -66,7 +66,7 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
 
 def _has_rims(labels: np.ndarray, ids: np.ndarray) -> bool:
     """Return whether most ids are thin rims between lower and higher ones."""
-    if len(ids) < _FEWEST_RIMS:
+    if len(ids) <= _FEWEST_RIMS:
         return False
     window = np.ones((3, 3), np.uint8)
     low, high = cv2.erode(labels, window), cv2.dilate(labels, window)
