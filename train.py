@@ -31,7 +31,8 @@ def main(cfg: DictConfig) -> None:
     """Train as `cfg` says.
 
     Mistakes in settings, data and files of weights, and a missing ``sam2``, end in one sentence and
-    exit status 1 before training starts; any other error comes with its traceback.
+    exit status 1, before training starts where they can be known by then; any other error comes with
+    its traceback.
     """
     try:
         config = to_config(cfg)
@@ -154,10 +155,13 @@ def train(
         if signum == signal.SIGTERM:
             leave_process_group_at_exit()
         sys.exit(status_after_signal(signum, trainer))
-    except Exception:
+    except Exception as error:
         write_to_log_file("training failed", sys.exc_info())
         if trainer.is_global_zero:
             say_how_to_go_on(run_dir)
+        # A file that is damaged in the middle of a video is found when its clip is read.
+        if isinstance(error, UserError):
+            sys.exit(f"error: {error}")
         raise
     finally:
         finish_wandb(config.swanlab.finish_timeout_s)

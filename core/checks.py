@@ -15,6 +15,10 @@ from typing import Any, ClassVar, Optional
 class UserError(ValueError):
     """A setting, the data or a file cannot work; the message tells the user in one sentence why."""
 
+    def __str__(self) -> str:
+        """Return the message in one line, which names of files may break."""
+        return super().__str__().replace("\n", "\\n").replace("\r", "\\r")
+
 
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> Optional[str]:
     """Return the choice most like `word`, None when none is like it.

@@ -9,7 +9,6 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -782,10 +781,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def explain_typos(overrides: list[str]) -> None:
-    """Exit with the nearest valid name when an override names no field or file that exists.
+    """Name the nearest valid name when an override names no field or file that exists.
 
     Args:
         overrides: The command line; options and what Hydra itself checks are left alone.
+
+    Raises:
+        UserError: There is no such field or file.
     """
     groups = _group_files()
     names = {*_field_names(Config), *groups}
@@ -795,11 +797,11 @@ def explain_typos(overrides: list[str]) -> None:
         if key.startswith(("-", "hydra.", "hydra/")) or (typed[:1] == "~" and key in names):
             continue
         if not equals:
-            sys.exit(f"error: {override}: expected NAME=VALUE")
+            raise UserError(f"{override}: expected NAME=VALUE")
         if key not in names:
             near = nearest(key, sorted(names), cutoff=0.5)
             hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
-            sys.exit(f"error: unknown setting {key or override}{hint}")
+            raise UserError(f"unknown setting {key or override}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
 
@@ -815,12 +817,14 @@ def _group_files() -> dict[str, list[str]]:
 
 def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
     for choice in choices:
-        if choice in (*files, "null"):
+        if choice in files:
             continue
+        if choice == "null":
+            raise UserError(f"{group}=null: expected one of {', '.join(files)}; ~{group} leaves it out")
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
-        sys.exit(
-            f"error: {group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
+        raise UserError(
+            f"{group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
             f"{', '.join(files)}{hint}"
         )
 

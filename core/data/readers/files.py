@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,17 @@ _FOREIGN_FOLDERS = {
     "system volume information",
 }
 
+# How torch raises the error of a loader's worker again.
+_FROM_WORKER = re.compile(r"Caught \w+ in .*Original Traceback.*\n[\w.]*Error: (.*)\n", re.DOTALL)
+
 
 class DataError(UserError):
     """The data set, a file of it or a setting that names it is not usable; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        """Take the message; of one that a worker's traceback comes with, the sentence alone."""
+        found = _FROM_WORKER.fullmatch(message)
+        super().__init__(found[1] if found else message)
 
 
 class NoAnnotatedFrameError(DataError):
