@@ -31,13 +31,14 @@ def main(cfg: DictConfig) -> None:
     """Train as `cfg` says.
 
     Mistakes in settings, data and files of weights, and a missing ``sam2``, end in one sentence and
-    exit status 1, before training starts where they can be known by then; any other error comes with
-    its traceback.
+    exit status 1: before training starts, but for damaged files in the middle of videos. Any other
+    error comes with its traceback.
     """
     try:
         config = to_config(cfg)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         module, data, trainer = build(config, run_dir)
+        train(config, run_dir, module, data, trainer)
     except UserError as error:
         sys.exit(f"error: {error}")
     except ImportError as error:
@@ -46,7 +47,6 @@ def main(cfg: DictConfig) -> None:
         if not isinstance(error, MissingSam2Error):
             raise
         sys.exit(f"error: {error}")
-    train(config, run_dir, module, data, trainer)
 
 
 def build(
@@ -155,13 +155,10 @@ def train(
         if signum == signal.SIGTERM:
             leave_process_group_at_exit()
         sys.exit(status_after_signal(signum, trainer))
-    except Exception as error:
+    except Exception:
         write_to_log_file("training failed", sys.exc_info())
         if trainer.is_global_zero:
             say_how_to_go_on(run_dir)
-        # A file that is damaged in the middle of a video is found when its clip is read.
-        if isinstance(error, UserError):
-            sys.exit(f"error: {error}")
         raise
     finally:
         finish_wandb(config.swanlab.finish_timeout_s)

@@ -820,7 +820,8 @@ def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
         if choice in files:
             continue
         if choice == "null":
-            raise UserError(f"{group}=null: expected one of {', '.join(files)}; ~{group} leaves it out")
+            expected = f"expected one of {', '.join(files)}; ~{group} leaves it out"
+            raise UserError(f"{group}=null: {expected}")
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
         raise UserError(

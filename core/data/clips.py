@@ -300,11 +300,12 @@ def find_clips(
         scans = list(pool.map(lambda i: _scan(reader, i, fewest, data.frame_stride), videos))
     sources = [ClipSource(scan.video, scan.first) for scan in scans if scan.first is not None]
     skipped = _skipped(reader, scans, data, training)
+    lines = in_lines(remark for scan in scans for remark in scan.remarks)
     if not sources:
-        raise DataError(f"no {what} video can be used: {skipped}")
+        raise DataError(f"no {what} video can be used: {'; '.join([str(skipped), *lines])}")
     if skipped:
         rank_zero_warn(f"skipped {what} videos: {skipped}")
-    for line in in_lines(remark for scan in scans for remark in scan.remarks):
+    for line in lines:
         rank_zero_warn(line)
     return sources
 

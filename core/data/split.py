@@ -8,7 +8,7 @@ from typing import Optional
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import DataConfig
-from .readers.files import DataError, NoAnnotatedFrameError, exists, name_some
+from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
 from .readers.reader import SOURCES, Reader, Source
 
 
@@ -139,16 +139,16 @@ def _read_names(path: str, setting: str, data: DataConfig) -> list[str]:
     found = Path(path)
     if data.root is not None and not (exists(found) and found.is_file()):
         found = Path(data.root) / path
+    check_is_file(found, setting, "a text file of video names")
     try:
-        # programs on Windows begin a file with a byte order mark
-        lines = found.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{setting} does not exist, expected a text file of video names") from None
+        lines = found.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{setting} cannot be read ({error}), expected a text file of video names"
         ) from error
-    names = dict.fromkeys(line.strip() for line in lines if line.strip())
+    # programs on Windows begin a file with a byte order mark, and lists are put together from files
+    lines = [line.strip().strip("\ufeff").strip().rstrip("/") for line in lines]
+    names = dict.fromkeys(line for line in lines if line)
     if not names:
         raise DataError(f"{setting} is empty, expected one video name per line")
     return list(names)

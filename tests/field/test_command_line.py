@@ -627,9 +627,7 @@ def settings_of_torch():
 @pytest.mark.fuzz
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(3))
-def test_odd_command_lines_can_be_trained_or_end_in_one_sentence(
-    tmp_path, settings_of_torch, part
-):
+def test_odd_command_lines_can_be_trained_or_end_in_one_sentence(tmp_path, settings_of_torch, part):
     write_set(tmp_path / "set", num_frames=8)
     faults = []
     with working_in(tmp_path), warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -16,7 +16,7 @@ from ...config import DataConfig
 from .files import DataError, check_folder, exists, name_some, read_json
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
 from .remarks import Remark
-from .segmentations import decode_polygons, decode_rle, rle_size
+from .segmentations import decode_polygons, decode_rle, fault_of_polygons, rle_size
 
 # above, integers that are told as floats are not exact
 _LARGEST_NUMBER = 2**53
@@ -77,6 +77,7 @@ class CocoVideoReader:
             self.names = [name for name, _ in videos]
             self._videos: list[VOSVideo] = []
             self._told: dict[str, tuple[int, int]] = {}  # sizes of frames, by their paths
+            self._bare: dict[str, int] = {}  # annotations without a mask beside others, likewise
             self._segments: list[dict[int, list[_SlotSegmentation]]] = []
             for i, (name, images) in enumerate(videos):
                 frames, segments = self._frames(images, annotations)
@@ -123,7 +124,7 @@ class CocoVideoReader:
         self, images: list[dict], annotations: dict[Any, list[_SlotSegmentation]]
     ) -> tuple[list[AnnotatedFrame], dict[int, list[_SlotSegmentation]]]:
         """Return a video's annotated frames and {frame number: its annotations}."""
-        images = sorted(images, key=_order_key)
+        images = _in_order(images)
         frames, segments = [], {}
         for number, image in zip(_frame_numbers(images), images, strict=True):
             items = annotations.get(image["id"], [])
@@ -139,6 +140,7 @@ class CocoVideoReader:
                 self._told[frame.image_path] = told
             frames.append(frame)
             segments[number] = known
+            self._bare[frame.image_path] = len(items) - len(known)
         return frames, segments
 
     def _image_path(self, image: dict) -> str:
@@ -150,7 +152,7 @@ class CocoVideoReader:
                     " data.image_root needs"
                 )
             # by the names alone: links below the root may lead wherever their owner wants
-            joined = os.path.normpath(Path(self.image_root) / name)
+            joined = _below(Path(self.image_root), name)
             root = os.path.normpath(self.image_root)
             if Path(os.path.relpath(joined, root)).parts[:1] == (os.pardir,):
                 raise DataError(
@@ -162,7 +164,7 @@ class CocoVideoReader:
         if not path:
             raise DataError(f"{self.setting} has an image {image['id']!r} without `path`")
         folder = Path(os.path.normpath(Path(self.path).absolute())).parent
-        beside = str(folder / (name or path))
+        beside = _below(folder, name or path)
         # an absolute path of another machine: the file may still lie beside the JSON
         return path if Path(path).is_absolute() and exists(Path(path)) else beside
 
@@ -199,10 +201,17 @@ class CocoVideoReader:
         """Return what a person should know of the files of a frame."""
         width, height = self.size(frame)
         remarks = remarks_on_frame(frame, self.max_pixels)
+        if self._bare[frame.image_path]:
+            text = (
+                f"{self.setting} annotates objects without a mask beside those that have one: they"
+                " count as absent"
+            )
+            remarks.append(Remark(frame.image_path, text))
         for _, segmentation in self._used_segments(i, frame):
             mask = self._decode_segmentation(segmentation, width, height, frame)
-            if isinstance(segmentation, list) and not mask.any():
-                text = f"has a polygon in {self.setting} that covers no pixel of the frame"
+            fault = fault_of_polygons(segmentation, mask)
+            if fault is not None:
+                text = f"has polygons in {self.setting} that {fault}"
                 remarks.append(Remark(frame.image_path, text))
         return remarks
 
@@ -262,6 +271,12 @@ def _group_annotations(
     """Return {image id: its annotations}."""
     slots = {key: slot for slot, key in enumerate(categories)}
     image_ids = {image["id"] for image in content["images"]}
+    if len(image_ids) != len(content["images"]):
+        counts = Counter(image["id"] for image in content["images"])
+        raise DataError(
+            f"{setting} has two images with the id {counts.most_common(1)[0][0]!r}: it is not known"
+            " whose masks are whose"
+        )
     grouped = defaultdict(list)
     for item in content["annotations"]:
         if item["image_id"] not in image_ids:
@@ -303,11 +318,21 @@ def _frame_numbers(images: list[dict]) -> Sequence[int]:
     return numbers if len(set(numbers)) == len(images) else range(len(images))
 
 
-def _order_key(image: dict) -> tuple:
-    """Order by the number of the frame; without one by the numbers in its name."""
-    order = _number(image.get("order_in_video", image.get("frame_id")))
+def _in_order(images: list[dict]) -> list[dict]:
+    """Order by the first number that all images of a video have, and by the numbers in their names.
+
+    Those that have no number would all come last, wherever they belong.
+    """
+    for key in ("order_in_video", "frame_id"):
+        numbers = {id(image): _number(image.get(key)) for image in images}
+        if None not in numbers.values():
+            return sorted(images, key=lambda image: (numbers[id(image)], _name_key(image)))
+    return sorted(images, key=_name_key)
+
+
+def _name_key(image: dict) -> tuple[list, str]:
     name = str(image.get("file_name") or image.get("path") or "")
-    return (order is None, order or 0, _natural_key(name), name)
+    return _natural_key(name), name
 
 
 def _natural_key(name: str) -> list:
@@ -328,6 +353,14 @@ def _number(value: Any) -> Optional[float]:
     except (ValueError, OverflowError):
         return None
     return number if abs(number) < _LARGEST_NUMBER else None
+
+
+def _below(folder: Path, name: str) -> str:
+    """Return the path of a file in a folder, whose name may be written as on Windows."""
+    path = os.path.normpath(folder / name)
+    if "\\" in name and not exists(Path(path)):
+        path = os.path.normpath(folder / name.replace("\\", "/"))
+    return path
 
 
 def _told_size(image: dict) -> Optional[tuple[int, int]]:

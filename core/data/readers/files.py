@@ -12,9 +12,9 @@ from PIL import Image
 from ...checks import UserError
 from ...config import DataConfig
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png",)
-PICTURE_SUFFIXES = (*FRAME_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = (*FRAME_SUFFIXES, ".gif")
 # What file servers and operating systems put between people's folders, in small letters.
 _FOREIGN_FOLDERS = {
     "#recycle",
@@ -25,7 +25,9 @@ _FOREIGN_FOLDERS = {
     "__macosx",
     "__pycache__",
     "lost+found",
+    "network trash folder",
     "system volume information",
+    "temporary items",
 }
 
 # How torch raises the error of a loader's worker again.
@@ -64,11 +66,10 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
     Raises:
         DataError: The file is missing, not an image, or larger than allowed.
     """
+    check_is_file(Path(path), path, "an image file")
     try:
         image = Image.open(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist, expected an image file") from None
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises many kinds at damaged files
         raise DataError(f"{path} cannot be read as an image: {error}") from error
     width, height = image.size
     if width * height > max_pixels:
@@ -89,13 +90,12 @@ def read_json(path: str, setting: str) -> Any:
     Raises:
         DataError: The file is missing or not JSON.
     """
+    check_is_file(Path(path), setting, "a JSON file")
     try:
         # programs on Windows begin a file with a byte order mark
         with Path(path).open(encoding="utf-8-sig") as file:
             return json.load(file)
-    except FileNotFoundError:
-        raise DataError(f"{setting} does not exist, expected a JSON file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{setting} cannot be read as JSON: {error}") from error
 
 
@@ -118,10 +118,23 @@ def exists(path: Path) -> bool:
         return False
 
 
+def check_is_file(path: Path, setting: str, expected: str) -> None:
+    """Raise `DataError` unless `path` is a file: pipes and devices may have no end."""
+    if not exists(path):
+        raise DataError(f"{setting} does not exist, expected {expected}")
+    if not path.is_file():
+        raise DataError(f"{setting} is not a file, expected {expected}")
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; False, not an error, when nobody can tell."""
+    return exists(path) and path.is_dir()
+
+
 def check_folder(path: Path, setting: str, expected: str = "the data set's folder") -> None:
     """Raise `DataError` unless `path` is a folder that can be listed."""
-    if not path.is_dir():
-        found = "is not a folder" if path.exists() else "does not exist"
+    if not is_folder(path):
+        found = "is not a folder" if exists(path) else "does not exist"
         raise DataError(f"{setting}: {path} {found}, expected {expected}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{setting}: {path} cannot be read, expected a readable folder")
@@ -155,7 +168,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _list(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     try:
         return sorted(path for path in folder.iterdir() if not is_foreign(path.name))
@@ -163,10 +176,10 @@ def _list(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read ({error}), expected a readable folder") from error
 
 
-def by_number(files: Iterable[Path]) -> dict[int, Path]:
+def by_number(files: Iterable[Path], expected: str = "") -> dict[int, Path]:
     """Return {number: file} in the order of the numbers, however many digits the names have.
 
-    The official readers sort by name, which puts 10.jpg before 2.jpg, and find some masks and
+    A name that is no number is refused, with what was `expected`. The official readers sort by name, which puts 10.jpg before 2.jpg, and find some masks and
     frames by a name of five digits alone.
     """
     numbered: dict[int, Path] = {}
@@ -174,8 +187,8 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
         stem = path.name.split(".")[0]
         if not stem.isdecimal():
             raise DataError(
-                f"{path.parent} has a file whose name is not a number ({path.name}), expected names"
-                f" like 00000{path.suffix}"
+                f"{path.parent} has a file whose name is not a number ({path.name}), expected"
+                f" {expected or f'names like 00000{path.suffix}'}"
             )
         first = numbered.setdefault(int(stem), path)
         if first is not path:
@@ -186,6 +199,27 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
     return dict(sorted(numbered.items()))
 
 
+def mask_files(folder: Path) -> dict[int, Path]:
+    """Return {frame number: file} of PNGs.
+
+    Raises:
+        DataError: A file's name is not a number, or a frame has a picture of another kind only:
+            its mask would be missed in silence.
+    """
+    expected = "masks like 00000.png"
+    masks = by_number(list_files(folder, MASK_SUFFIXES), expected)
+    for number, path in by_number(_of_other_kinds(folder), expected).items():
+        if number not in masks:
+            raise DataError(f"mask {path} is not a PNG, expected one: other formats change ids")
+    return masks
+
+
+def _of_other_kinds(folder: Path) -> list[Path]:
+    """Return one of the pictures of each name that are not masks."""
+    suffixes = tuple(suffix for suffix in PICTURE_SUFFIXES if suffix not in MASK_SUFFIXES)
+    return list({path.stem: path for path in list_files(folder, suffixes)}.values())
+
+
 def frame_files(folder: Path) -> dict[int, Path]:
-    """Return {frame number: file} of JPEGs and PNGs."""
+    """Return {frame number: file} of the pictures in a folder."""
     return by_number(list_files(folder, FRAME_SUFFIXES))

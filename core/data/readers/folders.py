@@ -13,7 +13,6 @@ from training.dataset.vos_raw_dataset import VOSVideo
 from ...config import DataConfig
 from .files import (
     MASK_SUFFIXES,
-    PICTURE_SUFFIXES,
     DataError,
     NoAnnotatedFrameError,
     by_number,
@@ -21,8 +20,10 @@ from .files import (
     check_mask_size,
     data_root,
     frame_files,
+    is_folder,
     list_files,
     list_folders,
+    mask_files,
     open_image,
     read_json,
 )
@@ -38,19 +39,19 @@ _RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 def _at_one_resolution(images: Path, masks: Path) -> tuple[Path, Path]:
     """Return the folders of frames and of masks, or those of a resolution in them."""
     for name in _RESOLUTIONS:
-        if (images / name).is_dir() and (masks / name).is_dir():
+        if is_folder(images / name) and is_folder(masks / name):
             return images / name, masks / name
     return _with_resolution(images), _with_resolution(masks)
 
 
 def _with_resolution(folder: Path) -> Path:
-    return next((folder / name for name in _RESOLUTIONS if (folder / name).is_dir()), folder)
+    return next((folder / name for name in _RESOLUTIONS if is_folder(folder / name)), folder)
 
 
 def _other_root(root: Path, data: DataConfig) -> Optional[Path]:
     """Return the folder one level above or below `root` that has frames and masks."""
     for path in (root.parent, *list_folders(root)):
-        if (path / data.image_folder).is_dir() and (path / data.annotation_folder).is_dir():
+        if is_folder(path / data.image_folder) and is_folder(path / data.annotation_folder):
             return path
     return None
 
@@ -77,7 +78,7 @@ class VosFolderReader:
             ("annotation_folder", masks, "masks"),
         ):
             expected = f"a folder with one folder of {content} per video in it"
-            other = None if folder.is_dir() else _other_root(root, data)
+            other = None if is_folder(folder) else _other_root(root, data)
             if other is not None:
                 expected += f"; it is there with data.root={other}"
             setting = f"data.root={data.root}, data.{name}={getattr(data, name)}"
@@ -107,7 +108,7 @@ class VosFolderReader:
             raise NoAnnotatedFrameError(self._without_masks(frames, masks))
         images = frame_files(frames)
         if not images:
-            raise NoAnnotatedFrameError(f"{frames} has no .jpg or .png frames")
+            raise NoAnnotatedFrameError(f"{frames} has no frames, expected .jpg or .png files")
         annotated = [
             AnnotatedFrame(number, str(path), masks_size=next(iter(files[number].values())))
             for number, path in images.items()
@@ -178,7 +179,7 @@ class VosFolderReader:
     def _read_mask(self, read: Callable[[Path, Optional[int]], _Read], path: Path) -> _Read:
         try:
             return read(path, self.ignore_id)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Pillow raises many kinds at damaged files
             raise DataError(f"mask {path} cannot be read: {error}") from error
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
@@ -197,22 +198,14 @@ def _object_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     """Return {frame number: {object id: file}} of one folder of PNGs per object."""
     files: dict[int, dict[int, Path]] = defaultdict(dict)
     for object_number, object_folder in by_number(list_folders(folder)).items():
-        for number, path in by_number(list_files(object_folder, MASK_SUFFIXES)).items():
+        for number, path in mask_files(object_folder).items():
             files[number][object_number + 1] = path
     return dict(files)
 
 
 def _palette_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     """Return {frame number: {0: file}} of one palette PNG per frame."""
-    for path in list_files(folder, PICTURE_SUFFIXES):
-        if not path.stem.isdecimal():
-            # a mask under another name would be missed in silence
-            raise DataError(
-                f"{folder} has a file whose name is not a number ({path.stem!r}), expected masks"
-                " like 00000.png"
-            )
-    files = by_number(list_files(folder, MASK_SUFFIXES))
-    return {number: {0: path} for number, path in files.items()}
+    return {number: {0: path} for number, path in mask_files(folder).items()}
 
 
 def _read_meta(path: Path) -> dict:

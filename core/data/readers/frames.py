@@ -22,7 +22,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNS_BACK = {
+    **_TURNS,
+    6: Image.Transpose.ROTATE_90,
+    8: Image.Transpose.ROTATE_270,
+}
 _SWAP_SIDES = (5, 6, 7, 8)
+# 16-bit frames that reach no higher are of cameras with 8 to 13 bits: scaled they are almost black.
+_DARK = 2**13
 
 
 @dataclass
@@ -45,12 +52,14 @@ class _Header:
         orientation: EXIF's, 1 where the pixels are stored upright.
         turned: Whether the pixels are turned as it says.
         deep: Whether it has 16 bits per pixel.
+        turned_by_pillow: Whether Pillow turns the pixels when it decodes them, as it does a TIFF's.
     """
 
     size: tuple[int, int]
     orientation: int
     turned: bool
     deep: bool
+    turned_by_pillow: bool
 
 
 def frame_size(frame: AnnotatedFrame, max_pixels: int) -> tuple[int, int]:
@@ -72,8 +81,10 @@ def load_frame(frame: AnnotatedFrame, max_pixels: int) -> Image.Image:
         header = _read_header(image, frame, max_pixels)
         try:
             rgb = _to_8_bits(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Pillow raises many kinds at damaged files
             raise DataError(f"{frame.image_path} cannot be decoded: {error}") from error
+    if header.turned_by_pillow:
+        rgb = rgb.transpose(_TURNS_BACK[header.orientation])
     return rgb.transpose(_TURNS[header.orientation]) if header.turned else rgb
 
 
@@ -81,38 +92,50 @@ def remarks_on_frame(frame: AnnotatedFrame, max_pixels: int) -> list[Remark]:
     """Return what `load_frame` changes about a frame."""
     with open_image(frame.image_path, max_pixels) as image:
         header = _read_header(image, frame, max_pixels)
+        brightest = _brightest(image) if header.deep else None
     texts = []
     if header.turned:
-        texts.append(
-            f"stored turned and read upright, as the EXIF orientation {header.orientation} says:"
-            " see on the sheets whether the masks were drawn on the upright picture too"
-        )
+        texts.append(text_of_turned(f"EXIF orientation {header.orientation}"))
     elif header.orientation in _TURNS:
-        texts.append(
-            f"read as stored, against the EXIF orientation {header.orientation}: only so do frames"
-            " and masks have the same size"
-        )
-    if header.deep:
-        texts.append("16-bit grey frames, scaled to 8 bits (65535 becomes 255)")
+        texts.append(text_of_stored(f"EXIF orientation {header.orientation}"))
+    if brightest is not None:
+        text = "16-bit grey frames, scaled to 8 bits (65535 becomes 255)"
+        if brightest < _DARK:
+            text += f", almost black: no value reaches {_DARK}; spread them over 16 bits before"
+        texts.append(text)
     return [Remark(frame.image_path, text) for text in texts]
+
+
+def text_of_turned(tag: str) -> str:
+    """Return the remark on a frame that stands upright because a tag of its file says so."""
+    return (
+        f"stored turned and read upright, as its {tag} says: see on the sheets whether the masks"
+        " were drawn on the upright picture too"
+    )
+
+
+def text_of_stored(tag: str) -> str:
+    """Return the remark on a frame that is read as stored, whatever the tag of its file says."""
+    return f"read as stored, against its {tag}: only so do frames and masks have the same size"
 
 
 def _read_header(image: Image.Image, frame: AnnotatedFrame, max_pixels: int) -> _Header:
     orientation = _orientation(image)
-    size, turned = image.size, orientation in _TURNS
+    turned = orientation in _TURNS
+    by_pillow = turned and image.format == "TIFF"
+    stored = size = image.size
     if orientation in _SWAP_SIDES:
-        upright = (image.height, image.width)
-        if _masks_size(frame, max_pixels) == image.size != upright:
-            turned = False
-        else:
-            size = upright
-    return _Header(size, orientation, turned, deep=image.mode.startswith("I"))
+        swapped = image.size[::-1]
+        stored, size = (swapped, image.size) if by_pillow else (image.size, swapped)
+        if _masks_size(frame, max_pixels) == stored != size:
+            size, turned = stored, False
+    return _Header(size, orientation, turned, image.mode.startswith("I"), by_pillow)
 
 
 def _orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 where there is none that can be read."""
     # of a PNG Pillow would decode all pixels to look behind them
-    if image.format == "PNG" and "exif" not in image.info:
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -126,6 +149,14 @@ def _masks_size(frame: AnnotatedFrame, max_pixels: int) -> Optional[tuple[int, i
         with open_image(str(frame.masks_size), max_pixels) as mask:
             return mask.size
     return frame.masks_size
+
+
+def _brightest(image: Image.Image) -> Optional[int]:
+    """Return the highest value, None where the pixels cannot be decoded."""
+    try:
+        return int(np.asarray(image).max())
+    except Exception:  # `load_frame` says so
+        return None
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

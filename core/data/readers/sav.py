@@ -19,9 +19,17 @@ from .files import (
     check_folder,
     data_root,
     frame_files,
+    is_folder,
     is_foreign,
 )
-from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .frames import (
+    AnnotatedFrame,
+    frame_size,
+    load_frame,
+    remarks_on_frame,
+    text_of_stored,
+    text_of_turned,
+)
 from .remarks import Remark
 from .segmentations import decode_rle, rle_size
 
@@ -70,7 +78,7 @@ class SavReader:
         json_path = self.json_folder / f"{name}_manual.json"
         try:
             masklet = _read_masklet(json_path)
-        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (OSError, KeyError, TypeError, ArithmeticError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{json_path} is not an SA-V annotation file ({type(error).__name__}: {error}),"
                 " expected a list `masklet` of RLE masks per frame and object"
@@ -96,7 +104,7 @@ class SavReader:
     def _frame_paths(self, name: str, json_path: Path) -> dict[int, str]:
         """Return {frame number: its file, or the mp4 that it is in}."""
         folder = self.image_folder / name
-        if folder.is_dir():
+        if is_folder(folder):
             return {number: str(path) for number, path in frame_files(folder).items()}
         folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
         beside = [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
@@ -105,7 +113,7 @@ class SavReader:
             raise NoAnnotatedFrameError(
                 f"{json_path} has no frames: expected {beside[1]} or a folder {folder}"
             )
-        return dict.fromkeys(range(_movie_info(str(path))[0]), str(path))
+        return dict.fromkeys(range(_movie_info(str(path)).num_frames), str(path))
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
@@ -115,7 +123,7 @@ class SavReader:
         """Return (width, height) of a frame from its header."""
         if not _is_movie(frame):
             return frame_size(frame, self.max_pixels)
-        width, height = _movie_info(frame.image_path)[1:]
+        width, height = _movie_info(frame.image_path).size(_stands_upright(frame))
         if width * height > self.max_pixels:
             raise DataError(
                 f"{frame.image_path} has {width} x {height} pixels, more than"
@@ -127,12 +135,19 @@ class SavReader:
         """Return a frame as RGB."""
         self.size(frame)
         if _is_movie(frame):
-            return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx))
+            upright = _stands_upright(frame)
+            return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx, upright))
         return load_frame(frame, self.max_pixels)
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame."""
-        return [] if _is_movie(frame) else remarks_on_frame(frame, self.max_pixels)
+        if not _is_movie(frame):
+            return remarks_on_frame(frame, self.max_pixels)
+        rotation = f"rotation of {_movie_info(frame.image_path).rotation} degrees"
+        if rotation == "rotation of 0 degrees":
+            return []
+        text = text_of_turned(rotation) if _stands_upright(frame) else text_of_stored(rotation)
+        return [Remark(frame.image_path, text)]
 
     def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of a frame; ids are positions in the masklet."""
@@ -155,6 +170,13 @@ def _size_of_first(rles: list) -> Optional[tuple[int, int]]:
 
 def _is_movie(frame: AnnotatedFrame) -> bool:
     return frame.image_path.lower().endswith(".mp4")
+
+
+def _stands_upright(frame: AnnotatedFrame) -> bool:
+    """Return whether a movie's frame is turned as the file says, not if only stored it fits."""
+    info = _movie_info(frame.image_path)
+    upright, stored = info.size(True), info.size(False)
+    return not (frame.masks_size == stored != upright)
 
 
 @dataclass(frozen=True)
@@ -198,16 +220,47 @@ def _read_masklet(path: Path) -> _Masklet:
     return _Masklet(content, every)
 
 
-@functools.lru_cache(maxsize=4096)
-def _movie_info(path: str) -> tuple[int, int, int]:
-    """Return (number of frames, width, height)."""
+@dataclass(frozen=True)
+class _MovieInfo:
+    """What an mp4 file says of itself.
+
+    Attributes:
+        num_frames: Its frames.
+        width: That of its frames as they are stored.
+        height: The same.
+        rotation: By how many degrees they are turned to stand upright, from 0 to 359.
+    """
+
+    num_frames: int
+    width: int
+    height: int
+    rotation: int
+
+    def size(self, upright: bool) -> tuple[int, int]:
+        """Return (width, height) of its frames, upright or as they are stored."""
+        if upright and self.rotation % 180 == 90:
+            return self.height, self.width
+        return self.width, self.height
+
+
+def _open_movie(path: str, upright: bool) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(path)
-    properties = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-    num_frames, width, height = (int(capture.get(prop)) for prop in properties)
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, float(upright))
+    return capture
+
+
+@functools.lru_cache(maxsize=4096)
+def _movie_info(path: str) -> _MovieInfo:
+    capture = _open_movie(path, upright=False)
+    properties = (
+        cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT,
+        cv2.CAP_PROP_ORIENTATION_META,
+    )  # fmt: skip
+    num_frames, width, height, rotation = (int(capture.get(prop)) for prop in properties)
     capture.release()
     if min(num_frames, width, height) < 1:
         raise DataError(f"{path} cannot be read as a video")
-    return num_frames, width, height
+    return _MovieInfo(num_frames, width, height, rotation % 360)
 
 
 @dataclass
@@ -215,6 +268,7 @@ class _OpenFile:
     """A movie file that is being read, as far as it was read."""
 
     path: str
+    upright: bool
     pid: int
     capture: cv2.VideoCapture
     next_index: int = 0
@@ -231,13 +285,14 @@ class _Movie:
         # an open file cannot travel to a worker
         return {"_file": None}
 
-    def frame(self, path: str, index: int) -> np.ndarray:
-        """Return frame `index` as uint8 RGB [H, W, 3]."""
+    def frame(self, path: str, index: int, upright: bool = True) -> np.ndarray:
+        """Return frame `index` as uint8 RGB [H, W, 3], upright or as it is stored."""
         file = self._file
         # a forked worker must not share its parent's file position
-        same = file is not None and (file.path, file.pid) == (path, os.getpid())
+        key = (path, upright, os.getpid())
+        same = file is not None and (file.path, file.upright, file.pid) == key
         if file is None or not same or index < file.next_index - 1:
-            self._file = file = _OpenFile(path, os.getpid(), cv2.VideoCapture(path))
+            self._file = file = _OpenFile(*key, _open_movie(path, upright))
         if index == file.next_index - 1 and file.last is not None:
             return file.last
         image = _read_on(file, index)

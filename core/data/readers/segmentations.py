@@ -108,5 +108,19 @@ def decode_polygons(polygons: Any, frame_size: tuple[int, int], where: str) -> n
     return mask_utils.decode(rle).astype(bool)
 
 
+def fault_of_polygons(segmentation: Any, mask: np.ndarray) -> Optional[str]:
+    """Return what is wrong with polygons that can be drawn, after "polygons that"; None: nothing.
+
+    Args:
+        segmentation: What `decode_polygons` drew, or an RLE.
+        mask: What it made of it.
+    """
+    if not isinstance(segmentation, list):
+        return None
+    if all(0 <= x <= 1 for polygon in segmentation for x in polygon):
+        return "have coordinates from 0 to 1 only, as if they were shares of the frame"
+    return None if mask.any() else "cover no pixel of the frame"
+
+
 def _refuse(where: str, fault: str) -> NoReturn:
     raise DataError(f"{where} {fault}")
