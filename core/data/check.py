@@ -4,10 +4,12 @@ Takes the Hydra overrides of ``train.py``. Reads every annotated frame of both s
 is there, and writes one sheet of ground truth and prompts per sampled clip.
 """
 
+import contextlib
 import re
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -15,16 +17,15 @@ from typing import Optional
 import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
+from ..checks import UserError
 from ..config import CONFIG_DIR, Config, register_schema, to_config
 from ..overrides import prepare, print_anything
 from .clips import ClipDataset
 from .module import VideoDataModule
-from .readers.files import DataError
 from .readers.reader import Reader
 from .readers.remarks import Remark, in_lines
 from .synthetic import SyntheticDataset
@@ -219,6 +220,17 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
     return reports
 
 
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Write warnings without the line of code that they come from."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_args, **_more: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def main(overrides: Optional[list[str]] = None) -> None:
     """Run the check; ends the process with status 1 and one sentence when the data is not usable.
 
@@ -235,6 +247,11 @@ def main(overrides: Optional[list[str]] = None) -> None:
         overrides = prepare(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = to_config(compose("config", overrides))
-        check_data(config)
-    except (HydraException, OmegaConfBaseException, DataError, ValueError) as error:
+        with _warnings_in_one_line():
+            check_data(config)
+    except (
+        UserError,
+        HydraException,
+        OSError,
+    ) as error:  # the latter where no sheet can be written
         sys.exit(f"error: {error}")

@@ -18,6 +18,7 @@ from field_helpers import (
     ROOT,
     SOURCES,
     TINY,
+    Made,
     check,
     check_set,
     picture,
@@ -28,6 +29,7 @@ from field_helpers import (
 )
 from PIL import Image
 
+from core.data import DataError
 from core.data.check import main as check_main
 
 BOM = "\ufeff"
@@ -35,7 +37,9 @@ JUNK = b"\0\5\26\7\0\2\0\0Mac OS X        "
 
 
 def num_frames(made, video=0) -> int:
-    return len(made.reader().video(video).frames)
+    """Return the frames of a video of a data set, or of its training clips."""
+    reader = made.reader() if isinstance(made, Made) else made.datasets["train"].reader
+    return len(reader.video(video).frames)
 
 
 def reads_everything(made, *more) -> None:
@@ -175,6 +179,160 @@ def rename_some(paths, suffix, every) -> None:
     for k, path in enumerate(sorted(paths)):
         if k % every == 0:
             path.rename(path.with_suffix(suffix))
+
+
+def test_a_bom_between_the_lines_of_a_list_is_skipped(folder):
+    """Lists that were put together with ``cat`` have one in the middle."""
+    made = write_set(folder, videos=("cat_01", "dog_01", "fox_01"))
+    (folder / "list.txt").write_text(
+        f"{BOM}cat_01\r\n{BOM}dog_01/\r\n", encoding="utf-8", newline=""
+    )
+    made.fields["train_list"] = "list.txt"
+    made.fields["val_list"] = "list.txt"
+    module = made.module()
+    assert [module.clip_name("train", k) for k in range(2)] == ["cat_01", "dog_01"]
+
+
+@pytest.mark.parametrize("image_root", ["frames", None])
+def test_paths_of_windows_are_read(folder, image_root):
+    made = write_set(folder, "coco_video")
+
+    def change(content):
+        for image in content["images"]:
+            name = image["file_name"].replace("/", "\\")
+            image["file_name"] = name if image_root else f"frames\\{name}"
+
+    made.edit(change)
+    assert num_frames(made.module(image_root=image_root and str(folder / image_root)))
+
+
+def test_a_path_of_windows_cannot_leave_its_folder(folder):
+    made = write_set(folder, "coco_video")
+    shutil.copy(folder / "frames" / "a" / "00000.jpg", folder / "secret.jpg")
+    made.edit(lambda c: c["images"][0].update(file_name="..\\secret.jpg"))
+    check_set(made).is_refused("train.json", "outside", "image_root")
+
+
+def test_a_name_with_a_backslash_is_read_as_it_is(folder):
+    made = write_set(folder, "coco_video")
+    (folder / "frames" / "a" / "00000.jpg").rename(folder / "frames" / "a" / "x\\0.jpg")
+    made.edit(lambda c: c["images"][0].update(file_name="a/x\\0.jpg"))
+    reader = made.reader()
+    assert reader.image(reader.video(0).frames[0]).size == (64, 48)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".webp", ".TIFF"])
+@pytest.mark.parametrize("every", [1, 2], ids=["all", "half"])
+@pytest.mark.parametrize("source", SOURCES[:3])
+def test_frames_of_other_formats_are_read(folder, source, every, suffix):
+    made = write_set(folder, source)
+    for path in sorted((folder / "JPEGImages").rglob("*.jpg"))[::every]:
+        with Image.open(path) as image:
+            image.save(path.with_suffix(suffix))
+        path.unlink()
+    assert num_frames(made.module()) == 4
+
+
+@pytest.mark.parametrize("source", ["vos_folder", "png_folders"])
+@pytest.mark.parametrize("suffix", [".jpg", ".BMP", ".tif"])
+def test_masks_of_which_some_are_no_png_are_refused(folder, source, suffix):
+    made = write_set(folder, source)
+    path = next((folder / "Annotations" / "a").rglob("00002.png"))
+    with Image.open(path) as image:
+        image.convert("L").save(path.with_suffix(suffix))
+    read_all(made).went_well()  # an overlay beside the mask
+    path.unlink()
+    read_all(made).is_refused(f"00002{suffix}", "PNG")
+
+
+BAD_FILES = {
+    "pipe": lambda path: os.mkfifo(path),
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "folder": lambda path: path.mkdir(),
+    "link to nothing": lambda path: path.symlink_to(path.with_name("nothing")),
+    "link to itself": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_FILES.values(), ids=BAD_FILES)
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("vos_folder", "JPEGImages/a/00000.jpg"),
+        ("vos_folder", "Annotations/a/00000.png"),
+        ("vos_folder", "list.txt"),
+        ("coco_video", "train.json"),
+        ("coco_video", "frames/a/00000.jpg"),
+        ("sav", "a_manual.json"),
+    ],
+)
+def test_what_is_no_file_is_refused_at_once(folder, source, name, spoil):
+    made = write_set(folder, source)
+    (folder / name).unlink(missing_ok=True)
+    spoil(folder / name)
+    if name == "list.txt":
+        made.fields["train_list"] = name
+    read_all(made).is_refused(name)
+
+
+@pytest.mark.parametrize("field", ["root", "image_folder", "annotation_folder", "val_list"])
+def test_names_longer_than_any_file_are_refused(folder, field):
+    made = write_set(folder)
+    made.fields[field] = "x" * 5000
+    read_all(made).is_refused(f"data.{field}=xxx", "does not exist")
+
+
+@pytest.mark.parametrize("field", ["train_annotations", "image_root"])
+def test_names_longer_than_any_file_are_refused_for_coco_too(folder, field):
+    made = write_set(folder, "coco_video")
+    made.fields[field] = "x" * 5000
+    read_all(made).is_refused(f"data.{field}=xxx", "does not exist")
+
+
+def test_line_breaks_and_bytes_that_are_no_text_in_names_do_not_break_a_line(folder):
+    made = write_set(folder, videos=("a\nb", os.fsdecode(b"b\xff")))
+    reads_everything(made)
+    (folder / "Annotations" / "a\nb" / "00000.png").write_bytes(JUNK)
+    check_set(made).is_refused("a\\nb/00000.png")
+
+
+NUMBERS = {
+    "more digits than Python reads": "1" * 5000,
+    "infinite rate": '{"masklet": [], "fps": [1e999]}',
+    "deeper than Python reads": "[" * 100000,
+    "half a character": '{"masklet": ["\\ud800"]}',
+}
+
+
+@pytest.mark.parametrize("text", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize(
+    ("source", "name"), [("sav", "a_manual.json"), ("coco_video", "train.json")]
+)
+def test_odd_json_is_refused_by_name(folder, source, name, text):
+    made = write_set(folder, source)
+    (folder / name).write_text(text)
+    read_all(made).is_refused(name)
+
+
+def with_damaged_frame(folder):
+    made = write_set(folder)
+    path = folder / "JPEGImages" / "a" / "00001.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    return made
+
+
+def test_a_damaged_frame_is_refused_in_one_sentence_by_a_worker_too(folder):
+    module = with_damaged_frame(folder).module(num_workers=1, clips_per_video=20)
+    with pytest.raises(DataError, match=rf"^{folder}.*00001\.jpg cannot be read[^\n]*$"):
+        list(module.train_dataloader())
+
+
+def test_a_damaged_frame_ends_training_in_one_sentence(monkeypatch, folder, tmp_path):
+    made = with_damaged_frame(folder)
+    # every start of a clip comes up
+    clips = ["data.clips_per_video=20", "trainer.max_steps=20", "trainer.limit_val_batches=0"]
+    ran = run_here(monkeypatch, tmp_path, *TINY, *clips, "logger=csv", *made.overrides())
+    ran.is_refused("00001.jpg", "cannot be")
 
 
 @pytest.mark.parametrize("source", ["vos_folder", "png_folders"])

@@ -1,6 +1,8 @@
 """Frames and masks that do not belong together are refused or warned of, not learnt in silence."""
 
 import json
+import shutil
+import struct
 
 import cv2
 import numpy as np
@@ -23,7 +25,7 @@ from field_helpers import (
     save_palette,
     write_set,
 )
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from core.data import DataError
 
@@ -101,6 +103,71 @@ def test_colour_frames_of_16_bits_keep_their_colours(folder):
         assert abs(read[0] - picture()).max() <= 1
 
 
+def deep(how):
+    """Return what saves a grey frame of 16 bits, whose columns are of growing brightness."""
+
+    def save(path, t):
+        values = 1000 + np.mgrid[:HEIGHT, :WIDTH][1] * 60000 // WIDTH
+        how(path, values)
+
+    return save
+
+
+def big_endian(path, values):
+    """Write a TIFF of 16 bits whose high bytes come first, by hand."""
+    pixels = values.astype(">u2").tobytes()
+    tags = [(256, 4, WIDTH), (257, 4, HEIGHT), (258, 3, 16), (259, 3, 1), (262, 3, 1),
+            (273, 4, 8), (277, 3, 1), (278, 4, HEIGHT), (279, 4, len(pixels))]  # fmt: skip
+    entries = b"".join(
+        struct.pack(">HHI", tag, kind, 1) + struct.pack(">I" if kind == 4 else ">HH", *v)
+        for tag, kind, value in tags
+        for v in [(value,) if kind == 4 else (value, 0)]
+    )
+    head = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels
+    path.write_bytes(head + struct.pack(">H", len(tags)) + entries + bytes(4))
+
+
+DEEP = {
+    "TIFF": (".tif", lambda path, v: Image.fromarray(v.astype(np.uint16)).save(path)),
+    "TIFF of the other byte order": (".tiff", big_endian),
+    "32 bits that use 16": (".tif", lambda path, v: Image.fromarray(v.astype(np.int32)).save(path)),
+    "PNG of OpenCV": (".png", lambda path, v: cv2.imwrite(str(path), v.astype(np.uint16))),
+}
+
+
+@pytest.mark.parametrize("source", ["vos_folder", "coco_video"])
+@pytest.mark.parametrize(("suffix", "how"), DEEP.values(), ids=DEEP)
+def test_every_kind_of_16_bit_frame_is_scaled_alike(folder, source, suffix, how):
+    made = write_set(folder, source, frame=deep(how), frame_name="{:05d}" + suffix)
+    image, _ = reads_or_refuses(made, "")
+    expected = (1000 + np.arange(WIDTH) * 60000 // WIDTH) / 257
+    assert abs(image - expected[None, :, None]).max() <= 0.5
+    assert read_all(made).says(f"00000{suffix}", "16-bit")
+
+
+TOO_DEEP = {
+    "fractions": lambda path, v: Image.fromarray((v / 65536).astype(np.float32)).save(path),
+    "32 bits": lambda path, v: Image.fromarray((v * 40000 // 3).astype(np.int32)).save(path),
+    "negative": lambda path, v: Image.fromarray((v - 5000).astype(np.int32)).save(path),
+}
+
+
+@pytest.mark.parametrize("how", TOO_DEEP.values(), ids=TOO_DEEP)
+def test_frames_that_cannot_be_scaled_are_refused_by_name(folder, how):
+    made = write_set(folder, frame=deep(how), frame_name="{:05d}.tif")
+    check_set(made).is_refused("00000.tif", ("16", "fractions"))
+
+
+@pytest.mark.parametrize(("brightest", "dark"), [(1023, True), (4095, True), (40000, False)])
+def test_frames_of_10_or_12_bits_stored_in_16_are_said_to_be_dark(folder, brightest, dark):
+    def save(path, t):
+        values = np.linspace(0, brightest, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+        Image.fromarray(values.astype(np.uint16)).save(path)
+
+    made = write_set(folder, frame=save, frame_name="{:05d}.png")
+    assert read_all(made).says("00000.png", "black") == dark
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "RGB"])
 def test_frames_of_8_bits_are_read_as_they_are(folder, mode):
     grey = Image.fromarray(picture()[..., 0])
@@ -172,6 +239,124 @@ def test_every_orientation_is_known(folder, orientation):
 def test_turned_pngs_stand_upright_too(folder):
     made = write_set(folder, **ONE_OBJECT, frame=save_turned(6), frame_name="{:05d}.png")
     assert_object_is_under_its_mask(made)
+
+
+def save_turned_tiff(orientation, raw_masks=False):
+    """Return what saves a turned TIFF: its orientation is a tag of the picture itself."""
+
+    def save(path, t):
+        save_turned(orientation, raw_masks)(path.with_suffix(".png"), t)
+        with Image.open(path.with_suffix(".png")) as image:
+            tags = TiffImagePlugin.ImageFileDirectory_v2()
+            tags[0x0112] = orientation
+            Image.fromarray(np.asarray(image)).save(path, tiffinfo=tags)
+        path.with_suffix(".png").unlink()
+
+    return save
+
+
+KINDS = {".webp": save_turned, ".tif": save_turned_tiff}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_turned_frames_of_other_formats_stand_upright(folder, suffix, orientation):
+    made = write_set(
+        folder, **ONE_OBJECT, frame=KINDS[suffix](orientation), frame_name="{:05d}" + suffix
+    )
+    assert_object_is_under_its_mask(made)
+    assert read_all(made).says(f"00000{suffix}", "orientation", str(orientation))
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_turned_frames_of_other_formats_stay_raw_where_only_raw_fits(folder, suffix, orientation):
+    made = write_set(
+        folder, **ONE_OBJECT, frame=KINDS[suffix](orientation, True), frame_name="{:05d}" + suffix
+    )
+    assert_object_is_under_its_mask(made)
+    assert read_all(made).says(f"00000{suffix}", "orientation", "stored")
+
+
+def test_turned_frames_of_16_bits_stand_upright(folder):
+    def save(path, t):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        values = np.zeros((HEIGHT, WIDTH), np.uint16)
+        values[label_map(1, t=t) > 0] = 65535
+        Image.fromarray(np.rot90(values).copy()).save(path, exif=exif)
+
+    made = write_set(folder, **ONE_OBJECT, frame=save, frame_name="{:05d}.png")
+    assert_object_is_under_its_mask(made)
+    told = read_all(made)
+    assert told.says("00000.png", "orientation")
+    assert told.says("00000.png", "16-bit")
+
+
+def test_each_frame_has_an_orientation_of_its_own(folder):
+    def save(path, t):
+        orientation = [1, 3, 6, 8][t]
+        save_turned(orientation, raw_masks=orientation == 1)(path, t)
+
+    assert_object_is_under_its_mask(write_set(folder, **ONE_OBJECT, frame=save))
+
+
+def test_damaged_exif_is_no_reason_to_stop(folder):
+    def save(path, t):
+        Image.fromarray(picture_of(label_map(1, t=t), t)).save(
+            path, quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"
+        )
+
+    assert_object_is_under_its_mask(write_set(folder, **ONE_OBJECT, frame=save))
+
+
+# What a film's header has for each rotation: rows of fixed-point numbers.
+MATRIX = {
+    90: (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30),
+    180: (-1 << 16, 0, 0, 0, -1 << 16, 0, 0, 0, 1 << 30),
+    270: (0, -1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30),
+}
+AS_EXIF = {90: 6, 180: 3, 270: 8}
+
+
+def write_turned_films(made, rotation, raw_masks=False) -> None:
+    """Write the films that a phone held in another way would have written."""
+    for name in "ab":
+        path, pixels = made.root / f"{name}.mp4", []
+        for t in range(16):
+            upright = picture_of(label_map(1, t=t // 4), t)
+            turn = STORED[AS_EXIF[rotation]]
+            stored = upright if raw_masks else np.asarray(Image.fromarray(upright).transpose(turn))
+            pixels.append(np.ascontiguousarray(stored[..., ::-1]))
+        height, width = pixels[0].shape[:2]
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, (width, height))
+        for image in pixels:
+            writer.write(image)
+        writer.release()
+        content = bytearray(path.read_bytes())
+        place = content.find(b"tkhd") + 4 + 40
+        content[place : place + 36] = struct.pack(">9i", *MATRIX[rotation])
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("rotation", MATRIX)
+def test_turned_films_stand_upright(folder, rotation):
+    made = write_set(folder, "sav", **ONE_OBJECT)
+    shutil.rmtree(made.frames)
+    write_turned_films(made, rotation)
+    assert_object_is_under_its_mask(made)
+    assert read_all(made).says("a.mp4", f"rotation of {rotation} degrees", "upright")
+
+
+@pytest.mark.parametrize("rotation", [90, 270])
+def test_turned_films_stay_raw_where_only_raw_fits(folder, rotation):
+    made = write_set(folder, "sav", **ONE_OBJECT)
+    shutil.rmtree(made.frames)
+    write_turned_films(made, rotation, raw_masks=True)
+    assert_object_is_under_its_mask(made)
+    assert read_all(made).says("a.mp4", f"rotation of {rotation} degrees", "stored")
+    clip = made.module().datasets["val"][0]
+    assert tuple(clip.size) == (HEIGHT, WIDTH)
 
 
 def test_polygons_drawn_upright_fit_turned_frames(folder):
@@ -342,6 +527,40 @@ def test_numbers_of_frames_count_before_names(folder, key, kind):
     assert file_names(made) == [f"frame_{t}.jpg" for t in NUMBERS]
 
 
+def test_a_number_that_some_images_lack_orders_none(folder):
+    def forget(content):
+        for image in content["images"][2::3]:
+            del image["order_in_video"]
+
+    made = write_set(folder, "coco_video", num_frames=12, labels=lambda t: label_map(1),
+                     frame_name="frame_{}.jpg")  # fmt: skip
+    made.edit(forget)
+    assert file_names(made) == [f"frame_{t}.jpg" for t in NUMBERS]
+
+
+def test_frame_id_orders_where_order_in_video_is_null(folder):
+    def change(content):
+        for position, image in enumerate(content["images"]):
+            image["order_in_video"], image["frame_id"] = None, -position
+
+    made = write_set(folder, "coco_video", num_frames=12, labels=lambda t: label_map(1),
+                     frame_name="frame_{}.jpg")  # fmt: skip
+    made.edit(change)
+    assert file_names(made) == [f"frame_{t}.jpg" for t in reversed(NUMBERS)]
+
+
+def test_two_images_of_one_id_are_refused(folder):
+    made = polygons(folder)
+    made.edit(lambda c: c["images"][5].update(id=c["images"][2]["id"]))
+    check_set(made).is_refused("train.json", "two images", "id 3")
+
+
+def test_objects_without_a_mask_beside_others_are_said(folder):
+    made = write_set(folder, "coco_video", segmentation=box_polygon)
+    made.edit(lambda c: c["annotations"][5].update(segmentation=[], bbox=[4, 8, 14, 16]))
+    assert check_set(made).says("00002.jpg", "train.json", "without a mask", "absent")
+
+
 @pytest.mark.parametrize("source", FILES)
 def test_folders_are_in_natural_order(folder, source):
     made = write_set(folder, source, num_frames=12, labels=lambda t: label_map(1),
@@ -407,6 +626,20 @@ def test_malformed_segmentations_are_refused(folder, value):
 )
 def test_polygons_that_cover_no_pixel_are_said(folder, value):
     assert check_set(with_segmentation(folder, value)).says("00002.jpg")
+
+
+def test_polygons_in_shares_of_the_frame_are_said(folder):
+    value = [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9]]
+    assert check_set(with_segmentation(folder, value)).says("00002.jpg", "from 0 to 1")
+
+
+def test_the_reason_is_said_where_no_polygon_covers_a_pixel(folder):
+    def move(content):
+        for item in content["annotations"]:
+            item["segmentation"] = [[500, 500, 600, 500, 600, 600]]
+
+    outcome = check_set(polygons(folder).edit(move))
+    outcome.is_refused("no object on any frame", "00000.jpg", "train.json", "cover no pixel")
 
 
 def uncompressed(mask) -> dict:

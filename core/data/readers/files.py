@@ -179,8 +179,8 @@ def _list(folder: Path) -> list[Path]:
 def by_number(files: Iterable[Path], expected: str = "") -> dict[int, Path]:
     """Return {number: file} in the order of the numbers, however many digits the names have.
 
-    A name that is no number is refused, with what was `expected`. The official readers sort by name, which puts 10.jpg before 2.jpg, and find some masks and
-    frames by a name of five digits alone.
+    A name that is no number is refused, with what was `expected`. The official readers sort by
+    name, which puts 10.jpg before 2.jpg, and find some masks and frames by five digits alone.
     """
     numbered: dict[int, Path] = {}
     for path in sorted(files):

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...checks import in_one_line
+
 # files that a line names
 _NAMED = 3
 
@@ -25,7 +27,7 @@ def in_lines(remarks: Iterable[Remark]) -> list[str]:
     files: dict[str, dict[str, None]] = {}
     for remark in remarks:
         files.setdefault(remark.text, {})[remark.file] = None
-    return [f"{_name(list(names))}: {text}" for text, names in files.items()]
+    return [in_one_line(f"{_name(list(names))}: {text}") for text, names in files.items()]
 
 
 def _name(files: list[str]) -> str:

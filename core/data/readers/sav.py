@@ -17,6 +17,7 @@ from .files import (
     DataError,
     NoAnnotatedFrameError,
     check_folder,
+    check_is_file,
     data_root,
     frame_files,
     is_folder,
@@ -76,6 +77,7 @@ class SavReader:
     def _read(self, i: int) -> tuple[VOSVideo, "_Masklet"]:
         name = self.names[i]
         json_path = self.json_folder / f"{name}_manual.json"
+        check_is_file(json_path, str(json_path), "an SA-V annotation file")
         try:
             masklet = _read_masklet(json_path)
         except (OSError, KeyError, TypeError, ArithmeticError, ValueError, RecursionError) as error:
