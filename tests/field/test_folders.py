@@ -667,13 +667,15 @@ def damage(rng, made) -> None:
 def replace_by_other_kind(rng, made) -> None:
     path = any_file(rng, made.root)
     path.unlink()
-    how = rng.randrange(4)
+    how = rng.randrange(5)
     if how == 0:
         path.mkdir()
     elif how == 1:
         path.symlink_to(path)
     elif how == 2:
         path.symlink_to(path.with_name("nothing"))
+    elif how == 3:
+        os.mkfifo(path)
 
 
 def rename(rng, made) -> None:
@@ -704,6 +706,7 @@ ODD_VALUES = [
     None, True, 0, -1, 1, 2**40, 0.5, 1e9, float("nan"), float("inf"), "", "x", "00001.jpg",
     "../../x", [], [1], [[1, 2, 3]], [[[1]]], {}, {"a": 1}, {"size": [48, 64], "counts": [9]},
     {"size": [48, 64], "counts": "1"}, "a\nb", "视频", "\x00",
+    10**30, -0.5, "\ud800", "..\\x", [[0, 0, 1, 0, 1, 1]], [[0, 0, 1e300, 0, 1, 1]], "1e999",
 ]  # fmt: skip
 
 
