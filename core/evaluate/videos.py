@@ -6,11 +6,11 @@ from typing import Optional, Protocol
 
 import numpy as np
 import torch
-from training.dataset.vos_raw_dataset import VOSFrame
 
 from ..checks import UserError, nearest
 from ..data.datapoint import SYNTHETIC_VAL, clip_length, make_generator
 from ..data.readers.files import DataError, name_some
+from ..data.readers.frames import AnnotatedFrame
 from ..data.readers.reader import Reader
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
@@ -76,7 +76,7 @@ LAYOUTS = {
 class _ReaderFrames:
     """The frames of a reader's video as `core.tracking` reads them."""
 
-    def __init__(self, reader: Reader, frames: list[VOSFrame]) -> None:
+    def __init__(self, reader: Reader, frames: list[AnnotatedFrame]) -> None:
         self.reader, self.frames = reader, frames
         self.names = [_stem(frame) for frame in frames]
         width, height = reader.size(frames[0])
@@ -89,7 +89,7 @@ class _ReaderFrames:
         return np.asarray(self.reader.image(self.frames[i]))
 
 
-def _stem(frame: VOSFrame) -> str:
+def _stem(frame: AnnotatedFrame) -> str:
     name = frame.image_path.replace("\\", "/").rsplit("/", 1)[-1]
     stem, _, suffix = name.rpartition(".")
     return f"{frame.frame_idx:05d}" if suffix.lower() == "mp4" else stem or name
