@@ -159,7 +159,7 @@ def describe(
         ("model", _model(config, module.model)),
         ("weights", _weights(module, ckpt_path)),
         ("device", _device(config.trainer, trainer)),
-        ("run", str(run_dir)),
+        ("run", str(_short(run_dir))),
     ]
     log.info("%s", table(rows))
     to_file(f"parameters:\n{parameter_table(module.model)}")
@@ -218,6 +218,12 @@ def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
     log.warning("%s tensorboard; this run will have no pictures", said)
 
 
+def _short(path: Path) -> Path:
+    """Return a path as it may be typed where the program was started."""
+    here = Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
+
+
 def say_where_to_watch(config: Config, loggers: list[Logger]) -> None:
     """Say where the curves and pictures of a run appear while it trains."""
     rows = _where_logged(loggers, config.swanlab.log_dir)
@@ -234,11 +240,13 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     rows = []
     for name, checkpoint in checkpoints.items():
         weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
-        rows.append((name, f"{checkpoint}\n{'':<11} for Meta's predictor: {weights}"))
+        said = f"{_short(checkpoint)}\n{'':<11} for Meta's predictor: {_short(weights)}"
+        rows.append((name, said))
     # The best ones, where anything was validated.
     code = run_dir / "weights" / "load.py"
     code.write_text(f"{loading_code(weights, config.model)}\n")
-    rows = [*_reached(module, trainer), ("run", str(run_dir)), *rows, ("load with", str(code))]
+    run = ("run", str(_short(run_dir)))
+    rows = [*_reached(module, trainer), run, *rows, ("load with", str(_short(code)))]
     rows += _where_logged(trainer.loggers, config.swanlab.log_dir)
     if config.visualizations.enabled and not takes_pictures(trainer.loggers):
         rows.append(("pictures", "none: no logger of this run takes pictures"))
@@ -270,8 +278,8 @@ def _warn_of_what_was_not_learnt(module: Any, trainer: Any) -> None:
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None and module.iou_copy is not None and iou < module.iou_copy:
         log.warning(
-            "val/iou %.3f is below the %.3f that copying the prompted frame's mask scores: the "
-            'model does not track yet; see "Objects melt together" in docs/faults.md',
+            "val/iou %.3f is below the %.3f that leaving the prompt's mask in place scores: the "
+            'model has not learnt to track; see "Objects melt together" in docs/faults.md',
             iou,
             module.iou_copy,
         )
@@ -289,7 +297,7 @@ def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:
         elif mode == "online":
             rows.append(("pictures", getattr(logger, "url", "")))
         elif isinstance(logger, CSVLogger):
-            rows.append(("csv", str(Path(logger.log_dir) / "metrics.csv")))
+            rows.append(("csv", str(_short(Path(logger.log_dir) / "metrics.csv"))))
         elif isinstance(logger, TensorBoardLogger):
             command = f"tensorboard --logdir {Path(logger.log_dir)}"
             rows.append(("tensorboard", f"view with: {command}"))
@@ -299,6 +307,7 @@ def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:
 def say_how_to_go_on(run_dir: Path) -> None:
     """Say where a training that did not reach its end left what it had."""
     last = run_dir / "checkpoints" / "last.ckpt"
+    last, run_dir = _short(last), _short(run_dir)
     lines = ["", f"run         {run_dir}"]
     if last.is_file():
         lines.append(f"resume with the same command plus ckpt_path={last}")
