@@ -23,6 +23,7 @@ from ..official import (
     check_batch_and_outputs,
     given_clicks,
     object_identifiers,
+    original_sizes_of,
     prompting_of,
     rows_are_components,
     tell_prompts,
@@ -41,6 +42,8 @@ class SnapshotOptions:
         frame_stride: Only frames at multiples of it are drawn.
         num_categories: Categories of each video; None: all its objects.
         panel_size: Longest side of what is drawn of a frame.
+        aspect: ``original``: panels have the aspect of the video where it is known; ``model``: that
+            of the frames.
         draw_all_frames: Keep every frame, for an animation.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
     """
@@ -49,6 +52,7 @@ class SnapshotOptions:
     frame_stride: int = 1
     num_categories: Optional[int] = None
     panel_size: int = 256
+    aspect: str = "original"
     draw_all_frames: bool = False
     measure_all_frames: bool = False
 
@@ -90,6 +94,7 @@ def take_snapshot(
     options: Optional[SnapshotOptions] = None,
     videos: Sequence[int] = (0,),
     obj_to_cat: Optional[Any] = None,
+    original_sizes: Optional[Sequence[Optional[tuple[int, int]]]] = None,
 ) -> Snapshot:
     """Copy what a sheet of each video needs, reduced where the tensors live.
 
@@ -110,6 +115,8 @@ def take_snapshot(
             never lost and does not count in the mean IoU. Without it, prompt row k belongs to mask
             row k where there are as many of both, unless the outputs tell that prompt rows are
             components (`core.official.rows_are_components`): then nothing is guessed.
+        original_sizes: (height, width) of each of the B videos; None: those that
+            ``metadata.frame_orig_size`` tells, where it can be read without waiting.
 
     Raises:
         TypeError: A tensor is missing, or `outs_per_frame` is no list of dictionaries.
@@ -119,21 +126,33 @@ def take_snapshot(
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
-    choice = _choose(batch, options, videos)
+    if original_sizes is None:
+        original_sizes = original_sizes_of(batch)
+    choice = _choose(batch, options, videos, original_sizes)
     reduced = _reduce(batch, outs_per_frame, choice, obj_to_cat)
     return Snapshot(moment, options, choice, *to_host(reduced, batch.img_batch.device))
 
 
-def _choose(batch: Batch, options: SnapshotOptions, videos: Sequence[int]) -> Choice:
+def _choose(
+    batch: Batch,
+    options: SnapshotOptions,
+    videos: Sequence[int],
+    original_sizes: Optional[Sequence[Optional[tuple[int, int]]]],
+) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
     sampled = all_frames[:: options.frame_stride][: options.max_frames]
     frames = all_frames if options.draw_all_frames else sampled
+    chosen = [video for video in videos if video < num_videos]
+    sizes = original_sizes if original_sizes and options.aspect == "original" else None
     return Choice(
-        videos=[video for video in videos if video < num_videos],
+        videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
-        grid=Grid.fit(height, width, options.panel_size),
+        grids=[
+            Grid.fit(height, width, options.panel_size, sizes[video] if sizes else None)
+            for video in chosen
+        ],
         num_categories=options.num_categories,
     )
 
@@ -149,13 +168,15 @@ def _reduce(
     assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
     scored = [] if _is_ambiguous(assigned, num_rows) else list(drawn.items())
     prompting = [prompting_of(outputs) for outputs in outs_per_frame]
+    counts, kept_masks = reduction.masks(batch.masks.detach(), logits)
     return Reduced(
         num_videos=batch.img_batch.shape[1],
         rows=reduction.rows,
         row_videos=batch.obj_to_frame_idx.detach()[0, :, 1],
         identifiers=object_identifiers(batch),
         images=reduction.images(batch.img_batch.detach()),
-        masks=reduction.masks(batch.masks.detach(), logits),
+        counts=counts,
+        masks=kept_masks,
         clicks=_clicks(drawn),
         initial_clicks=_initial_clicks(drawn),
         boxes={

@@ -120,11 +120,7 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
         "prediction": lambda: (
             image if pred is None else paint_masks(image, pred, clip.colors, pred_boxes)
         ),
-        "errors": lambda: (
-            image
-            if gt is None or pred is None
-            else paint_errors(image, gt, pred, gt_boxes, pred_boxes)
-        ),
+        "errors": lambda: image if clip.errors is None else paint_errors(image, clip.errors[index]),
     }
     return [painters[name]() for name in names]
 
