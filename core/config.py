@@ -508,7 +508,10 @@ class TrainerConfig(Section):
     )
     enable_progress_bar: bool = setting(True, ANY_VALUE, "show a progress bar")
     deterministic: Any = setting(
-        None, _DETERMINISTIC, "true: deterministic algorithms alone; `warn`: where there are any"
+        None,
+        _DETERMINISTIC,
+        "true: deterministic algorithms alone; `warn`: where there are any; null: true on a CPU, "
+        "false elsewhere",
     )
     fast_dev_run: Any = setting(
         False, _FAST_DEV_RUN, "true: one batch of each stage, without loggers and checkpoints"
@@ -608,6 +611,11 @@ class VisualizationsConfig(Section):
         256,
         whole(between(64, 1024)),
         "longest side of a panel in pixels; larger frames are reduced",
+    )
+    aspect: str = setting(
+        "original",
+        one_of("original", "model"),
+        "`original`: panels have the aspect of the video; `model`: that of the model's frames",
     )
     pinned_clips: int = setting(
         1,

@@ -1,8 +1,8 @@
 """Which panel pixels a mask covers: nothing that is in a mask is invisible on the panel.
 
 A panel pixel is drawn where the mask covers at least half of its area. Parts too thin to cover half
-of any pixel are drawn wherever they reach: these are the parts that a morphological opening removes.
-Between the two, pixels that are needed to keep connected what is connected are drawn as well.
+of any pixel are drawn wherever they reach: they are what a morphological opening removes. Pixels
+that the mask reaches are drawn as well where that keeps connected what is connected.
 
 All of it is counted in whole numbers, so that the CPU and the device form give the same pixels.
 """
@@ -198,10 +198,9 @@ def _drop_on_device(reached: Tensor, drawn: Tensor) -> Tensor:
     xs = torch.arange(width, device=reached.device) % 2
     for y, x in _CLASSES:
         padded = F.pad(reached.int(), (1, 1, 1, 1))
-        around = sum(
-            padded[..., 1 + v : 1 + v + height, 1 + u : 1 + u + width] << (7 - bit)
-            for bit, (v, u) in enumerate(_AROUND)
-        )
+        around = torch.zeros_like(reached, dtype=torch.int64)
+        for bit, (v, u) in enumerate(_AROUND):
+            around += padded[..., 1 + v : 1 + v + height, 1 + u : 1 + u + width] << (7 - bit)
         may_go = ~drawn & (ys == y) & (xs == x)
-        reached = reached & ~(may_go & in_one_piece[around.long()])
+        reached = reached & ~(may_go & in_one_piece[around])
     return reached

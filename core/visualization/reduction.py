@@ -206,7 +206,7 @@ class KeptMasks:
     gt: list[list[Crop]]
     pred: list[list[Crop]]
 
-    def draw(self, rows: Sequence[int], grid: Grid) -> Drawn[np.ndarray]:
+    def draw(self, rows: np.ndarray, grid: Grid) -> Drawn[np.ndarray]:
         """Reduce the masks of a video, whose rows these are, and compare them."""
         shape = (len(self.gt), len(rows), *grid.size)
         drawn = Drawn(
@@ -217,12 +217,12 @@ class KeptMasks:
         gt, pred = np.zeros(grid.source, bool), np.zeros(grid.source, bool)
         for t, (all_gt, all_pred) in enumerate(zip(self.gt, self.pred, strict=True)):
             errors = np.zeros((3, *grid.source), bool)
-            for slot, row in enumerate(rows):
+            for slot, row in enumerate(rows.tolist()):
                 boxes = all_gt[row].write(gt), all_pred[row].write(pred)
                 cover_array(gt, grid.rows, grid.columns, drawn.gt[t, slot])
                 cover_array(pred, grid.rows, grid.columns, drawn.pred[t, slot])
-                both = _around(all_gt[row], all_pred[row])
-                _compare(gt[both], pred[both], errors[(slice(None), *both)])
+                ys, xs = _around(all_gt[row], all_pred[row])
+                _compare(gt[ys, xs], pred[ys, xs], errors[:, ys, xs])
                 for box in boxes:
                     box[:] = False
             for kind, out in zip(errors, drawn.errors[t], strict=True):
@@ -456,7 +456,8 @@ class OnCpu:
         """See `Reduction.masks`."""
         frames, measured = self.choice.frames, self.choice.measured
         shape = (len(measured), len(self.rows))
-        counts = Counts(*(np.zeros(shape, np.int64) for _ in range(3)), np.zeros(shape, bool))
+        areas = np.zeros((3, *shape), np.int64)
+        counts = Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
         kept = KeptMasks([[] for _ in frames], [[] for _ in frames])
         all_gt = as_array(masks)
         buffer = np.empty(all_gt.shape[2:], bool)

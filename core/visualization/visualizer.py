@@ -254,6 +254,7 @@ class Visualizer:
             frame_stride=config.frame_stride,
             num_categories=self.num_categories,
             panel_size=config.panel_size,
+            aspect=config.aspect,
             **every_frame,
         )
 
