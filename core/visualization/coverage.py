@@ -193,14 +193,26 @@ def _open_on_device(masks: Tensor, height: int, width: int) -> Tensor:
 
 def _drop_on_device(reached: Tensor, drawn: Tensor) -> Tensor:
     height, width = reached.shape[-2:]
-    in_one_piece = torch.tensor(_in_one_piece().tolist(), device=reached.device)
     ys = torch.arange(height, device=reached.device)[:, None] % 2
     xs = torch.arange(width, device=reached.device) % 2
     for y, x in _CLASSES:
-        padded = F.pad(reached.int(), (1, 1, 1, 1))
-        around = torch.zeros_like(reached, dtype=torch.int64)
-        for bit, (v, u) in enumerate(_AROUND):
-            around += padded[..., 1 + v : 1 + v + height, 1 + u : 1 + u + width] << (7 - bit)
+        padded = F.pad(reached, (1, 1, 1, 1))
+        around = [padded[..., 1 + v : 1 + v + height, 1 + u : 1 + u + width] for v, u in _AROUND]
         may_go = ~drawn & (ys == y) & (xs == x)
-        reached = reached & ~(may_go & in_one_piece[around])
+        reached = reached & ~(may_go & _are_in_one_piece(around))
     return reached
+
+
+def _are_in_one_piece(around: list[Tensor]) -> Tensor:
+    """Do what the table of `_in_one_piece` does, which would have to be copied to the device.
+
+    Yokoi's number counts the pieces, unless the four nearest neighbours are all there, which
+    hold together all others.
+    """
+    nearest = [around[index] for index in (1, 3, 5, 7)]
+    all_four = nearest[0] & nearest[1] & nearest[2] & nearest[3]
+    pieces = torch.zeros_like(all_four, dtype=torch.int8)
+    for index in (1, 3, 5, 7):
+        after = around[(index + 1) % 8] | around[(index + 2) % 8]
+        pieces += ~around[index] & after
+    return (pieces == 1) | all_four

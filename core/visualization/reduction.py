@@ -409,13 +409,25 @@ class OnDevice:
     def _draw(self, gt: Tensor, pred: Tensor, slot: int) -> tuple[Tensor, ...]:
         """Reduce one frame's masks for a video, and the errors of its rows."""
         grid = self.choice.grids[slot]
-        mine = self.row_videos.to(gt.device) == self.choice.videos[slot]
+        mine = self._rows_of(slot, gt)
         if self.choice.num_categories is not None:
             mine = mine & (mine.cumsum(0) <= self.choice.num_categories)
         kinds = (gt & pred, gt & ~pred, pred & ~gt)
         errors = torch.stack([(kind & mine[:, None, None]).any(0) for kind in kinds])
         stacked = torch.cat([gt, pred, errors])
         return cover(stacked, grid.rows, grid.columns).split([len(gt), len(pred), 3])
+
+    def _rows_of(self, slot: int, masks: Tensor) -> Tensor:
+        """Return which of the rows of [O, H, W] belong to a video: [O] bool, on their device."""
+        video = self.choice.videos[slot]
+        if not self.row_videos.is_cpu or masks.is_cpu:
+            return self.row_videos == video
+        # Copying the layout there would wait for the device.
+        places = torch.arange(len(masks), device=masks.device)
+        mine = torch.zeros_like(places, dtype=torch.bool)
+        for row in torch.nonzero(self.row_videos == video).flatten().tolist():
+            mine = mine | (places == row)
+        return mine
 
 
 def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
