@@ -3,12 +3,14 @@
 Only the palette is shared with the code under test. Panels are found in the sheet by their pixels.
 """
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from prompt_reference import prompts_of
 
 from core.visualization.palette import category_color
@@ -78,6 +80,7 @@ def reduced_size(height, width, panel_size, original=None):
     return max(1, round(exact / aspect)), max(1, min(width, round(exact)))
 
 
+@functools.cache
 def area_weights(size, reduced):
     """[reduced, size]: how much of display pixel i lies over each source pixel."""
     edges = [i * size / reduced for i in range(reduced + 1)]
@@ -111,18 +114,16 @@ def reduce_mask(mask, size):
     rows, columns = (
         1 if n == m else math.ceil(math.sqrt(2) * n / m) for n, m in ((height, h), (width, w))
     )
-    thick = np.zeros(mask.shape, bool)
-    for y in range(height - rows + 1):
-        for x in range(width - columns + 1):
-            if mask[y : y + rows, x : x + columns].all():
-                thick[y : y + rows, x : x + columns] = True
+    fits = sliding_window_view(mask, (rows, columns)).all((2, 3))
+    fits = np.pad(fits, ((rows - 1, rows - 1), (columns - 1, columns - 1)))
+    thick = sliding_window_view(fits, (rows, columns)).any((2, 3))
     touched = covered(mask) > 0
     wanted = (covered(mask) * 2 >= height * width) | (covered(mask & ~thick) > 0)
     for class_y, class_x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        for y in range(class_y, h, 2):
-            for x in range(class_x, w, 2):
-                if touched[y, x] and not wanted[y, x] and touching_each_other(touched, y, x):
-                    touched[y, x] = False
+        for y, x in np.argwhere(touched & ~wanted):
+            in_class = y % 2 == class_y and x % 2 == class_x
+            if in_class and touching_each_other(touched, y, x):
+                touched[y, x] = False
     return touched
 
 
