@@ -134,7 +134,8 @@ def _prompts(scene: Scene, t: int, kind: str) -> list[dict]:
         return []
     prompts = []
     for k in range(scene.num_objects):
-        x, y = (scene.start[k] + scene.speed[k] * t).tolist()
+        # the centre of the first pixel is at (0.5, 0.5)
+        x, y = (scene.start[k] + scene.speed[k] * t + 0.5).tolist()
         radius = scene.radii[k]
         if kind == "click":
             first = {"kind": "click", "x": x, "y": y, "positive": True, "round": 0 if t == 0 else 1}
@@ -257,7 +258,7 @@ def run(name: str, clips: list[dict], gain: float = 1.0, unseen: int = 6) -> dic
         "name": name, "step": max(steps), "baseline_step": min(steps),
         "started": "2025-03-04T09:12:00+00:00", "finished": "2025-03-04T10:02:41+00:00",
         "settings": [
-            ["optim.lr", "0.0005", "0.001"], ["data", "vos_folder", "synthetic"],
+            ["optim.lr", f"{0.0005 * gain:.5g}", "0.001"], ["data", "vos_folder", "synthetic"],
             ["visualizations.enabled", "true", "false"], ["trainer.max_steps", "300", None],
         ],
         "versions": [["python", "3.11.7"], ["torch", "2.13.0"], ["lightning", "2.6.0"]],

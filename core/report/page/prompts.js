@@ -60,20 +60,20 @@ function ranges(numbers) {
   return texts.join(",");
 }
 
-/** Draw boxes, then clicks, then rounds; the centre of pixel i is at i + 0.5. */
+/** Draw boxes, then clicks, then rounds; the centre of the first pixel is at (0.5, 0.5). */
 function drawPrompts(context, given, place, unit) {
   for (const { prompt, rgb } of given) {
     if (prompt.kind === "box" && prompt.box) {
       const [x0, y0, x1, y1] = prompt.box;
-      drawBox(context, [...place(x0 + 0.5, y0 + 0.5), ...place(x1 + 0.5, y1 + 0.5)], unit, rgb);
+      drawBox(context, [...place(x0, y0), ...place(x1, y1)], unit, rgb);
     }
   }
   const numbers = new Map();
   for (const { prompt, rgb } of given) {
     if (prompt.kind !== "click") continue;
-    const [x, y] = place(prompt.x + 0.5, prompt.y + 0.5);
+    const [x, y] = place(prompt.x, prompt.y);
     drawClick(context, x, y, unit, prompt.positive, rgb);
-    if (prompt.round) {
+    if (prompt.round && x >= 0 && y >= 0 && x <= context.canvas.width && y <= context.canvas.height) {
       const key = `${x},${y}`;
       numbers.set(key, { x, y, rounds: [...((numbers.get(key) || {}).rounds || []), prompt.round] });
     }

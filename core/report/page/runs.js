@@ -3,12 +3,12 @@
 const book = JSON.parse(byId("book").textContent);
 const runs = book.runs;
 const compares = runs.length > 1;
-const KINDS = ["pinned", "worst", "val", "train"];
+const KINDS = ["pinned", "val", "worst", "train"];
 const KIND_NAMES = { pinned: "Pinned clips", worst: "Worst clips", train: "Training clips" };
 const HIT = [86, 180, 233], MISSED = [240, 228, 66], FALSE = [213, 94, 0];
 const NEUTRAL = [205, 205, 205];
 
-const kindOf = (clip) => (clip.stage === "train" ? "train" : KINDS.includes(clip.kind) ? clip.kind : "val");
+const kindOf = (clip) => (KINDS.includes(clip.kind) ? clip.kind : "val");
 const runColor = (r) => `var(--run${r % 4})`;
 
 function rgbOf(color) {
@@ -25,6 +25,18 @@ function compareIds(a, b) {
 
 const labelOf = (thing) => (thing.name ? `${thing.id} ${thing.name}` : `${thing.id}`);
 
+/** Spread the lists of an event that covers some frames alone over all frames of its clip. */
+function spread(clip, event) {
+  if (!event.frames) return event;
+  const whole = { ...event };
+  for (const name of ["gt", "pred", "errors", "prompts", "scores", "prompted"]) {
+    if (!event[name]) continue;
+    whole[name] = clip.frame_numbers.map(() => null);
+    event.frames.forEach((t, index) => (whole[name][t] = event[name][index]));
+  }
+  return whole;
+}
+
 /** The clips of all runs; the same key is the same clip. `parts[r]` is that of run r or null. */
 function mergeClips() {
   const found = new Map();
@@ -35,7 +47,7 @@ function mergeClips() {
         const parts = runs.map(() => null);
         found.set(clip.key, { key: clip.key, name: clip.name, kind: kindOf(clip), parts });
       }
-      found.get(clip.key).parts[r] = clip;
+      found.get(clip.key).parts[r] = { ...clip, events: clip.events.map((event) => spread(clip, event)) };
     }
   });
   const missing = (clip) => clip.parts.filter((part) => part === null).length;

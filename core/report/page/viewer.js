@@ -50,7 +50,7 @@ function buildViewer() {
   parts.select = select;
   parts.views = views;
   buildSliders();
-  parts.byFrame = new Chart("IoU by frame", { dots: true, legend: "▲ prompted frame; a gap: absent and not predicted" });
+  parts.byFrame = new Chart("IoU by frame", { dots: true, legend: "▲ prompted frame; a gap: absent and not predicted, or not kept" });
   parts.byStep = new Chart("IoU by step", { dots: true, legend: "mean of the clip's frames that were not prompted" });
   byId("clip-charts").append(parts.byFrame.node, parts.byStep.node);
 }
