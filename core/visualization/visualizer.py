@@ -1,8 +1,8 @@
 """What the training thread does for a picture that is due: take a snapshot, queue it, go on.
 
-Nothing here raises into training. Each piece of state belongs to one thread: `Budget` and `Cadence`
-to the training thread, `Publisher` to the worker. What both write is in `Troubles`,
-`BackgroundWorker` and `WorstClips`, which are made for it.
+Nothing here raises into training, unless the setting ``strict`` asks for it. Each piece of state
+belongs to one thread: `Budget` and `Cadence` to the training thread, `Publisher` to the worker.
+What both write is in `Troubles`, `BackgroundWorker` and `WorstClips`, which are made for it.
 """
 
 import functools
@@ -13,10 +13,10 @@ from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
 from ..official import Batch, FrameOutputs
-from .cadence import Cadence, Event
+from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
-from .images import takes_gifs
-from .limits import Budget, Troubles
+from .images import goes_nowhere, takes_gifs
+from .limits import Budget, Troubles, VisualizationsError
 from .publisher import Publisher
 from .snapshot import Snapshot, SnapshotOptions, take_snapshot
 from .worker import BackgroundWorker
@@ -29,7 +29,10 @@ SCORING_PART = 0.5
 
 
 class Trainer(Protocol):
-    """What is asked of Lightning's trainer; ``callbacks`` and ``datamodule`` may be missing."""
+    """What is asked of Lightning's trainer.
+
+    ``callbacks``, ``datamodule`` and ``fast_dev_run`` may be missing.
+    """
 
     @property
     def is_global_zero(self) -> bool:
@@ -55,8 +58,8 @@ class Trainer(Protocol):
 class Visualizer:
     """Draws the events of one module in the background.
 
-    The hook asks `cadence` what is due and hands it to `take`; the trainer, through the callback
-    that `attach` adds, calls `log_worst` after a validation and `flush` at the end.
+    The hook asks `due` and hands the event to `take`; the trainer, through the callback that
+    `attach` adds, calls `log_worst` after a validation and `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -67,13 +70,13 @@ class Visualizer:
         self.config = config
         self.num_categories = config.num_categories or num_categories
         self.cadence = Cadence(config)
-        self.troubles = Troubles()
+        self.troubles = Troubles(config.strict)
         self.worker = BackgroundWorker(config.max_pending)
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
-        self._worst = WorstClips(config.worst_clips)
+        self._worst: dict[str, WorstClips] = {}
         self._trainer: Optional[Trainer] = None
-        self._loggers: list[Any] = []
+        self._callback: Any = None  # what `attach` added to the trainer
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies of a module (weight averaging, spawned processes) start with an empty one."""
@@ -89,29 +92,48 @@ class Visualizer:
         """Events of the run that were not drawn, to stay within the budget or for lack of room."""
         return self.troubles.num_dropped
 
+    def due(self, trainer: Trainer, stage: str, batch_idx: int) -> Optional[Event]:
+        """Return what is to be done with this batch; None: nothing.
+
+        What others may replace in a trainer is looked up in every call, not remembered: Lightning's
+        Tuner does so with its loggers and callbacks.
+
+        Raises:
+            VisualizationsError: See `raise_what_failed`.
+        """
+        if _is_for_nobody(trainer):
+            return None
+        if trainer is not self._trainer:
+            self._trainer, self._callback = trainer, None
+            self.cadence.begin_anew()
+        elif self._callback is not None:
+            self._add_callback(trainer)
+        self.raise_what_failed()
+        is_first_of_run = batch_idx == 0 and trainer.current_epoch == 0
+        return self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
+
     def attach(self, trainer: Trainer) -> None:
         """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them.
 
         The first call with a trainer begins a run: what was turned off, and what was said, belongs
         to the one before. Later calls do nothing.
         """
-        if self._trainer is trainer:
+        if self._callback is not None:
             return
         # Here, where there is a trainer: drawing at once needs no Lightning.
         from .flush import FlushCallback, let_python_handle_interrupts
 
-        self._trainer = trainer
-        if not any(logger in self._loggers for logger in trainer.loggers):
-            # Keys and steps are used up only where they were logged.
-            self._publisher = Publisher(self.config, self.troubles)
-        self._loggers = list(trainer.loggers)
         self.troubles.begin_anew()
         self._budget = Budget(self.config.max_overhead)
         self.forget_clips()
-        callbacks = getattr(trainer, "callbacks", None)
-        if isinstance(callbacks, list):
-            callbacks.append(FlushCallback(self))
+        self._callback = FlushCallback(self)
+        self._add_callback(trainer)
         let_python_handle_interrupts()
+
+    def _add_callback(self, trainer: Trainer) -> None:
+        callbacks = getattr(trainer, "callbacks", None)
+        if isinstance(callbacks, list) and self._callback not in callbacks:
+            callbacks.append(self._callback)
 
     def take(
         self,
@@ -122,15 +144,18 @@ class Visualizer:
         moment: Moment,
         obj_to_cat: Optional[Sequence[int]] = None,
     ) -> None:
-        """Take snapshots of a batch and have them drawn; never raises an Exception.
+        """Take snapshots of a batch and have them drawn.
 
         Args:
-            event: What `Cadence.due` returned.
+            event: What `due` returned.
             loggers: Where the pictures go.
             batch: See `take_snapshot`.
             outs_per_frame: See `take_snapshot`.
             moment: See `take_snapshot`.
             obj_to_cat: See `take_snapshot`.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
         """
         loggers = list(loggers)
         if self.disabled or self.troubles.are_useless(loggers):
@@ -144,59 +169,78 @@ class Visualizer:
                     moment,
                     obj_to_cat=obj_to_cat,
                 )
-                if event.stage == "val":
-                    self.cadence.note_batch_size(event, batch.img_batch.shape[1])
+                self.cadence.note_batch_size(event, batch.img_batch.shape[1])
                 if event.num_videos > 0:
                     self._take_pictures(event, loggers, snapshot)
                 if event.is_scored:
-                    self._take_candidates(batch.img_batch.shape[1], snapshot)
+                    self._take_candidates(event.stage, batch.img_batch.shape[1], snapshot)
             except Exception as error:
                 self.troubles.failed("taking a snapshot", error)
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
-        """Draw the clips of the lowest mean IoU since the last call, under ``val/worst``.
+        """Draw the clips of the lowest mean IoU since the last call, under ``<stage>/worst``.
 
-        Never raises an Exception.
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
         """
         try:
-            worst = self._worst
-            self.forget_clips()
-            if self.disabled or not worst.num_seen:
+            seen, self._worst = self._worst, {}
+            if self.disabled:
                 return
-            taken = self.worker.submit(
-                functools.partial(self._publisher.publish_worst, list(loggers), worst, step),
-                num_pictures=min(self.config.worst_clips, worst.num_seen),
-                even_if_full=True,
-            )
-            if not taken:
-                self._drop_for_lack_of_room()
+            for stage, worst in seen.items():
+                taken = self.worker.submit(
+                    functools.partial(
+                        self._publisher.publish_worst, list(loggers), stage, worst, step
+                    ),
+                    num_pictures=min(self.config.worst_clips, worst.num_seen),
+                    even_if_full=True,
+                )
+                if not taken:
+                    self._drop_for_lack_of_room()
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
     def forget_clips(self) -> None:
         """Start looking for the worst clips anew."""
-        self._worst = WorstClips(self.config.worst_clips)
+        self._worst = {}
+
+    def raise_what_failed(self) -> None:
+        """Raise what failed in the background since the last call, where `strict` is on.
+
+        Raises:
+            VisualizationsError: Something did.
+        """
+        self.troubles.raise_what_failed()
+
+    def say_what_failed(self) -> None:
+        """Warn of what `raise_what_failed` would raise, and forget it."""
+        self.troubles.say_what_failed()
 
     def flush(self) -> None:
         """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds.
 
         Never raises an Exception: it runs while training ends, or fails for a reason of its own.
+        With `strict`, `raise_what_failed` raises what went wrong.
         """
         try:
             self.cadence.begin_anew()
             given_up = self.worker.drain(self.config.flush_timeout_s)
             if given_up:
-                log.warning(
-                    "visualizations: %s not logged within visualizations.flush_timeout_s=%g",
-                    counted(
-                        given_up,
-                        "picture was dropped: it was",
-                        "pictures were dropped: they were",
-                    ),
-                    self.config.flush_timeout_s,
-                )
+                self._say_what_was_given_up(given_up)
         except Exception as error:
-            self.troubles.failed("waiting for the pictures", error)
+            self.troubles.failed_in_background("waiting for the pictures", error)
+
+    def _say_what_was_given_up(self, num_pictures: int) -> None:
+        pictures = counted(
+            num_pictures, "picture was dropped: it was", "pictures were dropped: they were"
+        )
+        said = (
+            f"visualizations: {pictures} not logged within "
+            f"visualizations.flush_timeout_s={self.config.flush_timeout_s:g}"
+        )
+        if self.config.strict:
+            raise VisualizationsError(f"{said} (visualizations.strict=true)")
+        log.warning(said)
 
     def _take_pictures(
         self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
@@ -234,9 +278,9 @@ class Visualizer:
                 "pass SAM 2's BatchedVideoDatapoint to have their own ids",
             )
 
-    def _take_candidates(self, num_clips: int, take: Callable[..., Snapshot]) -> None:
+    def _take_candidates(self, stage: str, num_clips: int, take: Callable[..., Snapshot]) -> None:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
-        worst = self._worst
+        worst = self._worst.setdefault(stage, WorstClips(self.config.worst_clips))
         worst.num_seen += num_clips
         if not (self._budget.allows(SCORING_PART) and worst.has_room()):
             return
@@ -258,7 +302,7 @@ class Visualizer:
         )
 
     def _is_animated(self, event: Event, loggers: list[Any]) -> bool:
-        if not (self.config.animation and event.stage == "val"):
+        if not self.config.animation or event.stage == TRAIN:
             return False
         if any(takes_gifs(logger) for logger in loggers):
             return True
@@ -283,3 +327,16 @@ class Visualizer:
                 f"visualizations.max_pending={allowed}); new events are dropped until there is "
                 "room",
             )
+
+
+def _is_for_nobody(trainer: Trainer) -> bool:
+    """Return whether Lightning's Tuner tries things out, with loggers that log nothing.
+
+    ``fast_dev_run`` has such loggers too, but there people try out what a run does.
+    """
+    loggers = trainer.loggers
+    return bool(
+        loggers
+        and not getattr(trainer, "fast_dev_run", False)
+        and all(goes_nowhere(logger) for logger in loggers)
+    )
