@@ -5,16 +5,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 
 from ..config import VisualizationsConfig
+from .book import RunBook
+from .cadence import Event
 from .clip import Clip, counted
+from .curves import CurveReader
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
 from .images import log_gif, log_images, takes_gifs
 from .limits import Troubles
+from .record import PINNED, WORST
 from .snapshot import Snapshot
+from .store import NotABook
 from .worst import WorstClips
 
 
@@ -35,32 +41,84 @@ class Publisher:
     Args:
         config: Its section of the configuration.
         troubles: Where failures are told.
+        book: The run book; None: none is kept.
     """
 
-    def __init__(self, config: VisualizationsConfig, troubles: Troubles) -> None:
+    def __init__(
+        self, config: VisualizationsConfig, troubles: Troubles, book: Optional[RunBook] = None
+    ) -> None:
+        self.book = book
         self._config = config
         self._troubles = troubles
         self._num_used: Counter[tuple[str, int]] = Counter()
         self._cost = _Cost()
 
+    @property
+    def keeps_book(self) -> bool:
+        """Whether there is a run book, which needs no logger."""
+        return self.book is not None
+
     def publish(
-        self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
+        self, loggers: list[Any], snapshots: Sequence[Snapshot], event: Event, blocked_ms: float
     ) -> None:
-        """Draw and log one event.
+        """Store, draw and log one event.
 
         Args:
             loggers: Where the pictures go.
-            snapshot: What they show.
-            batch_idx: Position of the batch in its validation run; 0 in training.
-            blocked_ms: For how long taking the snapshot blocked training.
+            snapshots: What they show; pinned clips come first.
+            event: What they were taken for.
+            blocked_ms: For how long taking them blocked training.
         """
-        task = functools.partial(self._publish, loggers, snapshot, batch_idx, blocked_ms)
+        task = functools.partial(self._publish, loggers, snapshots, event, blocked_ms)
         self._guard("drawing or logging", task)
 
     def publish_worst(self, loggers: list[Any], worst: WorstClips, step: int) -> None:
         """Draw and log the worst clips of a validation run."""
         task = functools.partial(self._publish_worst, loggers, worst, step)
         self._guard("drawing the worst clips", task)
+
+    def store_curves(self, curves: CurveReader) -> None:
+        """Have the run book keep the points of the curves that wait."""
+        self._into_book(lambda book: book.add_curves(curves.take()))
+
+    def write_page(
+        self,
+        curves: CurveReader,
+        table: Optional[Path] = None,
+        step: int = 0,
+        *,
+        at_the_end: bool = False,
+    ) -> None:
+        """Write the run book's page, with the curves so far and a table of all objects."""
+
+        def write(book: RunBook) -> None:
+            book.add_curves(curves.take())
+            if table is not None:
+                book.add_table(table, step)
+            book.write_page(at_the_end=at_the_end)
+
+        self._into_book(write)
+
+    def _into_book(self, task: Callable[[RunBook], None]) -> None:
+        """Do something to the run book; a failure costs neither sheets nor further events."""
+        if self.book is None:
+            return
+        try:
+            task(self.book)
+        except NotABook as refused:
+            self.book = None
+            self._troubles.say_once(
+                "no run book",
+                f"visualizations: no run book is kept: {refused}, which stay as they are; "
+                "visualizations.run_dir=DIR names another folder",
+            )
+        except Exception as error:
+            self._troubles.say_once(
+                f"run book: {type(error).__name__}",
+                "visualizations: the run book could not be written; training continues, and so do "
+                "the other pictures (reported once per kind of failure)",
+                error,
+            )
 
     def rank(self, worst: WorstClips, blocked_ms: float) -> None:
         """Rank the candidates for the worst clips that wait."""
@@ -83,15 +141,26 @@ class Publisher:
             self._troubles.failed(doing, error)
 
     def _publish(
-        self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
+        self, loggers: list[Any], snapshots: Sequence[Snapshot], event: Event, blocked_ms: float
     ) -> None:
         started = time.perf_counter()
-        key = self._unused(f"{snapshot.moment.stage}/composites", snapshot.moment.step, batch_idx)
-        clips = snapshot.clips()
-        takers = self._log_sheets(loggers, key, clips, snapshot.moment.step)
-        self._log_cost(takers, snapshot.moment.step, blocked_ms, started)
-        if snapshot.options.draw_all_frames:
-            self._log_animations(takers, key, clips, snapshot.moment.step)
+        step = event.step
+        key = self._unused(f"{event.stage}/composites", step, event.batch_idx)
+        clips = [clip for snapshot in snapshots for clip in snapshot.clips()]
+        self._store(clips, event.stage, event.num_pinned)
+        takers = self._log_sheets(loggers, key, clips, step)
+        self._log_cost(takers, step, blocked_ms, started)
+        if snapshots[0].options.draw_all_frames:
+            self._log_animations(takers, key, clips, step)
+
+    def _store(self, clips: Sequence[Clip], kind: str, num_pinned: int = 0) -> None:
+        """Have the run book keep clips, of which the first are pinned."""
+
+        def store(book: RunBook) -> None:
+            for index, clip in enumerate(clips):
+                clip.baseline_ious = book.add(clip, PINNED if index < num_pinned else kind)
+
+        self._into_book(store)
 
     def _publish_worst(self, loggers: list[Any], worst: WorstClips, step: int) -> None:
         started = time.perf_counter()
@@ -108,6 +177,7 @@ class Publisher:
             )
         clips = worst.clips()
         if clips:
+            self._store(clips, WORST)
             takers = self._log_sheets(loggers, key, clips, step)
             self._log_cost(takers, step, 0.0, started)
 
@@ -121,6 +191,8 @@ class Publisher:
 
     def _log_sheets(self, loggers: list[Any], key: str, clips: list[Clip], step: int) -> list[Any]:
         """Draw one sheet per clip and return the loggers that took them."""
+        if self.keeps_book and (not loggers or self._troubles.are_useless(loggers)):
+            return []
         drawn = [clip.select(self._sheet_frames(clip)) for clip in clips]
         sheets, captions = draw_sheets(drawn, self._config.panel_size)
         takers = []
@@ -140,9 +212,11 @@ class Publisher:
                 failure,
             )
         if not takers:
-            self._troubles.say_once(
-                "no logger", "visualizations: no logger accepts images, so no pictures are drawn"
-            )
+            if not self.keeps_book:
+                self._troubles.say_once(
+                    "no logger",
+                    "visualizations: no logger accepts images, so no pictures are drawn",
+                )
             self._troubles.take_no_images(loggers)
         return takers
 
@@ -156,7 +230,7 @@ class Publisher:
         cost = self._cost
         cost.blocked_ms += blocked_ms
         cost.render_ms += (time.perf_counter() - started) * 1e3
-        if step in cost.steps or not loggers:
+        if step in cost.steps or not (loggers or self.keeps_book):
             return
         scalars = {
             "visualizations/blocked_ms": cost.blocked_ms,
@@ -165,6 +239,7 @@ class Publisher:
         }
         cost.steps.add(step)
         cost.blocked_ms = cost.render_ms = 0.0
+        self._into_book(lambda book: book.add_curves([{"step": step, "values": scalars}]))
         # Not to loggers without images: CSV's is not made to be called from two threads.
         for logger in loggers:
             if hasattr(logger, "log_metrics"):

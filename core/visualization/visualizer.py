@@ -9,12 +9,15 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
 from ..official import Batch, FrameOutputs
+from .book import RunBook, open_book, run_dir_of
 from .cadence import Cadence, Event
 from .clip import Moment, counted
+from .curves import CurveReader
 from .images import takes_gifs
 from .limits import Budget, Troubles
 from .publisher import Publisher
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Looking for the worst clips ends at this part of the budget: the rest is for pictures.
 SCORING_PART = 0.5
+# So does keeping frames of pinned clips that no sheet shows.
+FURTHER_PART = 0.5
 
 
 class Trainer(Protocol):
@@ -72,6 +77,7 @@ class Visualizer:
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
         self._worst = WorstClips(config.worst_clips)
+        self._curves = CurveReader()
         self._trainer: Optional[Trainer] = None
         self._loggers: list[Any] = []
 
@@ -103,7 +109,7 @@ class Visualizer:
         self._trainer = trainer
         if not any(logger in self._loggers for logger in trainer.loggers):
             # Keys and steps are used up only where they were logged.
-            self._publisher = Publisher(self.config, self.troubles)
+            self._publisher = Publisher(self.config, self.troubles, self._book_of(trainer))
         self._loggers = list(trainer.loggers)
         self.troubles.begin_anew()
         self._budget = Budget(self.config.max_overhead)
@@ -133,7 +139,7 @@ class Visualizer:
             obj_to_cat: See `take_snapshot`.
         """
         loggers = list(loggers)
-        if self.disabled or self.troubles.are_useless(loggers):
+        if self.disabled or (not self._publisher.keeps_book and self.troubles.are_useless(loggers)):
             return
         with self._budget.spending():
             try:
@@ -173,6 +179,26 @@ class Visualizer:
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
+    def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
+        """Keep for the run book what reached the loggers since the last call; never raises."""
+        try:
+            if self._publisher.keeps_book and self._curves.read(trainer, after_validation):
+                self._do_for_book(functools.partial(self._publisher.store_curves, self._curves))
+        except Exception as error:
+            self.troubles.failed("reading the curves", error)
+
+    def write_page(self, table: Optional[Path] = None, step: int = 0) -> None:
+        """Have the run book's page written after a validation; never raises.
+
+        Args:
+            table: Where the metrics of all its objects are listed.
+            step: Optimizer steps taken.
+        """
+        try:
+            self._write_page(table, step)
+        except Exception as error:
+            self.troubles.failed("writing the run book", error)
+
     def forget_clips(self) -> None:
         """Start looking for the worst clips anew."""
         self._worst = WorstClips(self.config.worst_clips)
@@ -184,6 +210,7 @@ class Visualizer:
         """
         try:
             self.cadence.begin_anew()
+            self._write_page(at_the_end=True)
             given_up = self.worker.drain(self.config.flush_timeout_s)
             if given_up:
                 log.warning(
@@ -215,14 +242,30 @@ class Visualizer:
         if not self.worker.has_room():
             self._drop_for_lack_of_room()
             return
-        options = self._options(draw_all_frames=self._is_animated(event, loggers))
-        snapshot = take(videos=range(event.num_videos), options=options)
-        self._say_what_is_missing(snapshot)
+        snapshots = self._snapshots(event, loggers, take)
+        self._say_what_is_missing(snapshots[0])
         blocked_ms = (time.perf_counter() - started) * 1e3
-        publish = functools.partial(
-            self._publisher.publish, loggers, snapshot, event.batch_idx, blocked_ms
-        )
-        self.worker.submit(publish, num_pictures=len(snapshot.videos))
+        publish = functools.partial(self._publisher.publish, loggers, snapshots, event, blocked_ms)
+        num_pictures = sum(len(snapshot.videos) for snapshot in snapshots)
+        self.worker.submit(publish, num_pictures=num_pictures)
+
+    def _snapshots(
+        self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
+    ) -> list[Snapshot]:
+        """Take a snapshot of an event's clips; pinned ones may keep more frames than others."""
+        is_animated = self._is_animated(event, loggers)
+        further = self._publisher.keeps_book and self._budget.allows(FURTHER_PART)
+        num_pinned = event.num_pinned if further and not is_animated else 0
+        ranges = [(range(num_pinned), self.config.run_book_frames)] if num_pinned else []
+        if event.num_videos > num_pinned:
+            ranges.append((range(num_pinned, event.num_videos), 0))
+        return [
+            take(
+                videos=videos,
+                options=self._options(draw_all_frames=is_animated, kept_frames=kept_frames),
+            )
+            for videos, kept_frames in ranges
+        ]
 
     def _say_what_is_missing(self, snapshot: Snapshot) -> None:
         reduced = snapshot.reduced
@@ -247,14 +290,38 @@ class Visualizer:
         rank = functools.partial(self._publisher.rank, worst, blocked_ms)
         self.worker.submit(rank, num_pictures=0)
 
-    def _options(self, **every_frame: bool) -> SnapshotOptions:
+    def _book_of(self, trainer: Trainer) -> Optional[RunBook]:
+        """Return the book of a run that begins; in the same folder it is the one that there is."""
+        book = self._publisher.book
+        if book is not None and run_dir_of(self.config, trainer.loggers) == book.run_dir:
+            return book
+        self._curves = CurveReader()
+        try:
+            return open_book(self.config, trainer)
+        except Exception as error:
+            self.troubles.failed("opening the run book", error)
+            return None
+
+    def _write_page(
+        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+    ) -> None:
+        write = functools.partial(
+            self._publisher.write_page, self._curves, table, step, at_the_end=at_the_end
+        )
+        self._do_for_book(write)
+
+    def _do_for_book(self, task: Callable[[], None]) -> None:
+        if self._publisher.keeps_book:
+            self.worker.submit(task, num_pictures=0)
+
+    def _options(self, **frames: Any) -> SnapshotOptions:
         config = self.config
         return SnapshotOptions(
             max_frames=config.max_frames,
             frame_stride=config.frame_stride,
             num_categories=self.num_categories,
             panel_size=config.panel_size,
-            **every_frame,
+            **frames,
         )
 
     def _is_animated(self, event: Event, loggers: list[Any]) -> bool:
