@@ -644,7 +644,8 @@ class VisualizationsConfig(Section):
     strict: bool = setting(
         False,
         TRUE_OR_FALSE,
-        "end a run before training when no logger takes the pictures that it was asked for",
+        "raise what would be a warning of the pictures, for tests and for those who write a module "
+        "of their own; ends a run before training when no logger takes its pictures",
     )
     run_book: bool = setting(
         True,

@@ -124,16 +124,19 @@ class VideoDataModule(LightningDataModule):
         """Return a video's name.
 
         Args:
-            stage: ``train`` or ``val``.
+            stage: ``train`` or ``val``; of other data the names are not known.
             dataset_video_id: ``metadata.unique_objects_identifier[..., 0]``.
         """
-        return self.datasets[stage].clip_name(int(dataset_video_id))
+        dataset = self.datasets.get(stage)
+        video_id = int(dataset_video_id)
+        return f"video {video_id}" if dataset is None else dataset.clip_name(video_id)
 
     def object_names(self, stage: str, dataset_video_id: int) -> Optional[dict[int, str]]:
         """Return {object id: name} of a video, None where the data set has no names.
 
         Args:
-            stage: ``train`` or ``val``.
+            stage: ``train`` or ``val``; of other data the names are not known.
             dataset_video_id: ``metadata.unique_objects_identifier[..., 0]``.
         """
-        return self.datasets[stage].object_names(int(dataset_video_id))
+        dataset = self.datasets.get(stage)
+        return None if dataset is None else dataset.object_names(int(dataset_video_id))

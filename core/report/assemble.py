@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..visualization import store
-from ..visualization.record import TRAIN
+from ..visualization.cadence import TRAIN
 from ..visualization.store import EventFile, Folder, NotABook, as_json
 from .clips import ClipEvents, clips_of
 from .summary import summarize, without_paths

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..visualization import store
-from ..visualization.record import PINNED, TRAIN, VAL, WORST
+from ..visualization.cadence import TRAIN
+from ..visualization.record import PINNED, VAL, WORST
 from ..visualization.store import EventFile, Folder, NotABook
 
 _ORDER = (PINNED, VAL, WORST)  # then whatever else a module calls its stages, training last

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Optional
 
 from ..visualization import store
-from ..visualization.record import TRAIN
+from ..visualization.cadence import TRAIN
 from ..visualization.store import Folder, rounded
 from .clips import ClipEvents
 

@@ -12,6 +12,7 @@ flush.py        pictures are logged before a run ends
 """
 
 from ..config import VisualizationsConfig
+from .limits import VisualizationsError
 from .mixin import VisualizationsMixin, visualizer_of
 
-__all__ = ["VisualizationsConfig", "VisualizationsMixin", "visualizer_of"]
+__all__ = ["VisualizationsConfig", "VisualizationsError", "VisualizationsMixin", "visualizer_of"]

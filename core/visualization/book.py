@@ -15,10 +15,10 @@ import numpy as np
 
 from ..config import VisualizationsConfig
 from . import store
+from .cadence import TRAIN
 from .clip import Clip
 from .record import (
     PINNED,
-    TRAIN,
     VAL,
     WORST,
     FrameRecord,

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Flushable(Protocol):
-    """What the callback calls of a `Visualizer`; none of it raises."""
+    """What the callback calls of a `Visualizer`; it raises a `VisualizationsError` or nothing."""
 
     def forget_clips(self) -> None:
         """Start looking for the worst clips anew."""
@@ -22,16 +22,23 @@ class Flushable(Protocol):
         """Keep what reached the loggers."""
 
     def write_page(self, table: Optional[Path] = None, step: int = 0) -> None:
-        """Write the run book's page."""
+        """Have the run book's page written."""
 
     def flush(self) -> None:
         """Wait for the pictures taken."""
+
+    def raise_what_failed(self) -> None:
+        """Raise what failed in the background, where that is asked for."""
+
+    def say_what_failed(self) -> None:
+        """Warn of it instead."""
 
 
 class FlushCallback(Callback):
     """Has the pictures of a visualizer logged before a run ends, however it ends.
 
-    It is added to the trainer by the first picture, so that no module needs to call a hook of ours.
+    It is added to the trainer by the first picture, so that no module needs to call a hook of ours,
+    and added again where someone has put another list of callbacks in place of the trainer's.
 
     Args:
         visualizer: The `Visualizer` of the module.
@@ -60,19 +67,26 @@ class FlushCallback(Callback):
         """Keep what the last step logged."""
         self._visualizer.note_curves(trainer)
 
+    # Testing and predicting are runs like a validation.
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Flush before the loggers are closed."""
         self._visualizer.flush()
+        self._visualizer.raise_what_failed()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Flush what was taken before the failure or interrupt."""
+        """Flush what was taken before the failure or interrupt, whose place nothing takes."""
         self._visualizer.flush()
+        self._visualizer.say_what_failed()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Flush after runs that have no `on_fit_end`, such as ``trainer.validate``."""
         self._visualizer.flush()
+        self._visualizer.raise_what_failed()
 
 
 def let_python_handle_interrupts() -> None:

@@ -1,5 +1,6 @@
 """One image to any logger: encoding, and what each logger takes."""
 
+import dataclasses
 import inspect
 import io
 import logging
@@ -57,20 +58,34 @@ def safe_log_image(
 
 
 def log_images(
-    pl_logger: Any, key: str, image: Any, step: Optional[int] = None, caption: Any = None
+    pl_logger: Any,
+    key: str,
+    image: Any,
+    step: Optional[int] = None,
+    caption: Any = None,
+    *,
+    num_slots: Optional[int] = None,
 ) -> bool:
     """Do what `safe_log_image` does and raise what goes wrong.
 
-    Of a list of loggers every one is tried; the first error is raised after the last.
+    Of a list of loggers every one is tried; the first error is raised after the last. A logger that
+    takes no lists (TensorBoard's) gets each image under a key of its own, ``<key>/<index>``, where
+    `num_slots`, the most images that this key ever has, is not 1: so an image's key does not depend
+    on how many came with it. None: as many as there are.
     """
-    logged, error = _log_to_each(pl_logger, key, image, step, caption)
+    logged, error = _log_to_each(pl_logger, key, image, step, caption, num_slots)
     if error is not None:
         raise error
     return logged
 
 
 def _log_to_each(
-    pl_logger: Any, key: str, image: Any, step: Optional[int], caption: Any
+    pl_logger: Any,
+    key: str,
+    image: Any,
+    step: Optional[int],
+    caption: Any,
+    num_slots: Optional[int] = None,
 ) -> tuple[bool, Optional[Exception]]:
     """Return whether a logger took the image, and the first error of one that did not."""
     images = [_as_image(item) for item in (image if isinstance(image, (list, tuple)) else [image])]
@@ -86,11 +101,12 @@ def _log_to_each(
         step = int(step)
         if step < 0:
             raise ValueError(f"step must be at least 0, got {step}")
+    pictures = Pictures(key, images, step, captions, num_slots or len(images))
     loggers = pl_logger if isinstance(pl_logger, (list, tuple)) else [pl_logger]
     logged, first_error = False, None
     for logger in loggers:
         try:
-            logged |= _log_to(logger, key, images, step, captions)
+            logged |= _log_to(logger, pictures)
         except Exception as error:
             first_error = first_error or error
     return logged, first_error
@@ -123,21 +139,42 @@ def takes_gifs(logger: Any) -> bool:
     return _is_swanlab(logger)
 
 
+def goes_nowhere(logger: Any) -> bool:
+    """Return whether this is Lightning's stand-in for a logger while its Tuner tries things out."""
+    kind = type(logger)
+    return kind.__name__ == "DummyLogger" and "lightning" in kind.__module__.split(".")[0]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images for one key and step.
+
+    Attributes:
+        key: Name on the dashboard.
+        images: [h, w, 3] uint8 each.
+        step: Step on the dashboard.
+        captions: One per image.
+        num_slots: The most images that the key ever has.
+    """
+
+    key: str
+    images: list[np.ndarray]
+    step: Optional[int]
+    captions: list[str]
+    num_slots: int
+
+
 class PictureTaker(Protocol):
     """A way to a logger that takes pictures: one small class for each kind of logger."""
 
-    def log(
-        self, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
-    ) -> None:
-        """Log images [h, w, 3] uint8 under one key, each with its caption."""
+    def log(self, pictures: Pictures) -> None:
+        """Log images under one key, each with its caption."""
 
 
-def _log_to(
-    logger: Any, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
-) -> bool:
+def _log_to(logger: Any, pictures: Pictures) -> bool:
     taker = _taker(logger)
     if taker is not None:
-        taker.log(key, images, step, captions)
+        taker.log(pictures)
     return taker is not None
 
 
@@ -154,9 +191,10 @@ class _WandbLike:
 
     logger: Any
 
-    def log(self, key: str, images: list[Any], step: Optional[int], captions: list[str]) -> None:
-        offered = {"step": step, "caption": captions}
-        self.logger.log_image(key, images, **_accepted(self.logger.log_image, offered))
+    def log(self, pictures: Pictures) -> None:
+        offered = {"step": pictures.step, "caption": pictures.captions}
+        accepted = _accepted(self.logger.log_image, offered)
+        self.logger.log_image(pictures.key, pictures.images, **accepted)
 
 
 @dataclass
@@ -165,12 +203,10 @@ class _SwanLab:
 
     logger: Any
 
-    def log(
-        self, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
-    ) -> None:
-        pairs = zip(images, captions, strict=True)
+    def log(self, pictures: Pictures) -> None:
+        pairs = zip(pictures.images, pictures.captions, strict=True)
         encoded = [_as_swanlab_image(image, caption) for image, caption in pairs]
-        _WandbLike(self.logger).log(key, encoded, step, captions)
+        _WandbLike(self.logger).log(dataclasses.replace(pictures, images=encoded))
 
     def log_gif(self, key: str, gif: bytes, step: int, caption: str) -> None:
         import swanlab
@@ -185,12 +221,10 @@ class _TensorBoardLike:
 
     experiment: Any
 
-    def log(
-        self, key: str, images: list[np.ndarray], step: Optional[int], captions: list[str]
-    ) -> None:
-        for index, image in enumerate(images):
-            name = key if len(images) == 1 else f"{key}/{index}"
-            self.experiment.add_image(name, image, step, dataformats="HWC")
+    def log(self, pictures: Pictures) -> None:
+        for index, image in enumerate(pictures.images):
+            name = pictures.key if pictures.num_slots == 1 else f"{pictures.key}/{index}"
+            self.experiment.add_image(name, image, pictures.step, dataformats="HWC")
 
 
 def _is_swanlab(logger: Any) -> bool:

@@ -5,11 +5,17 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 log = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 5
+
+
+class VisualizationsError(RuntimeError):
+    """What would have been a warning, raised because ``visualizations.strict`` is true."""
+
+
 # Blocked time is judged as a share of wall time only beyond this much in all: time counts from the
 # run's first event, which is the slowest, and the next ones would be measured against almost none.
 GRACE_S = 0.25
@@ -49,14 +55,20 @@ class Budget:
 class Troubles:
     """What went wrong in a run, as the training thread and the worker both tell it.
 
+    Args:
+        strict: Everything that would be a warning is raised as a `VisualizationsError`; the worker
+            keeps what it catches, with `failed_in_background`, for the training thread to raise.
+
     Attributes:
         disabled: Too many failures in a row: no more pictures in this run.
         num_dropped: Events of the run that were not drawn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
         self.disabled = False
         self.num_dropped = 0
+        self._strict = strict
+        self._to_raise: list[VisualizationsError] = []
         self._said: set[str] = set()
         self._failures_in_a_row = 0
         self._without_images: Optional[list[Any]] = None
@@ -67,6 +79,7 @@ class Troubles:
         with self._lock:
             self.disabled, self.num_dropped = False, 0
             self._said, self._failures_in_a_row = set(), 0
+            self._to_raise = []
 
     def dropped(self, kind: str, why: str) -> None:
         """Count an event that is not drawn, and say why once per kind."""
@@ -91,7 +104,15 @@ class Troubles:
             self._failures_in_a_row = 0
 
     def failed(self, doing: str, error: BaseException) -> None:
-        """Count a failure, say each kind once, and stop drawing after five in a row."""
+        """Count a failure, say each kind once, and stop drawing after five in a row.
+
+        Raises:
+            VisualizationsError: Failures are raised (``strict``).
+        """
+        if self._strict:
+            if isinstance(error, VisualizationsError):
+                raise error
+            self._raise(f"visualizations: {doing} failed: {type(error).__name__}: {error}", error)
         with self._lock:
             self._failures_in_a_row += 1
             turn_off = self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW and not self.disabled
@@ -108,8 +129,54 @@ class Troubles:
                 MAX_FAILURES_IN_A_ROW,
             )
 
+    def failed_in_background(self, doing: str, error: BaseException) -> None:
+        """Do what `failed` does where nobody could catch what it raises, and keep that."""
+        try:
+            self.failed(doing, error)
+        except VisualizationsError as told:
+            with self._lock:
+                self._to_raise.append(told)
+
+    def say_in_background(
+        self, kind: str, message: str, error: Optional[BaseException] = None
+    ) -> None:
+        """Do what `say_once` does where nobody could catch what it raises, and keep that."""
+        try:
+            self.say_once(kind, message, error)
+        except VisualizationsError as told:
+            with self._lock:
+                self._to_raise.append(told)
+
+    def raise_what_failed(self) -> None:
+        """Raise the first failure that was kept, and forget all of them.
+
+        Raises:
+            VisualizationsError: There is one.
+        """
+        if self._to_raise:
+            raise self._take_kept()[0]
+
+    def say_what_failed(self) -> None:
+        """Warn of the failures that were kept, where another exception ends the run already."""
+        for error in self._take_kept():
+            log.warning("%s", error, exc_info=error)
+
+    def _take_kept(self) -> list[VisualizationsError]:
+        with self._lock:
+            kept, self._to_raise = self._to_raise, []
+        return kept
+
+    def _raise(self, message: str, error: Optional[BaseException]) -> NoReturn:
+        raise VisualizationsError(f"{message} (visualizations.strict=true)") from error
+
     def say_once(self, kind: str, message: str, error: Optional[BaseException] = None) -> None:
-        """Warn, with the traceback of an error, unless this kind was said in this run already."""
+        """Warn, with the traceback of an error, unless this kind was said in this run already.
+
+        Raises:
+            VisualizationsError: Warnings are raised (``strict``), each time.
+        """
+        if self._strict:
+            self._raise(message, error)
         with self._lock:
             if kind in self._said:
                 return

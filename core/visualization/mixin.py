@@ -5,9 +5,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Protocol
 
+from torch._compile import _disable_dynamo
+
 from ..config import VisualizationsConfig
 from ..official import FrameOutputs
 from .clip import Moment
+from .limits import VisualizationsError
 from .visualizer import Trainer, Visualizer
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,8 @@ class VisualizationsMixin:
     it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``.
     """
 
+    # Where someone compiles a whole module (`torch.compile(module)`), this stays out of the graph.
+    @_disable_dynamo
     def maybe_log_visualizations(
         self: Host,
         batch: Any,
@@ -72,14 +77,16 @@ class VisualizationsMixin:
         Returns at once when disabled, not on rank zero, during the sanity check, or not due
         (`Cadence.due`: in training every `every_n_steps` optimizer steps, in validation the first
         batch, every `every_n_steps` batches after it, and pinned clips). Reads the tensors, keeps
-        none of them, and never raises an Exception, whatever it is given. With several devices the
-        pictures are of rank zero's share of the data.
+        none of them, and never raises an Exception, whatever it is given, unless the setting
+        ``strict`` asks for it. With several devices the pictures are of rank zero's share of the
+        data.
 
         Args:
             batch: ``BatchedVideoDatapoint`` in either layout.
             outs_per_frame: What ``SAM2Train`` returned, or the category layout's merged outputs.
             batch_idx: As given to the step.
-            stage: ``train`` or ``val``.
+            stage: ``train``, ``val``, or another name, such as ``test``, for what is drawn as
+                validation is. It begins the keys on the dashboard: ``<stage>/composites``.
             obj_to_cat: Where prompt rows are components of categories: the mask row (b * N + c) of
                 each prompt row.
             clip_name: Gives a video's name by its id, the first number of
@@ -89,6 +96,10 @@ class VisualizationsMixin:
                 called later as well.
             category_names: Names of the slots of the category layout. Names given here go before
                 those of the datamodule.
+
+        Raises:
+            VisualizationsError: With the setting ``strict``: what would have been a warning, here
+                or on the drawing thread since the call before.
         """
         try:
             section = _section(self)
@@ -101,7 +112,7 @@ class VisualizationsMixin:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
             visualizer = _make_visualizer_once(self, section)
-            event = visualizer.cadence.due(stage, trainer.global_step, batch_idx)
+            event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
             visualizer.attach(trainer)  # has pictures flushed when the trainer ends
@@ -120,6 +131,8 @@ class VisualizationsMixin:
                 Moment(stage, event.step, trainer.current_epoch, **names),
                 obj_to_cat,
             )
+        except VisualizationsError:
+            raise
         except Exception as error:
             _failed(self, error)
 
@@ -161,7 +174,13 @@ def _entry(holder: Any, name: str) -> Any:
 def _make_visualizer_once(module: Host, section: Any) -> Visualizer:
     visualizer = visualizer_of(module)
     if visualizer is None:
-        visualizer = Visualizer(_as_config(section), _num_categories(module))
+        try:
+            config = _as_config(section)
+        except Exception as error:
+            if _entry(section, "strict"):
+                raise VisualizationsError(f"{error} (visualizations.strict=true)") from error
+            raise
+        visualizer = Visualizer(config, _num_categories(module))
         # Around nn.Module.__setattr__: this is no part of the module's state.
         vars(module)[_MADE] = visualizer
     return visualizer

@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 
 from .arrays import as_array, as_bool
+from .cadence import TRAIN
 from .clip import Clip, ClipFrame
 from .palette import Color
 from .prompts import PADDING, PromptData
 from .store import encode_mask, rounded
 
 # Kinds of clips; whatever else a module calls its stages is a kind too.
-PINNED, VAL, WORST, TRAIN = "pinned", "val", "worst", "train"
+PINNED, VAL, WORST = "pinned", "val", "worst"
 # Frames may differ by this much on average, in grey levels, from those of the sheet.
 MAX_DIFFERENCE = 2.5
 _QUALITIES = (85, 93, 98)

@@ -1,8 +1,8 @@
 """What the training thread does for a picture that is due: take a snapshot, queue it, go on.
 
-Nothing here raises into training. Each piece of state belongs to one thread: `Budget` and `Cadence`
-to the training thread, `Publisher` to the worker. What both write is in `Troubles`,
-`BackgroundWorker` and `WorstClips`, which are made for it.
+Nothing here raises into training, unless the setting ``strict`` asks for it. Each piece of state
+belongs to one thread: `Budget` and `Cadence` to the training thread, `Publisher` to the worker.
+What both write is in `Troubles`, `BackgroundWorker` and `WorstClips`, which are made for it.
 """
 
 import functools
@@ -14,12 +14,11 @@ from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
 from ..official import Batch, FrameOutputs
-from .book import RunBook, open_book, run_dir_of
-from .cadence import Cadence, Event
+from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
-from .curves import CurveReader
-from .images import takes_gifs
-from .limits import Budget, Troubles
+from .images import goes_nowhere, takes_gifs
+from .keeper import Keeper
+from .limits import Budget, Troubles, VisualizationsError
 from .publisher import Publisher
 from .snapshot import Snapshot, SnapshotOptions, take_snapshot
 from .worker import BackgroundWorker
@@ -34,7 +33,10 @@ FURTHER_PART = 0.5
 
 
 class Trainer(Protocol):
-    """What is asked of Lightning's trainer; ``callbacks`` and ``datamodule`` may be missing."""
+    """What is asked of Lightning's trainer.
+
+    ``callbacks``, ``datamodule`` and ``fast_dev_run`` may be missing.
+    """
 
     @property
     def is_global_zero(self) -> bool:
@@ -60,8 +62,8 @@ class Trainer(Protocol):
 class Visualizer:
     """Draws the events of one module in the background.
 
-    The hook asks `cadence` what is due and hands it to `take`; the trainer, through the callback
-    that `attach` adds, calls `log_worst` after a validation and `flush` at the end.
+    The hook asks `due` and hands the event to `take`; the trainer, through the callback that
+    `attach` adds, calls `log_worst` after a validation and `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -72,14 +74,14 @@ class Visualizer:
         self.config = config
         self.num_categories = config.num_categories or num_categories
         self.cadence = Cadence(config)
-        self.troubles = Troubles()
+        self.troubles = Troubles(config.strict)
         self.worker = BackgroundWorker(config.max_pending)
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
-        self._worst = WorstClips(config.worst_clips)
-        self._curves = CurveReader()
+        self._keeper = Keeper(self.troubles)
+        self._worst: dict[str, WorstClips] = {}
         self._trainer: Optional[Trainer] = None
-        self._loggers: list[Any] = []
+        self._callback: Any = None  # what `attach` added to the trainer
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies of a module (weight averaging, spawned processes) start with an empty one."""
@@ -95,29 +97,49 @@ class Visualizer:
         """Events of the run that were not drawn, to stay within the budget or for lack of room."""
         return self.troubles.num_dropped
 
+    def due(self, trainer: Trainer, stage: str, batch_idx: int) -> Optional[Event]:
+        """Return what is to be done with this batch; None: nothing.
+
+        What others may replace in a trainer is looked up in every call, not remembered: Lightning's
+        Tuner does so with its loggers and callbacks.
+
+        Raises:
+            VisualizationsError: See `raise_what_failed`.
+        """
+        if _is_for_nobody(trainer):
+            return None
+        if trainer is not self._trainer:
+            self._trainer, self._callback = trainer, None
+            self.cadence.begin_anew()
+        elif self._callback is not None:
+            self._add_callback(trainer)
+        self.raise_what_failed()
+        is_first_of_run = batch_idx == 0 and trainer.current_epoch == 0
+        return self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
+
     def attach(self, trainer: Trainer) -> None:
         """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them.
 
         The first call with a trainer begins a run: what was turned off, and what was said, belongs
         to the one before. Later calls do nothing.
         """
-        if self._trainer is trainer:
+        if self._callback is not None:
             return
         # Here, where there is a trainer: drawing at once needs no Lightning.
         from .flush import FlushCallback, let_python_handle_interrupts
 
-        self._trainer = trainer
-        if not any(logger in self._loggers for logger in trainer.loggers):
-            # Keys and steps are used up only where they were logged.
-            self._publisher = Publisher(self.config, self.troubles, self._book_of(trainer))
-        self._loggers = list(trainer.loggers)
         self.troubles.begin_anew()
         self._budget = Budget(self.config.max_overhead)
         self.forget_clips()
-        callbacks = getattr(trainer, "callbacks", None)
-        if isinstance(callbacks, list):
-            callbacks.append(FlushCallback(self))
+        self._keeper = self._keeper.of_run(self.config, trainer)
+        self._callback = FlushCallback(self)
+        self._add_callback(trainer)
         let_python_handle_interrupts()
+
+    def _add_callback(self, trainer: Trainer) -> None:
+        callbacks = getattr(trainer, "callbacks", None)
+        if isinstance(callbacks, list) and self._callback not in callbacks:
+            callbacks.append(self._callback)
 
     def take(
         self,
@@ -128,18 +150,21 @@ class Visualizer:
         moment: Moment,
         obj_to_cat: Optional[Sequence[int]] = None,
     ) -> None:
-        """Take snapshots of a batch and have them drawn; never raises an Exception.
+        """Take snapshots of a batch and have them drawn.
 
         Args:
-            event: What `Cadence.due` returned.
+            event: What `due` returned.
             loggers: Where the pictures go.
             batch: See `take_snapshot`.
             outs_per_frame: See `take_snapshot`.
             moment: See `take_snapshot`.
             obj_to_cat: See `take_snapshot`.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
         """
         loggers = list(loggers)
-        if self.disabled or (not self._publisher.keeps_book and self.troubles.are_useless(loggers)):
+        if self.disabled or not (self._keeper.is_open or not self.troubles.are_useless(loggers)):
             return
         with self._budget.spending():
             try:
@@ -150,80 +175,117 @@ class Visualizer:
                     moment,
                     obj_to_cat=obj_to_cat,
                 )
-                if event.stage == "val":
-                    self.cadence.note_batch_size(event, batch.img_batch.shape[1])
+                self.cadence.note_batch_size(event, batch.img_batch.shape[1])
                 if event.num_videos > 0:
                     self._take_pictures(event, loggers, snapshot)
                 if event.is_scored:
-                    self._take_candidates(batch.img_batch.shape[1], snapshot)
+                    self._take_candidates(event.stage, batch.img_batch.shape[1], snapshot)
             except Exception as error:
                 self.troubles.failed("taking a snapshot", error)
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
-        """Draw the clips of the lowest mean IoU since the last call, under ``val/worst``.
+        """Draw the clips of the lowest mean IoU since the last call, under ``<stage>/worst``.
 
-        Never raises an Exception.
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
         """
         try:
-            worst = self._worst
-            self.forget_clips()
-            if self.disabled or not worst.num_seen:
+            seen, self._worst = self._worst, {}
+            if self.disabled:
                 return
-            taken = self.worker.submit(
-                functools.partial(self._publisher.publish_worst, list(loggers), worst, step),
-                num_pictures=min(self.config.worst_clips, worst.num_seen),
-                even_if_full=True,
-            )
-            if not taken:
-                self._drop_for_lack_of_room()
+            for stage, worst in seen.items():
+                taken = self.worker.submit(
+                    functools.partial(
+                        self._publisher.publish_worst,
+                        self._keeper,
+                        list(loggers),
+                        stage,
+                        worst,
+                        step,
+                    ),
+                    num_pictures=min(self.config.worst_clips, worst.num_seen),
+                    even_if_full=True,
+                )
+                if not taken:
+                    self._drop_for_lack_of_room()
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
-        """Keep for the run book what reached the loggers since the last call; never raises."""
+        """Have the run book keep what reached the loggers since the last call.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
         try:
-            if self._publisher.keeps_book and self._curves.read(trainer, after_validation):
-                self._do_for_book(functools.partial(self._publisher.store_curves, self._curves))
+            if self._keeper.note_curves(trainer, after_validation=after_validation):
+                self.worker.submit(self._keeper.store_curves, num_pictures=0)
         except Exception as error:
             self.troubles.failed("reading the curves", error)
 
-    def write_page(self, table: Optional[Path] = None, step: int = 0) -> None:
-        """Have the run book's page written after a validation; never raises.
+    def write_page(
+        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+    ) -> None:
+        """Have the page of the run book written.
 
         Args:
-            table: Where the metrics of all its objects are listed.
+            table: Where the metrics of all objects of a validation are listed.
             step: Optimizer steps taken.
+            at_the_end: The run ends here, as far as anybody knows.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
         """
+        if not self._keeper.is_open:
+            return
         try:
-            self._write_page(table, step)
+            write = functools.partial(self._keeper.write_page, table, step, at_the_end=at_the_end)
+            self.worker.submit(write, num_pictures=0)
         except Exception as error:
             self.troubles.failed("writing the run book", error)
 
     def forget_clips(self) -> None:
         """Start looking for the worst clips anew."""
-        self._worst = WorstClips(self.config.worst_clips)
+        self._worst = {}
+
+    def raise_what_failed(self) -> None:
+        """Raise what failed in the background since the last call, where `strict` is on.
+
+        Raises:
+            VisualizationsError: Something did.
+        """
+        self.troubles.raise_what_failed()
+
+    def say_what_failed(self) -> None:
+        """Warn of what `raise_what_failed` would raise, and forget it."""
+        self.troubles.say_what_failed()
 
     def flush(self) -> None:
         """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds.
 
         Never raises an Exception: it runs while training ends, or fails for a reason of its own.
+        With `strict`, `raise_what_failed` raises what went wrong.
         """
         try:
             self.cadence.begin_anew()
-            self._write_page(at_the_end=True)
+            self.write_page(at_the_end=True)
             given_up = self.worker.drain(self.config.flush_timeout_s)
             if given_up:
-                log.warning(
-                    "visualizations: %s not logged within visualizations.flush_timeout_s=%g",
-                    counted(
-                        given_up,
-                        "picture was dropped: it was",
-                        "pictures were dropped: they were",
-                    ),
-                    self.config.flush_timeout_s,
-                )
+                self._say_what_was_given_up(given_up)
         except Exception as error:
-            self.troubles.failed("waiting for the pictures", error)
+            self.troubles.failed_in_background("waiting for the pictures", error)
+
+    def _say_what_was_given_up(self, num_pictures: int) -> None:
+        pictures = counted(
+            num_pictures, "picture was dropped: it was", "pictures were dropped: they were"
+        )
+        said = (
+            f"visualizations: {pictures} not logged within "
+            f"visualizations.flush_timeout_s={self.config.flush_timeout_s:g}"
+        )
+        if self.config.strict:
+            raise VisualizationsError(f"{said} (visualizations.strict=true)")
+        log.warning(said)
 
     def _take_pictures(
         self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
@@ -245,17 +307,19 @@ class Visualizer:
         snapshots = self._snapshots(event, loggers, take)
         self._say_what_is_missing(snapshots[0])
         blocked_ms = (time.perf_counter() - started) * 1e3
-        publish = functools.partial(self._publisher.publish, loggers, snapshots, event, blocked_ms)
+        publish = functools.partial(
+            self._publisher.publish, self._keeper, loggers, snapshots, event, blocked_ms
+        )
         num_pictures = sum(len(snapshot.videos) for snapshot in snapshots)
         self.worker.submit(publish, num_pictures=num_pictures)
 
     def _snapshots(
         self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
     ) -> list[Snapshot]:
-        """Take a snapshot of an event's clips; pinned ones may keep more frames than others."""
+        """Take snapshots of an event's clips; those of pinned ones may keep more frames."""
         is_animated = self._is_animated(event, loggers)
-        further = self._publisher.keeps_book and self._budget.allows(FURTHER_PART)
-        num_pinned = event.num_pinned if further and not is_animated else 0
+        keeps_more = self._keeper.is_open and self._budget.allows(FURTHER_PART) and not is_animated
+        num_pinned = event.num_pinned if keeps_more else 0
         ranges = [(range(num_pinned), self.config.run_book_frames)] if num_pinned else []
         if event.num_videos > num_pinned:
             ranges.append((range(num_pinned, event.num_videos), 0))
@@ -277,9 +341,9 @@ class Visualizer:
                 "pass SAM 2's BatchedVideoDatapoint to have their own ids",
             )
 
-    def _take_candidates(self, num_clips: int, take: Callable[..., Snapshot]) -> None:
+    def _take_candidates(self, stage: str, num_clips: int, take: Callable[..., Snapshot]) -> None:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
-        worst = self._worst
+        worst = self._worst.setdefault(stage, WorstClips(self.config.worst_clips))
         worst.num_seen += num_clips
         if not (self._budget.allows(SCORING_PART) and worst.has_room()):
             return
@@ -289,30 +353,6 @@ class Visualizer:
         blocked_ms = (time.perf_counter() - started) * 1e3
         rank = functools.partial(self._publisher.rank, worst, blocked_ms)
         self.worker.submit(rank, num_pictures=0)
-
-    def _book_of(self, trainer: Trainer) -> Optional[RunBook]:
-        """Return the book of a run that begins; in the same folder it is the one that there is."""
-        book = self._publisher.book
-        if book is not None and run_dir_of(self.config, trainer.loggers) == book.run_dir:
-            return book
-        self._curves = CurveReader()
-        try:
-            return open_book(self.config, trainer)
-        except Exception as error:
-            self.troubles.failed("opening the run book", error)
-            return None
-
-    def _write_page(
-        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
-    ) -> None:
-        write = functools.partial(
-            self._publisher.write_page, self._curves, table, step, at_the_end=at_the_end
-        )
-        self._do_for_book(write)
-
-    def _do_for_book(self, task: Callable[[], None]) -> None:
-        if self._publisher.keeps_book:
-            self.worker.submit(task, num_pictures=0)
 
     def _options(self, **frames: Any) -> SnapshotOptions:
         config = self.config
@@ -325,7 +365,7 @@ class Visualizer:
         )
 
     def _is_animated(self, event: Event, loggers: list[Any]) -> bool:
-        if not (self.config.animation and event.stage == "val"):
+        if not self.config.animation or event.stage == TRAIN:
             return False
         if any(takes_gifs(logger) for logger in loggers):
             return True
@@ -350,3 +390,16 @@ class Visualizer:
                 f"visualizations.max_pending={allowed}); new events are dropped until there is "
                 "room",
             )
+
+
+def _is_for_nobody(trainer: Trainer) -> bool:
+    """Return whether Lightning's Tuner tries things out, with loggers that log nothing.
+
+    ``fast_dev_run`` has such loggers too, but there people try out what a run does.
+    """
+    loggers = trainer.loggers
+    return bool(
+        loggers
+        and not getattr(trainer, "fast_dev_run", False)
+        and all(goes_nowhere(logger) for logger in loggers)
+    )

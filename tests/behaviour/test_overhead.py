@@ -337,5 +337,5 @@ def test_hook_touches_no_tensor_when_not_due(stage, batch_idx, make_batch, logge
 def test_no_thread_is_started_by_a_hook_that_is_not_due(scene, logger):
     before = set(threading.enumerate())
     module = HookedModule(logger, every_n_steps=5)
-    module.event(3, scene)
+    module.event(3, scene, batch_idx=3)
     assert set(threading.enumerate()) <= before

@@ -16,7 +16,6 @@ from trainings import make_trainer
 from core.config import VisualizationsConfig
 from core.trainer import VisualizationsMixin
 from core.visualization import publisher, visualizer, visualizer_of
-from core.visualization.cadence import Cadence
 
 ROOT = Path(__file__).parents[2]
 
@@ -379,11 +378,6 @@ def test_a_setting_that_does_not_exist_is_named_once(tmp_path, caplog):
         caplog.text.count("unknown setting visualizations.every_n_step; choose one of enabled, ")
         == 1
     )
-
-
-def test_a_stage_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="stage must be 'train' or 'val', got 'training'"):
-        Cadence(VisualizationsConfig()).due("training", 0, 0)
 
 
 def test_a_module_with_pictures_can_be_copied(tmp_path):
