@@ -62,6 +62,15 @@ class Page:
     def button(self, text: str):
         return self.browser.find_element("xpath", f"//button[starts-with(., '{text}')]")
 
+    def click(self, place: list[float]) -> None:
+        """Click with the mouse at a place of the window."""
+        from selenium.webdriver import ActionChains
+
+        actions = ActionChains(self.browser)
+        actions.w3c_actions.pointer_action.move_to_location(*map(round, place))
+        actions.w3c_actions.pointer_action.click()
+        actions.perform()
+
     def press(self, keys: str) -> None:
         self.find("body").send_keys(keys)
 
@@ -107,6 +116,9 @@ def chromium_window(tmp_path_factory):
         "Emulation.setDeviceMetricsOverride",
         {"width": 1366, "height": 900, "deviceScaleFactor": 1, "mobile": False},
     )
+    # Without it a click may come while the page still scrolls.
+    still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": still})
     yield window
     window.quit()
 

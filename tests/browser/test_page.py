@@ -248,9 +248,13 @@ def test_an_object_switched_off_in_the_legend_leaves_every_panel_and_curve(page,
     page.find("#legend input").click()
     for panel in (1, 2, 3):
         assert not (page.canvas(panel) == first).all(-1).any()
-    names = page.run("return [...document.querySelectorAll('circle')].map(c => c.dataset.series)")
-    assert "0 left" not in names
-    assert "1 右のはさみ" in names
+    for axis in ("frame", "step"):
+        points = [
+            page.run("return book.point(arguments[0], arguments[1], 0)", axis, name)
+            for name in ("0 left", "1 右のはさみ")
+        ]
+        assert points[0] is None
+        assert points[1] is not None
     page.find("#legend input").click()
     assert (page.canvas(1) == first).all(-1).any()
 
@@ -258,32 +262,33 @@ def test_an_object_switched_off_in_the_legend_leaves_every_panel_and_curve(page,
 def test_a_click_on_a_point_of_a_curve_lands_on_its_frame_or_step(page, usual):
     page.show(usual)
     page.run("book.open('val/0', 0)")
-    # Lines lie over each other: only the uppermost point gets the click.
-    click = (
-        "const chart = document.querySelectorAll('#clip-charts svg')[arguments[0]];"
-        "const dot = chart.querySelector(`circle[data-x='${arguments[1]}']`);"
-        "const box = dot.getBoundingClientRect(), at = {bubbles: true,"
-        " clientX: box.x + box.width / 2, clientY: box.y + box.height / 2};"
-        "dot.dispatchEvent(new MouseEvent('click', at))"
-    )
-    page.run(click, 0, 14)
+    page.run("document.getElementById('clip-charts').scrollIntoView()")
+    page.click(page.run("return book.point('frame', '2 مقص', 14)"))
     assert page.state("frame") == 7
-    page.run(click, 1, 100)
+    page.click(page.run("return book.point('step', '0 left', 100)"))
     assert page.state("step") == 100
+
+
+def chart_y(page, value: int) -> float:
+    """Return where the axis of the first curve of the clip has the line of 0 or 1."""
+    lines = "[...document.querySelectorAll('#clip-charts svg')[0].querySelectorAll('.axis')]"
+    tops = page.run(f"return {lines}.map(l => l.getBoundingClientRect().top)")
+    return min(tops) if value else max(tops)
 
 
 def test_curves_of_the_clip_have_the_stored_values_and_gaps(page, usual):
     page.show(usual)
+    name = "1 右のはさみ"
     page.run("book.open('val/1', 0)")
-    points = page.run(
-        "return [...document.querySelectorAll('#clip-charts svg')[0].querySelectorAll('circle')]"
-        ".filter(c => c.dataset.series === '1 右のはさみ').map(c => c.dataset.x)"
-    )
     clip = clip_of(usual, "val/1")
     scores = [frame[1]["iou"] for frame in clip["events"][-1]["scores"]]
-    known = [str(n) for n, s in zip(clip["frame_numbers"], scores, strict=True) if s is not None]
-    assert points == known
     assert None in scores
+    top, bottom = (chart_y(page, value) for value in (1, 0))
+    for number, score in zip(clip["frame_numbers"], scores, strict=True):
+        point = page.run("return book.point('frame', arguments[0], arguments[1])", name, number)
+        assert (point is None) == (score is None)
+        if score is not None:
+            assert point[1] == pytest.approx(bottom + score * (top - bottom), abs=0.5)
     marks = page.texts("#clip-charts .mark title")
     assert marks == ["frame 0 was prompted"]
 

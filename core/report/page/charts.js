@@ -11,82 +11,98 @@ function ticksOf(low, high, count, whole = false) {
   return ticks;
 }
 
+const LEFT = 38, RIGHT = 10, TOP = 8, BOTTOM = 20;
+
 /**
- * A line chart. `draw` takes {series: [{name, color, dash, points: [[x, y or null]]}], range, here,
- * marks, value, onpick}; null ends a line and begins a new one.
+ * A line chart. `draw` takes {series: [{name, color, dash, points: [[x, y or null]]}], range, domain,
+ * here, marks, value, onpick}; null ends a line and begins a new one.
  */
 class Chart {
   constructor(title, { height = 132, dots = false, legend = "" } = {}) {
     this.height = height;
     this.dots = dots;
+    this.width = 0;
     this.value = el("span", { class: "value" });
-    this.svg = svg("svg", { role: "img" });
+    this.svg = svg("svg", { role: "img", height });
+    this.here = svg("line", { class: "here", y1: TOP - 4, y2: height - BOTTOM });
+    this.spot = svg("circle", { class: "spot", r: 4.5 });
     this.title = title;
-    this.node = el("div", { class: "chart" }, el("h3", {}, el("span", { class: "name", text: title, title }), this.value), this.svg);
+    const head = el("h3", {}, el("span", { class: "name", text: title, title }), this.value);
+    this.node = el("div", { class: "chart" }, head, this.svg);
     if (legend) this.node.append(el("p", { class: "faint", text: legend }));
-    this.svg.addEventListener("click", (event) => this.pick(event));
+    this.svg.addEventListener("click", (event) => {
+      const found = this.nearest(event);
+      if (found && this.data.onpick) this.data.onpick(found.x);
+    });
+    this.svg.addEventListener("pointermove", (event) => this.point(this.nearest(event)));
+    this.svg.addEventListener("pointerleave", () => this.point(null));
+    charts.push(this);
   }
 
   draw(data) {
     this.data = data;
-    const width = Math.max(160, this.svg.clientWidth || this.node.clientWidth || 300);
-    const height = this.height, left = 38, right = 10, top = 8, bottom = 20;
+    this.width = this.width || Math.max(160, this.svg.clientWidth || this.node.clientWidth || 300);
+    const { width, height } = this;
     const points = data.series.flatMap((line) => line.points);
     const xs = points.map((point) => point[0]), ys = points.map((point) => point[1]).filter(isNumber);
-    let [x0, x1] = data.domain || [Math.min(...xs), Math.max(...xs)];
-    if (!(x1 > x0)) [x0, x1] = [(xs.length ? x0 : 0) - 1, (xs.length ? x0 : 0) + 1];
-    let [y0, y1] = data.range || [Math.min(...ys), Math.max(...ys)];
-    if (!(y1 > y0)) [y0, y1] = ys.length ? [y0 - Math.abs(y0 || 1) * 0.1, y0 + Math.abs(y0 || 1) * 0.1] : [0, 1];
-    const placeX = (x) => left + ((x - x0) / (x1 - x0)) * (width - left - right);
-    const placeY = (y) => top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom);
-    this.place = { placeX, placeY };
+    const [x0, x1] = widened(data.domain || [Math.min(...xs), Math.max(...xs)], xs.length);
+    const [y0, y1] = widened(data.range || [Math.min(...ys), Math.max(...ys)], ys.length);
+    this.placeX = (x) => LEFT + ((x - x0) / (x1 - x0)) * (width - LEFT - RIGHT);
+    this.placeY = (y) => TOP + (1 - (y - y0) / (y1 - y0)) * (height - TOP - BOTTOM);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.svg.setAttribute("height", height);
     this.svg.setAttribute("aria-label", this.words(data));
     const parts = [];
     for (const tick of ticksOf(y0, y1, 4)) {
-      parts.push(svg("line", { class: "axis", x1: left, x2: width - right, y1: placeY(tick), y2: placeY(tick) }));
-      parts.push(svg("text", { x: left - 6, y: placeY(tick) + 4, "text-anchor": "end" }, short(tick)));
+      const y = this.placeY(tick);
+      parts.push(svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }));
+      parts.push(svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(tick)));
     }
     for (const tick of ticksOf(x0, x1, Math.max(2, Math.floor(width / 70)), true)) {
-      parts.push(svg("text", { x: placeX(tick), y: height - 4, "text-anchor": "middle" }, String(tick)));
+      parts.push(svg("text", { x: this.placeX(tick), y: height - 4, "text-anchor": "middle" }, String(tick)));
     }
     for (const mark of data.marks || []) {
-      const x = placeX(mark), y = height - bottom;
-      const triangle = svg("path", { class: "mark", d: `M${x - 4},${y}h8l-4,-7z` });
+      const triangle = svg("path", { class: "mark", d: `M${this.placeX(mark) - 4},${height - BOTTOM}h8l-4,-7z` });
       triangle.append(svg("title", {}, `frame ${mark} was prompted`));
       parts.push(triangle);
     }
-    if (isNumber(data.here)) {
-      parts.push(svg("line", { class: "here", x1: placeX(data.here), x2: placeX(data.here), y1: top - 4, y2: height - bottom }));
-    }
     for (const line of data.series) this.drawLine(line, parts);
-    this.svg.replaceChildren(...parts);
-    this.value.textContent = data.value || "";
+    this.svg.replaceChildren(...parts, this.here, this.spot);
     this.node.classList.toggle("live", Boolean(data.onpick));
+    this.moveHere(data.here);
+    this.point(null);
   }
 
+  /** Move the line that says where the viewer is, without drawing anything anew. */
+  moveHere(x) {
+    this.here.style.display = isNumber(x) ? "" : "none";
+    if (!isNumber(x)) return;
+    this.here.setAttribute("x1", this.placeX(x));
+    this.here.setAttribute("x2", this.placeX(x));
+  }
+
+  /** A line, and its points in one path: hundreds of elements would take longer than a frame. */
   drawLine(line, parts) {
-    const { placeX, placeY } = this.place;
-    let path = "", pen = false;
-    for (const [x, y] of line.points) {
-      if (isNumber(y)) path += `${pen ? "L" : "M"}${placeX(x).toFixed(1)},${placeY(y).toFixed(1)}`;
-      pen = isNumber(y);
-    }
-    if (line.cased) parts.push(svg("path", { class: "halo", d: path }));
-    const stroke = svg("path", { class: "line", d: path });
-    stroke.style.stroke = line.color;
-    if (line.dash) stroke.setAttribute("stroke-dasharray", line.dash);
-    parts.push(stroke);
+    let path = "", dots = "", pen = false;
     line.points.forEach(([x, y], index) => {
-      if (!isNumber(y)) return;
-      const alone = !isNumber((line.points[index - 1] || [])[1]) && !isNumber((line.points[index + 1] || [])[1]);
-      if (!this.dots && !alone) return;
-      const dot = svg("circle", { class: "rim", cx: placeX(x), cy: placeY(y), r: 3, "data-x": x, "data-series": line.name });
-      dot.style.fill = line.color;
-      dot.append(svg("title", {}, `${line.name}: ${three(y)} at ${x}`));
-      parts.push(dot);
+      if (isNumber(y)) {
+        const [px, py] = [this.placeX(x).toFixed(1), this.placeY(y).toFixed(1)];
+        path += `${pen ? "L" : "M"}${px},${py}`;
+        const alone = !pen && !isNumber((line.points[index + 1] || [])[1]);
+        if (this.dots || alone) dots += `M${px},${py}h0`;
+      }
+      pen = isNumber(y);
     });
+    const draw = (kind, d, color) => {
+      const node = svg("path", { class: kind, d });
+      if (color) node.style.stroke = color;
+      if (kind === "line" && line.dash) node.setAttribute("stroke-dasharray", line.dash);
+      parts.push(node);
+    };
+    if (line.cased) draw("halo", path);
+    draw("line", path, line.color);
+    if (!dots) return;
+    draw("dots under", dots);
+    draw("dots", dots, line.color);
   }
 
   words(data) {
@@ -99,22 +115,52 @@ class Chart {
     return `${this.title}. ${lines.join("; ")}`;
   }
 
-  /** Hand over the x of the point nearest to a click. */
-  pick(event) {
-    const { data } = this;
-    if (!data || !data.onpick) return;
-    const box = this.svg.getBoundingClientRect(), scale = this.svg.viewBox.baseVal.width / box.width;
+  /** Where a point of a line is in the window. */
+  locate(name, x) {
+    const line = this.data.series.find((one) => one.name === name);
+    const point = line && line.points.find((one) => one[0] === x);
+    if (!point || !isNumber(point[1])) return null;
+    const box = this.svg.getBoundingClientRect(), scale = box.width / this.width;
+    return [box.left + this.placeX(x) * scale, box.top + this.placeY(point[1]) * scale];
+  }
+
+  /** The point nearest to the pointer, the distance along x counting most. */
+  nearest(event) {
+    if (!this.data) return null;
+    const box = this.svg.getBoundingClientRect(), scale = this.width / box.width;
     const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
     let best = null;
-    for (const line of data.series) {
-      for (const point of line.points) {
-        if (!isNumber(point[1]) && !data.gaps) continue;
-        const dx = this.place.placeX(point[0]) - x;
-        const dy = isNumber(point[1]) ? (this.place.placeY(point[1]) - y) / 4 : 20;
+    for (const line of this.data.series) {
+      for (const [px, py] of line.points) {
+        if (!isNumber(py) && !this.data.gaps) continue;
+        const dx = this.placeX(px) - x, dy = isNumber(py) ? (this.placeY(py) - y) / 4 : 20;
         const distance = dx * dx + dy * dy;
-        if (!best || distance < best.distance) best = { distance, x: point[0] };
+        if (!best || distance < best.distance) best = { distance, x: px, y: py, line };
       }
     }
-    if (best) data.onpick(best.x);
+    return best;
   }
+
+  /** Say the value of a point, or what the chart says without one. */
+  point(found) {
+    const known = found && isNumber(found.y);
+    this.spot.style.display = known ? "" : "none";
+    this.value.textContent = known
+      ? `${found.line.name}: ${short(found.y)} at ${found.x}`
+      : (this.data && this.data.value) || "";
+    if (!known) return;
+    this.spot.setAttribute("cx", this.placeX(found.x));
+    this.spot.setAttribute("cy", this.placeY(found.y));
+    this.spot.style.stroke = found.line.color;
+  }
+}
+
+const charts = [];
+
+/** Give an axis without extent some, so that a single value stands in its middle. */
+function widened([low, high], count) {
+  if (high > low) return [low, high];
+  if (!count) return [0, 1];
+  const room = Math.abs(low) * 0.1 || 1;
+  return [low - room, low + room];
 }

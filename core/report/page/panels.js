@@ -84,7 +84,8 @@ function sideSelect(side, specs) {
 /** Give canvases whole device pixels per pixel of the frame, so that all pixels look alike. */
 function sizePanels() {
   const { clip } = state;
-  for (const { canvas } of panels) {
+  for (const panel of panels) {
+    const { canvas } = panel;
     canvas.style.aspectRatio = `${clip.width} / ${clip.height}`;
     const css = canvas.clientWidth || 256;
     const most = Math.max(1, Math.floor(2600 / Math.max(clip.width, clip.height)));
@@ -93,6 +94,8 @@ function sizePanels() {
       canvas.width = clip.width * factor;
       canvas.height = clip.height * factor;
     }
+    // Asked for at every move, the width would make the browser lay the page out again.
+    panel.unit = canvas.width / css;
   }
 }
 
@@ -144,7 +147,7 @@ function present() {
     const { canvas } = panel, { clip } = state;
     const context = canvas.getContext("2d");
     const factor = (canvas.width / clip.width) * state.zoom;
-    const unit = canvas.width / (canvas.clientWidth || canvas.width);
+    const { unit } = panel;
     const place = (x, y) => [(x - state.x) * factor, (y - state.y) * factor];
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);

@@ -9,6 +9,7 @@ const HIT = [86, 180, 233], MISSED = [240, 228, 66], FALSE = [213, 94, 0];
 const NEUTRAL = [205, 205, 205];
 
 const kindOf = (clip) => (KINDS.includes(clip.kind) ? clip.kind : "val");
+const dashOf = (r) => ["", "5 4", "2 3", "8 3 2 3"][r % 4];
 const runColor = (r) => `var(--run${r % 4})`;
 
 function rgbOf(color) {

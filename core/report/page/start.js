@@ -17,11 +17,13 @@ function start() {
   window.addEventListener("resize", () => {
     cancelAnimationFrame(waiting);
     waiting = requestAnimationFrame(() => {
+      for (const chart of charts) chart.width = 0;
       redraws.forEach((draw) => draw());
       if (!state.clip) return;
       sizePanels();
       present();
-      drawClipCharts();
+      drawFrameChart();
+      drawStepChart();
     });
   });
 }
@@ -44,6 +46,8 @@ window.book = {
     return btoa(text);
   },
   pixel: pixelFacts,
+  /** Where in the window the curves of the open clip have a point: of an object, at a frame or step. */
+  point: (axis, name, x) => (axis === "frame" ? parts.byFrame : parts.byStep).locate(name, x),
 };
 
 try {

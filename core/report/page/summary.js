@@ -64,7 +64,7 @@ function buildSummary() {
 const lineOf = (run, r, key) => {
   const curve = run.curves[key] || { steps: [], values: [] };
   const points = curve.steps.map((step, i) => [step, isNumber(curve.values[i]) ? curve.values[i] : null]);
-  return { name: compares ? run.name : key, color: runColor(r), dash: ["", "5 4", "2 3", "8 3 2 3"][r % 4], points };
+  return { name: compares ? run.name : key, color: runColor(r), dash: dashOf(r), points };
 };
 
 function jumpToStep(step) {

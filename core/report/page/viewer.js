@@ -100,12 +100,15 @@ function setFrame(frame) {
   if (!state.clip) return;
   state.frame = clamp(frame, 0, state.clip.frameNumbers.length - 1);
   refreshMoment();
+  parts.byFrame.moveHere(state.clip.frameNumbers[state.frame]);
 }
 
 function setStep(step) {
   if (!state.clip) return;
   state.step = step;
   refreshMoment();
+  drawFrameChart();
+  parts.byStep.moveHere(step);
 }
 
 /** Open a clip, at a frame of the original video where one is named. */
@@ -134,6 +137,8 @@ function openClip(clip, number = null, step = null) {
   parts.step.button.disabled = steps.length < 2;
   buildLegend();
   refreshView();
+  drawFrameChart();
+  drawStepChart();
   inspect();
   loadFrames(clip);
 }
@@ -146,11 +151,11 @@ function refreshView() {
   refreshMoment();
 }
 
+/** Show what depends on frame and step. */
 function refreshMoment() {
   drawPanels();
   showSliders();
   showLegend();
-  drawClipCharts();
   if (state.pointer) inspect();
   keepPlace();
 }
@@ -215,7 +220,8 @@ function buildLegend() {
       else state.hidden.add(thing.id);
       row.classList.toggle("off", !box.checked);
       drawPanels();
-      drawClipCharts();
+      drawFrameChart();
+      drawStepChart();
     });
     const swatch = el("span", { class: "swatch" });
     swatch.style.background = cssOf(thing.rgb);
@@ -291,32 +297,40 @@ function showLegend() {
   }
 }
 
-function drawClipCharts() {
-  const { clip } = state, numbers = clip.frameNumbers;
-  const byFrame = [], byStep = [];
-  let marks = [];
-  runs.forEach((run, r) => {
+/** One line per run and visible object; `pointsOf` takes run, part, event and the object's index. */
+function linesOf(clip, pointsOf) {
+  return runs.flatMap((run, r) => {
     const part = clip.parts[r], event = eventAt(part, state.step);
-    if (!event) return;
-    const dash = ["", "5 4", "2 3", "8 3 2 3"][r % 4];
-    marks = numbers.filter((_, t) => isPrompted(event, t));
-    for (const thing of visible(clip)) {
-      const k = thing.index[r];
-      if (k < 0) continue;
-      const name = compares ? `${labelOf(thing)} · ${run.name}` : labelOf(thing);
-      const line = { name, color: cssOf(thing.rgb), dash, cased: true };
-      byFrame.push({ ...line, points: numbers.map((number, t) => [number, (scoreAt(event, t, k) || {}).iou ?? null]) });
-      byStep.push({ ...line, points: part.events.map((one) => [one.step, stepIou(clip, r, one, k)]) });
-    }
+    if (!event) return [];
+    return visible(clip)
+      .filter((thing) => thing.index[r] >= 0)
+      .map((thing) => ({
+        name: compares ? `${labelOf(thing)} · ${run.name}` : labelOf(thing),
+        color: cssOf(thing.rgb), dash: dashOf(r), cased: true,
+        points: pointsOf(r, part, event, thing.index[r]),
+      }));
   });
-  const dashes = compares ? runs.map((run, r) => `${["—", "- -", "···", "-·-"][r % 4]} ${run.name}`).join("   ") : "";
+}
+
+function drawFrameChart() {
+  const { clip } = state, numbers = clip.frameNumbers;
+  const event = clip.parts.map((part) => eventAt(part, state.step)).find((one) => one);
+  const dashes = runs.map((run, r) => `${["—", "- -", "···", "-·-"][r % 4]} ${run.name}`).join("   ");
   parts.byFrame.draw({
-    series: byFrame, range: [0, 1], domain: [numbers[0], numbers[numbers.length - 1]], marks, gaps: true, value: dashes,
+    series: linesOf(clip, (r, part, now, k) =>
+      numbers.map((number, t) => [number, (scoreAt(now, t, k) || {}).iou ?? null]),
+    ),
+    range: [0, 1], domain: [numbers[0], numbers[numbers.length - 1]], gaps: true,
+    marks: numbers.filter((_, t) => isPrompted(event, t)), value: compares ? dashes : "",
     here: numbers[state.frame], onpick: (number) => setFrame(numbers.indexOf(number)),
   });
+}
+
+function drawStepChart() {
+  const { clip } = state, { steps } = clip;
   parts.byStep.draw({
-    series: byStep, range: [0, 1], domain: [clip.steps[0], clip.steps[clip.steps.length - 1]], here: state.step,
-    onpick: (step) => setStep(step),
+    series: linesOf(clip, (r, part, now, k) => part.events.map((one) => [one.step, stepIou(clip, r, one, k)])),
+    range: [0, 1], domain: [steps[0], steps[steps.length - 1]], here: state.step, onpick: setStep,
   });
 }
 
