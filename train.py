@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from core.checks import UserError
@@ -46,6 +47,10 @@ def main(cfg: DictConfig) -> None:
             raise
         sys.exit(f"error: {error}")
     train(config, run_dir, module, data, trainer)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.is_global_zero:
+        from core.run import compare_runs_of_sweep
+
+        compare_runs_of_sweep(Path(HydraConfig.get().sweep.dir).absolute())
 
 
 def build(

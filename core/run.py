@@ -27,7 +27,8 @@ from .config import Config, TrainerConfig, to_config
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .model import parameter_table
-from .visualization.store import PAGE, SETTINGS
+from .report import COMPARISON, write_comparison
+from .visualization.store import FOLDER, PAGE, SETTINGS
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,22 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     if config.visualizations.enabled and not takes_pictures(config, trainer.loggers):
         lines.append("pictures    none: no logger of this run takes pictures")
     print("\n" + "\n".join(lines))
+
+
+def compare_runs_of_sweep(sweep_dir: Path) -> None:
+    """Write one page about the runs of a sweep that are done; a failure is only said."""
+    books = sweep_dir.rglob(f"{FOLDER}/start-0001.json")
+    runs = sorted((path.parent.parent for path in books), key=_in_order_of_numbers)
+    if len(runs) < 2:
+        return
+    try:
+        print(f"runs compared  {write_comparison(runs, sweep_dir / COMPARISON)}")
+    except Exception as error:
+        log.warning("the page that compares the runs of %s failed: %s", sweep_dir.name, error)
+
+
+def _in_order_of_numbers(run_dir: Path) -> tuple[int, str]:
+    return int(run_dir.name) if run_dir.name.isdigit() else sys.maxsize, str(run_dir)
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:

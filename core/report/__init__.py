@@ -14,7 +14,9 @@ from ..visualization.store import PAGE, replace_whole
 from .assemble import book_json
 from .page import page_around_book
 
-__all__ = ["PAGE", "write_comparison", "write_page"]
+__all__ = ["COMPARISON", "PAGE", "write_comparison", "write_page"]
+
+COMPARISON = "comparison.html"
 
 
 def write_page(run_dir: Path) -> Path:

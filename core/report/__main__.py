@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 from ..visualization.store import FOLDER, NotABook
-from . import PAGE, write_comparison
-
-COMPARISON = "comparison.html"
+from . import COMPARISON, PAGE, write_comparison
 
 
 def main() -> None:
