@@ -11,6 +11,7 @@ from books import another_video, make_book, read_runs, scene_clip
 from PIL import Image
 
 from core.visualization import store
+from core.visualization.drawing import sheet
 from core.visualization.store import NotABook, decode_mask, encode_mask
 
 
@@ -261,3 +262,21 @@ def test_a_line_of_the_curves_that_was_cut_off_costs_that_line_alone(tmp_path):
         file.write('{"step": 2, "valu')
     book.add_curves([{"step": 3, "values": {"loss": 3.0}}])
     assert store.read_curves(tmp_path / "pictures")["loss"]["steps"] == [1, 3]
+
+
+def test_the_sheet_says_before_and_now_where_there_is_a_baseline(tmp_path, monkeypatch):
+    texts = []
+    write = sheet.Canvas.lines
+    monkeypatch.setattr(
+        sheet.Canvas,
+        "lines",
+        lambda self, y, lines: (texts.append(lines), write(self, y, lines))[1],
+    )
+    clip = scene_clip(100)
+    clip.baseline_ious = np.full((4, 3), 0.254)
+    clip.baseline_ious[2, 1] = np.nan
+    sheet.render_sheet(clip)
+    words = [text for lines in texts for line in lines for _, text in line]
+    third = clip.scores.ious[2]
+    assert any(f"1 IoU 0.25 → {third[0]:.2f}" in text for text in words)
+    assert any(f"2 IoU {third[1]:.2f}" in text for text in words)
