@@ -271,23 +271,35 @@ def contour(mask):
     return mask & ~inner
 
 
-def half(pixels, color):
-    return pixels // 2 + np.array(color, np.uint8) // 2
+def brightness(pixels):
+    """Luma of ITU-R BT.601 as a whole number; it may be rounded the other way, see `is_shaded`."""
+    return np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(int)
 
 
-def most(pixels, color):
-    return pixels // 4 + 3 * (np.array(color, np.uint8) // 4)
+def shaded(pixels, color):
+    """A colour over pixels: a quarter of their brightness, in steps, around the colour itself.
+
+    Its channels keep 32 levels of room at both ends.
+    """
+    return (np.clip(color, 32, 223) - 32 + brightness(pixels)[..., None] // 4).astype(np.uint8)
+
+
+def is_shaded(panel, expected):
+    """Whether pixels are as expected; the brightness of what lay below may be one level off."""
+    return (abs(panel.astype(int) - expected) <= 1).all(-1)
 
 
 def check_masks(panel, image, masks, colors, what):
-    """Tinted inside, outlined at the rim, untouched everywhere else."""
-    tinted = image.copy()
+    """Filled inside, outlined at the rim, untouched everywhere else."""
+    filled = image.copy()
     rims = np.zeros(image.shape[:2], int)
     for mask, color in zip(masks, colors, strict=True):
-        tinted[mask] = half(tinted[mask], color)
+        filled[mask] = shaded(filled[mask], color)
         rims += contour(mask)
     plain = rims == 0
-    assert (panel[plain] == tinted[plain]).all(), f"{what}: wrong off the outlines"
+    outside = ~masks.any(0)
+    assert (panel[outside] == image[outside]).all(), f"{what}: wrong outside the masks"
+    assert is_shaded(panel[plain], filled[plain]).all(), f"{what}: wrong off the outlines"
     allowed = np.zeros(image.shape[:2], bool)
     for mask, color in zip(masks, colors, strict=True):
         allowed |= contour(mask) & (panel == np.array(color, np.uint8)).all(-1)
@@ -300,32 +312,32 @@ def check_errors(panel, image, gts, preds):
         hit |= gt & pred
         missed |= gt & ~pred
         false |= ~gt & pred
-    grey = (image[..., :1] // 4 + image[..., 1:2] // 2 + image[..., 2:] // 4).repeat(3, -1)
-    as_missed, as_false = most(grey, MISSED), most(grey, FALSE)
-    wanted = image.copy()
-    wanted[hit] = most(grey, HIT)[hit]
-    wanted[missed] = as_missed[missed]
-    wanted[false] = as_false[false]
-    right = (panel == wanted).all(-1) | ((panel == as_missed).all(-1) & missed & false)
+    as_hit, as_missed, as_false = (
+        is_shaded(panel, shaded(image, color)) for color in (HIT, MISSED, FALSE)
+    )
+    right = np.where(hit, as_hit, (panel == image).all(-1))
+    right = np.where(missed, as_missed, right)
+    right = np.where(false, as_false | (as_missed & missed), right)
     assert right.all(), "errors: a pixel has the wrong colour"
 
 
 def check_prompts(panel, image, prompts, expected):
     """Mask prompts exactly; clicks and boxes present, and nothing changed away from them."""
     e = expected.enlarge
-    tinted = image.copy()
+    filled = image.copy()
     rim, rim_right = (np.zeros(image.shape[:2], bool) for _ in range(2))
     small = panel[::e, ::e]
     for prompt in prompts:
         if prompt.kind == "mask":
             color = color_of(prompt, expected)
-            tinted[prompt.mask] = most(tinted[prompt.mask], color)
+            filled[prompt.mask] = shaded(filled[prompt.mask], color)
             edge = contour(prompt.mask)
             rim |= edge
             rim_right |= edge & (small == color).all(-1)
     # Hatched: between the stripes, which all masks share, the frame is left as it is.
     left_alone = (small == image).all(-1)
-    right = rim_right | (((small == tinted).all(-1) | left_alone) & ~rim)
+    covered = np.any([p.mask for p in prompts if p.kind == "mask"] + [rim], axis=0)
+    right = rim_right | (((is_shaded(small, filled) & covered) | left_alone) & ~rim)
     for prompt in prompts:
         if prompt.kind == "mask" and (inside := prompt.mask & ~rim).sum() >= 40:
             assert 0 < left_alone[inside].mean() < 1, "prompts: a mask prompt is not hatched"

@@ -11,15 +11,18 @@ from .prompts import UNASSIGNED
 
 Color = tuple[int, int, int]
 
-# Hand-picked to stay apart from each other; further entries continue around the colour wheel.
+# Hand-picked to stay apart from each other, all shades of each (`shades_of`) too; further entries
+# continue around the colour wheel.
 _PICKED = (
-    (230, 25, 75), (60, 180, 75), (67, 99, 216), (255, 225, 25), (245, 130, 49), (145, 30, 180),
-    (66, 212, 244), (240, 50, 230), (191, 239, 69), (250, 190, 212), (0, 128, 128),
-    (220, 190, 255), (154, 99, 36), (255, 250, 200), (128, 0, 0), (170, 255, 195), (128, 128, 0),
-    (255, 180, 130), (0, 0, 117), (120, 120, 120), (0, 90, 40), (90, 40, 100), (255, 100, 130),
+    (230, 25, 75), (60, 180, 75), (67, 99, 216), (255, 225, 25), (245, 130, 49), (143, 32, 181),
+    (94, 250, 255), (236, 44, 224), (191, 239, 69), (250, 190, 212), (0, 128, 128),
+    (203, 180, 241), (154, 99, 36), (255, 250, 200), (128, 0, 0), (170, 255, 195), (128, 128, 0),
+    (255, 180, 130), (20, 24, 118), (120, 120, 120), (0, 90, 40), (90, 40, 100), (255, 100, 130),
     (0, 180, 255),
 )  # fmt: skip
 NEUTRAL = (205, 205, 205)
+# Of the 256 grey levels of a frame so many stay visible through a mask.
+_NUM_SHADES = 64
 
 # Two colours that are closer in CIELAB (CIE76) are taken for one in thin outlines.
 _MIN_DISTANCE = 10.0
@@ -43,6 +46,20 @@ def category_color(category: int) -> Color:
     saturation, value = ((0.9, 0.75), (0.5, 0.95), (0.75, 0.5))[turn % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@lru_cache(maxsize=1024)
+def shades_of(color: Color) -> np.ndarray:
+    """Return what a colour becomes over each of the 256 grey levels: [256, 3] uint8.
+
+    The hue stays, whatever lies below: all channels are moved up or down by the same amount, a
+    quarter of the level's distance to mid grey. Channels near 0 and 255 are first moved inwards, so
+    that they have room for it.
+    """
+    room = _NUM_SHADES // 2
+    base = np.clip(color, room, 255 - room)
+    levels = np.arange(256)[:, None] * _NUM_SHADES // 256
+    return (base + levels - room).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)

@@ -2,9 +2,9 @@
 
 import base64
 import io
-import itertools
 
 import numpy as np
+import pycocotools.mask
 from PIL import Image
 
 COLORS = ["#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#42d4f4", "#f032e6"]
@@ -12,35 +12,17 @@ NAMES = ["left", "右のはさみ", "مقص", "игла", "gauze", None, "é́tu
 
 
 def encode_mask(mask: np.ndarray) -> str:
-    """Return a mask [h, w] as base64 of LEB128 run lengths, row by row, zeros first."""
+    """Return a mask [h, w] as COCO's run lengths, row by row; an empty one as nothing."""
     if not mask.any():
         return ""
-    flat = mask.ravel().astype(np.int8)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    bounds = [0, *edges.tolist(), flat.size]
-    runs = [end - start for start, end in itertools.pairwise(bounds)]
-    if flat[0]:
-        runs.insert(0, 0)
-    out = bytearray()
-    for run in runs:
-        while run > 127:
-            out.append(run & 127 | 128)
-            run >>= 7
-        out.append(run)
-    return base64.b64encode(bytes(out)).decode()
+    return pycocotools.mask.encode(np.asfortranarray(mask.T.astype(np.uint8)))["counts"].decode()
 
 
 def decode_mask(text: str, height: int, width: int) -> np.ndarray:
     """Return what `encode_mask` was given."""
-    runs, value, shift = [], 0, 0
-    for byte in base64.b64decode(text):
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            runs.append(value)
-            value = shift = 0
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return np.pad(flat, (0, height * width - flat.size)).reshape(height, width)
+    if not text:
+        return np.zeros((height, width), bool)
+    return pycocotools.mask.decode({"size": [width, height], "counts": text.encode()}).T > 0
 
 
 def jpeg(image: np.ndarray) -> str:

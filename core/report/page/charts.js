@@ -95,7 +95,7 @@ class Chart {
     const draw = (kind, d, color) => {
       const node = svg("path", { class: kind, d });
       if (color) node.style.stroke = color;
-      if (kind === "line" && line.dash) node.setAttribute("stroke-dasharray", line.dash);
+      if (line.dash && !kind.startsWith("dots")) node.setAttribute("stroke-dasharray", line.dash);
       parts.push(node);
     };
     if (line.cased) draw("halo", path);

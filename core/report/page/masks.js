@@ -3,21 +3,27 @@
 const masks = new Recent(6e6, (mask) => mask.spans.length + (mask.edges ? mask.edges.length : 64));
 const EMPTY = { spans: new Uint32Array(0), edges: new Uint32Array(0) };
 
-/** Read base64 of LEB128 run lengths as [start, end, start, end, ...] of its pixels. */
+/**
+ * Read COCO's compressed run lengths, here row by row, as [start, end, start, end, ...] of the pixels.
+ *
+ * A number is written in groups of five bits, lowest first, and from the fourth on as its difference
+ * to the last but one (https://github.com/cocodataset/cocoapi, maskApi.c).
+ */
 function readSpans(text) {
-  const bytes = atob(text);
-  const spans = [];
-  let position = 0, run = 0, shift = 0, inside = false;
-  for (let i = 0; i < bytes.length; i++) {
-    const byte = bytes.charCodeAt(i);
-    run += (byte & 127) * 2 ** shift;
-    shift += 7;
-    if (byte < 128) {
-      if (inside && run) spans.push(position, position + run);
-      position += run;
-      inside = !inside;
-      run = shift = 0;
-    }
+  const counts = [], spans = [];
+  let position = 0, at = 0;
+  while (position < text.length) {
+    let value = 0, shift = 0, group;
+    do {
+      group = text.charCodeAt(position++) - 48;
+      value |= (group & 31) << shift;
+      shift += 5;
+    } while (group & 32 && position < text.length);
+    if (group & 16) value |= -1 << shift;
+    if (counts.length > 2) value += counts[counts.length - 2];
+    if (counts.length % 2 && value > 0) spans.push(at, at + value);
+    counts.push(value);
+    at += value;
   }
   return Uint32Array.from(spans);
 }
@@ -62,16 +68,21 @@ function edgesOf(mask, width, height) {
 }
 
 const packed = (rgb) => (0xff000000 | (rgb[2] << 16) | (rgb[1] << 8) | rgb[0]) >>> 0;
-const greyOf = (pixel) => ((pixel & 255) >> 2) + (((pixel >> 8) & 255) >> 1) + (((pixel >> 16) & 255) >> 2);
+/** The brightness of a pixel, as OpenCV weighs its channels. */
+const greyOf = (pixel) =>
+  ((pixel & 255) * 9798 + ((pixel >> 8) & 255) * 19235 + ((pixel >> 16) & 255) * 3735 + 16384) >> 15;
 
 const shadeTables = new Map();
 
-/** A colour over every grey value: nine tenths of it and a tenth of the brightness below. */
+/**
+ * What a colour becomes over each grey level: all channels are moved by a quarter of the level's
+ * distance to mid grey, so that the hue stays; channels near 0 and 255 first make room for it.
+ */
 function shadesOf(rgb) {
   const key = packed(rgb);
   if (!shadeTables.has(key)) {
-    const shades = new Uint32Array(256);
-    for (let grey = 0; grey < 256; grey++) shades[grey] = packed(rgb.map((c) => (9 * c + grey) / 10));
+    const base = rgb.map((channel) => clamp(channel, 32, 223));
+    const shades = Uint32Array.from({ length: 256 }, (_, grey) => packed(base.map((c) => c + (grey >> 2) - 32)));
     shadeTables.set(key, shades);
   }
   return shadeTables.get(key);

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from scenes import make_batch
+from sheet_reference import cielab
 
 from core import utils
 from core.official import import_sam2
 from core.visualization.drawing.canvas import Canvas
 from core.visualization.drawing.composite import create_composite_visualization
-from core.visualization.drawing.paint import FALSE, HIT, MISSED, stripes
+from core.visualization.drawing.paint import FALSE, HIT, MISSED, pack, paint_masks, stripes
 from core.visualization.drawing.sheet import render_animation, render_sheet
 from core.visualization.palette import NEUTRAL, category_color
 from core.visualization.prompts import PromptData
@@ -65,6 +66,47 @@ def palette(count):
     return np.array([category_color(k) for k in range(count)], float)
 
 
+PICKED = [category_color(k) for k in range(24)]
+
+
+def filled_with(color, below):
+    """A pixel well inside a mask of a colour over a flat frame."""
+    masks = np.ones((1, 5, 5), bool)
+    frame = pack(np.full((5, 5, 3), below, np.uint8))
+    return paint_masks(frame, masks, [color])[2:3, 2:3].view(np.uint8)[0, :3].tolist()
+
+
+@pytest.mark.parametrize("category", range(24))
+def test_a_filled_pixel_is_nearest_to_its_own_colour_of_the_legend(category):
+    labs = [cielab(color) for color in PICKED]
+    for below in [*PICKED, *([level] * 3 for level in (0, 64, 128, 192, 255))]:
+        found = cielab(filled_with(PICKED[category], below))
+        distances = [math.dist(found, lab) for lab in labs]
+        assert distances.index(min(distances)) == category
+
+
+@pytest.mark.parametrize("color", [*PICKED, NEUTRAL, HIT, MISSED, FALSE])
+def test_a_tenth_and_more_of_the_brightness_range_stays_visible_in_a_mask(color):
+    greys = [np.mean(filled_with(color, [level] * 3)) for level in (0, 64, 128, 192, 255)]
+    assert (np.diff(greys) >= 0.2 * 63).all()
+
+
+def test_what_lies_below_a_mask_gives_it_no_hue():
+    # The same brightness in three hues.
+    assert len({tuple(filled_with((230, 25, 75), c)) for c in ([76] * 3, [255, 0, 0])}) == 1
+    assert len({tuple(filled_with((67, 99, 216), c)) for c in ([150] * 3, [0, 255, 0])}) == 1
+
+
+def test_of_masks_that_overlap_the_last_gives_the_hue_over_the_brightness_of_the_others():
+    image = np.full((16, 16, 3), 100, np.uint8)
+    masks = np.zeros((2, 16, 16), bool)
+    masks[0, :, :12] = masks[1, :, 4:] = True
+    painted = paint_masks(pack(image), masks, [(10, 60, 20), (200, 150, 240)])
+    both = painted.view(np.uint8).reshape(16, 16, 4)[8, 8, :3].tolist()
+    first = shade((10, 60, 20), 100)
+    assert both == shade((200, 150, 240), round(np.dot(first, (0.299, 0.587, 0.114))))
+
+
 def test_palette_keeps_thirty_two_categories_apart():
     for first, second in itertools.combinations(palette(32), 2):
         assert np.linalg.norm(first - second) >= 30
@@ -95,7 +137,8 @@ def panel_of(image, column, size=256):
 
 
 def shade(color, grey):
-    return [3 * (channel // 4) + grey // 4 for channel in color]
+    """A quarter of the brightness below, around the colour, which keeps 32 levels of room."""
+    return [min(max(channel, 32), 223) + grey // 4 - 32 for channel in color]
 
 
 @pytest.mark.parametrize("image", [(0, 0, 0), (255, 255, 255), (0, 200, 255), (255, 0, 200)])
@@ -103,7 +146,7 @@ def test_errors_panel_shows_hit_missed_and_false_over_any_frame(image):
     frame = np.full((64, 64, 3), image, np.uint8)
     gt, pred = square(0, 0)[None], square(8, 0)[None]
     panel = panel_of(create_composite_visualization(frame, gt, pred), 4)
-    grey = image[0] // 4 + image[1] // 2 + image[2] // 4
+    grey = round(0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])
     assert panel[4 * 12, 4 * 8].tolist() == shade(HIT, grey)
     assert panel[4 * 4, 4 * 8].tolist() == shade(MISSED, grey)
     assert panel[4 * 20, 4 * 8].tolist() == shade(FALSE, grey)
