@@ -508,7 +508,10 @@ class TrainerConfig(Section):
     )
     enable_progress_bar: bool = setting(True, ANY_VALUE, "show a progress bar")
     deterministic: Any = setting(
-        None, _DETERMINISTIC, "true: deterministic algorithms alone; `warn`: where there are any"
+        None,
+        _DETERMINISTIC,
+        "true: deterministic algorithms alone; `warn`: where there are any; null: true on a CPU, "
+        "false elsewhere",
     )
     fast_dev_run: Any = setting(
         False, _FAST_DEV_RUN, "true: one batch of each stage, without loggers and checkpoints"

@@ -110,6 +110,7 @@ def build_model(config: ModelConfig) -> "SAM2Train":
 
     The architecture comes from the YAML files inside the ``sam2`` package, the prompts from
     `config` with the probabilities of official training (``sam2/configs/sam2.1_training``).
+    An object is prompted only where it is (`core.sam2_train.SAM2TrainPresent`).
     Validation with ``mixed`` prompts gives masks, as official training does; with ``point`` and
     ``bbox`` it gives the same type, clicks being placed at the centre of the error.
 
@@ -128,8 +129,10 @@ def build_model(config: ModelConfig) -> "SAM2Train":
     import_sam2()
     from hydra.utils import instantiate
 
+    from .sam2_train import SAM2TrainPresent
+
     node = architecture_node(config)
-    node["_target_"] = "training.model.sam2.SAM2Train"
+    node["_target_"] = f"{SAM2TrainPresent.__module__}.{SAM2TrainPresent.__qualname__}"
     node.update(_prompt_arguments(config))
     with _own_cuda_device(), _root_logger_unchanged():
         model = instantiate(node, _convert_="all")

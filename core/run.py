@@ -36,15 +36,29 @@ OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_e
 
 
 def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Return the fields that are Lightning's own."""
+    """Return the fields that are Lightning's own.
+
+    Algorithms are deterministic on a CPU unless the user decided: it costs 1 %, and without it the
+    sums of several threads depend on what else the machine does. On CUDA PyTorch has no
+    deterministic backward of the ``interpolate`` that SAM 2 uses.
+    """
     arguments = dataclasses.asdict(config)
     for name in OWN_TRAINER_FIELDS:
         del arguments[name]
+    if config.deterministic is None and _runs_on_cpu(config):
+        arguments["deterministic"] = True
     return arguments
 
 
-def check_devices(config: TrainerConfig) -> None:
-    """Raise UserError for an accelerator that is not there, or a strategy that does not exist."""
+def _runs_on_cpu(config: TrainerConfig) -> bool:
+    found = _accelerators()
+    if config.accelerator == "auto":
+        return not (found["gpu"] or found["tpu"])
+    return config.accelerator == "cpu"
+
+
+def _accelerators() -> dict[str, bool]:
+    """Return the names that `trainer.accelerator` may have, and whether they are available."""
     found = {
         "auto": True,
         "cpu": True,
@@ -52,7 +66,12 @@ def check_devices(config: TrainerConfig) -> None:
         "mps": MPSAccelerator.is_available(),
         "tpu": XLAAccelerator.is_available(),
     }
-    found["gpu"] = found["cuda"] or found["mps"]
+    return {**found, "gpu": found["cuda"] or found["mps"]}
+
+
+def check_devices(config: TrainerConfig) -> None:
+    """Raise UserError for an accelerator that is not there, or a strategy that does not exist."""
+    found = _accelerators()
     one_of(*found).check("trainer.accelerator", config.accelerator)
     if not found[config.accelerator]:
         raise UserError(

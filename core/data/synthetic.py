@@ -123,9 +123,11 @@ def make_clip(
     num_objects = min(int(rng.integers(config.min_objects, config.max_objects + 1)), max_objects)
     times = np.arange(num_frames) * frame_stride
     shapes = _place(config, num_objects, times, size, rng)
+    # Dark shapes on a light background: far from the palette's first colours, in which masks are
+    # drawn over them.
     hues = (rng.random() + np.arange(num_objects) / num_objects + rng.uniform(0, 0.1)) % 1
-    colours = [np.array(colorsys.hsv_to_rgb(hue, 1.0, rng.uniform(0.8, 1.0))) * 255 for hue in hues]
-    background = rng.uniform(30, 200) + rng.uniform(-15, 15, 3)
+    colours = [np.array(colorsys.hsv_to_rgb(hue, 0.6, rng.uniform(0.2, 0.4))) * 255 for hue in hues]
+    background = rng.uniform(140, 230) + rng.uniform(-15, 15, 3)
 
     masks = np.stack([_draw_shape(shape, size) for shape in shapes], axis=1)
     # later objects lie in front

@@ -1,14 +1,18 @@
 """Augmentation and synthetic clips."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sheet_reference import cielab
 
 from core.config import AugmentationConfig, SyntheticConfig
 from core.data import DataError
 from core.data.augmentation import augment_clip
 from core.data.synthetic import make_clip
+from core.visualization.palette import category_color
 
 WHITE = 255
 
@@ -134,6 +138,18 @@ def test_synthetic_objects_stay_apart_and_inside(seed):
     areas = masks.sum((2, 3))
     # nothing is cut off: every object keeps its area, up to its outline on the grid
     assert (areas.min(0) > 0.85 * areas.max(0)).all()
+
+
+def test_synthetic_shapes_have_no_colour_that_masks_are_drawn_in():
+    colours = [cielab(category_color(k)) for k in range(8)]
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        frames, masks = make_clip(SyntheticConfig(), 1, 1, 64, 3, rng)
+        background = frames[0][~masks[0].any(0)].mean(0)
+        for mask in masks[0]:
+            shape = frames[0][mask].mean(0)
+            assert min(math.dist(cielab(shape), colour) for colour in colours) > 30
+            assert (background - shape).mean() > 40
 
 
 def test_synthetic_objects_move_and_have_one_colour():

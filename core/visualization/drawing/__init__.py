@@ -2,6 +2,7 @@
 
 sheet.py      layout and words of a sheet
 composite.py  one frame as a row of panels, from arrays alone
-canvas.py     text and markers
+canvas.py     words and markers on the sheet of paper
+text.py       words as pixels, fonts
 paint.py      masks
 """

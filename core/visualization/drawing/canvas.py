@@ -1,11 +1,10 @@
-"""The sheet of paper: glyphs and markers by matplotlib's Agg renderer, over pixels put beneath.
+"""The sheet of paper: words, and markers by matplotlib's Agg renderer, over pixels put beneath.
 
 pyplot is never imported: its figures are global, they leak and belong to the main thread.
 """
 
 import itertools
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,73 +12,23 @@ from functools import lru_cache
 from typing import Optional, Union
 
 import cv2
-import matplotlib.font_manager
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
 
 from ..palette import NEUTRAL, Color
 from ..prompts import NEGATIVE, POSITIVE, PromptData
 from .paint import convert_colors, pack, stripes
+from .text import LINE, advance, fit, pixels_of_word, text_width, words
 
-LINE, MARGIN = 20, 10
+MARGIN = 10
 FAINT = (105, 105, 105)
 _INK, _PAPER = (25, 25, 25), (255, 255, 255)
-_FONT_SIZE = 14
-# Names of categories are often Chinese; the first of these that is installed writes them.
-_CJK_FONTS = (
-    "Noto Sans CJK SC",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "SimHei",
-    "PingFang SC",
-)
 
 # A sample (a colour, "positive", "negative", "bbox", "mask" or None) and the text behind it.
 Mark = Union[str, Color]
 Entry = tuple[Optional[Mark], str]
-
-
-@lru_cache(maxsize=1)
-def _font() -> FontProperties:
-    installed = {font.name for font in matplotlib.font_manager.fontManager.ttflist}
-    wanted = [name for name in ("DejaVu Sans", *_CJK_FONTS) if name in installed]
-    # matplotlib brings DejaVu Sans; where somebody removed it, any font is better than no picture.
-    return FontProperties(family=wanted or sorted(installed)[:1], size=_FONT_SIZE)
-
-
-@lru_cache(maxsize=4096)
-def _glyph(char: str) -> tuple[np.ndarray, float]:
-    """Return a character's coverage [LINE, 3 * size] uint8, pen at column size, and its advance.
-
-    matplotlib lays out and rasterises every string anew, which takes milliseconds; a sheet has a
-    hundred strings of the same few characters.
-    """
-    renderer = RendererAgg(3 * _FONT_SIZE, LINE, 72)
-    renderer.draw_text(renderer.new_gc(), _FONT_SIZE, LINE - 5, char, _font(), 0, ismath=False)
-    coverage = np.array(renderer.buffer_rgba())[..., 3]
-    both, pair = (
-        renderer.get_text_width_height_descent(text, _font(), False)[0]
-        for text in (f"x{char}x", "xx")
-    )
-    return coverage, both - pair
-
-
-@lru_cache(maxsize=1024)
-def _advance(word: str) -> float:
-    return sum(_glyph(char)[1] for char in word)
-
-
-def text_width(text: str) -> int:
-    """Return the width of a line of text in pixels."""
-    return math.ceil(sum(map(_advance, _words(text))))
-
-
-def _words(text: str) -> list[str]:
-    """Split a line at its spaces, which count as words too."""
-    return re.findall(" |[^ ]+", text)
 
 
 @lru_cache(maxsize=256)
@@ -91,38 +40,6 @@ def _swatch(mark: Mark) -> np.ndarray:
         swatch[~stripes((12, 12))] = _PAPER
     swatch[[0, -1]] = swatch[:, [0, -1]] = [channel * 2 // 3 for channel in color]
     return pack(swatch)
-
-
-@lru_cache(maxsize=512)
-def _word(word: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what a word covers, and how much: ys, xs [N] from its pen on, coverage [N, 1].
-
-    Lines hold numbers and are seldom the same twice; their words are.
-    """
-    coverage = np.zeros((LINE, math.ceil(_advance(word)) + 4 * _FONT_SIZE), np.uint8)
-    pen = float(_FONT_SIZE)
-    for char in word:
-        glyph, advance = _glyph(char)
-        start = round(pen) - _FONT_SIZE
-        area = coverage[:, start : start + glyph.shape[1]]
-        np.maximum(area, glyph[:, : area.shape[1]], out=area)
-        pen += advance
-    ys, xs = np.nonzero(coverage)
-    return ys, xs - _FONT_SIZE, coverage[ys, xs, None].astype(np.uint16)
-
-
-def fit(text: str, width: int) -> str:
-    """Shorten a text with an ellipsis until it is at most `width` pixels wide."""
-    if text_width(text) <= width:
-        return text
-    room = float(width - text_width("…"))
-    kept = 0
-    for char in text:
-        room -= _glyph(char)[1]
-        if room < 0:
-            break
-        kept += 1
-    return text[:kept] + "…"
 
 
 def entry_width(entry: Entry) -> int:
@@ -178,10 +95,10 @@ class Canvas:
         parts = []
         for x, y, text in pieces:
             pen = float(x)
-            for word in _words(text):
-                ys, xs, ink = _word(word)
+            for word in words(text):
+                ys, xs, ink = pixels_of_word(word)
                 parts.append((ys + y, xs + round(pen), ink))
-                pen += _advance(word)
+                pen += advance(word)
         if not parts:
             return
         ys, xs, ink = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

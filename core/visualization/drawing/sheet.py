@@ -14,7 +14,7 @@ import numpy as np
 from ..clip import Clip, ClipFrame, Masks, Scores, counted, plain_text
 from ..palette import Color
 from ..prompts import PromptData
-from .canvas import FAINT, LINE, MARGIN, Canvas, Entry, entry_width, fit, text_width
+from .canvas import FAINT, MARGIN, Canvas, Entry, entry_width
 from .paint import (
     FALSE,
     HIT,
@@ -25,6 +25,7 @@ from .paint import (
     paint_mask_prompts,
     paint_masks,
 )
+from .text import LINE, fit, text_width
 
 PANELS = ("image", "ground truth", "prompts", "prediction", "errors")
 

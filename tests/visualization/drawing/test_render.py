@@ -324,7 +324,7 @@ ODD_NAMES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:.*Glyph.*missing from.*font.*:UserWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ODD_NAMES, ids=[f"name{k}" for k in range(len(ODD_NAMES))])
 def test_odd_names_are_drawn_as_plain_text(name):
     mask = square(0, 0)
