@@ -42,6 +42,7 @@ class SnapshotOptions:
         num_categories: Categories of each video; None: all its objects.
         panel_size: Longest side of what is drawn of a frame.
         draw_all_frames: Keep every frame, for an animation.
+        kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
     """
 
@@ -50,6 +51,7 @@ class SnapshotOptions:
     num_categories: Optional[int] = None
     panel_size: int = 256
     draw_all_frames: bool = False
+    kept_frames: int = 0
     measure_all_frames: bool = False
 
 
@@ -128,7 +130,8 @@ def _choose(batch: Batch, options: SnapshotOptions, videos: Sequence[int]) -> Ch
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
     sampled = all_frames[:: options.frame_stride][: options.max_frames]
-    frames = all_frames if options.draw_all_frames else sampled
+    kept = sorted({*sampled, *all_frames[: options.kept_frames]})
+    frames = all_frames if options.draw_all_frames else kept
     return Choice(
         videos=[video for video in videos if video < num_videos],
         frames=frames,
