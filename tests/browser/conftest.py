@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,9 +27,13 @@ class Page:
     def open(self, html: str, book: dict) -> dict:
         path = self._folder / "run.html"
         path.write_text(html, encoding="utf-8")
+        return self.visit(path, book)
+
+    def visit(self, path: Path, book: dict) -> dict:
+        self._address = path.as_uri()
         self.browser.get("about:blank")
         self.browser.get_log("browser"), self.browser.get_log("performance")
-        self.browser.get(path.as_uri())
+        self.browser.get(self._address)
         if any(run["clips"] for run in book["runs"]):
             self.wait("return book.framesReady()")
         return book
@@ -101,8 +106,11 @@ class Page:
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 found.append(message["params"]["request"]["url"])
-        own = (self._folder / "run.html").as_uri()
-        return [url for url in found if url.split("#")[0] != own and not url.startswith("data:")]
+        return [
+            url
+            for url in found
+            if url.split("#")[0] != self._address and not url.startswith("data:")
+        ]
 
 
 @pytest.fixture(scope="session")
