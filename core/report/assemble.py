@@ -10,6 +10,7 @@ from typing import Any
 
 from ..visualization import store
 from ..visualization.cadence import TRAIN
+from ..visualization.record import FrameRecord
 from ..visualization.store import EventFile, Folder, NotABook, as_json
 from .clips import ClipEvents, clips_of
 from .summary import summarize, without_paths
@@ -25,17 +26,21 @@ def book_json(run_dirs: Sequence[Path]) -> Iterator[str]:
         OSError: A folder cannot be read.
     """
     folders = [store.list_folder(run_dir / store.FOLDER) for run_dir in run_dirs]
+    seen: dict[str, FrameRecord] = {}
     title = " · ".join(store.name_of_run(run_dir) for run_dir in run_dirs)
     yield f'{{"format":{store.FORMAT},"title":{as_json(title)},"runs":['
     for index, folder in enumerate(folders):
         yield "," if index else ""
-        yield from _run(folder)
+        yield from _run(folder, seen)
     yield "]}"
 
 
-def _run(folder: Folder) -> Iterator[str]:
+def _run(folder: Folder, seen: dict[str, FrameRecord]) -> Iterator[str]:
     skipped = list(folder.skipped)
     clips = clips_of(folder, skipped)
+    others = [clip for clip in clips if _is_another(folder, clip, seen)]
+    for clip in others:
+        clip.shown_as = f"{clip.key} of {store.name_of_run(folder.path.parent)}"
     of_training = [clip for clip in clips if clip.kind == TRAIN]
     left_out = {clip.key for clip in of_training[_MAX_TRAIN_CLIPS:]}
     yield as_json(summarize(folder, clips, skipped))[:-1] + ',"clips":['
@@ -46,7 +51,22 @@ def _run(folder: Folder) -> Iterator[str]:
             yield separator + text if text else ""
             separator = "," if text else separator
     notes = [*_notes(folder, clips, len(left_out)), *skipped]
+    notes += [
+        f"{clip.headers[0]['name']} has other frames than in the runs before: it is shown by itself"
+        for clip in others
+    ]
     yield f'],"notes":{as_json([without_paths(note) for note in notes])}}}'
+
+
+def _is_another(folder: Folder, clip: ClipEvents, seen: dict[str, FrameRecord]) -> bool:
+    """Return whether a run before has another clip by the same key; else remember this one."""
+    try:
+        header = store.read(folder.clips[clip.key][0], header_only=True).header
+        first = FrameRecord(**header["frames"][0])
+    except (NotABook, OSError, LookupError, TypeError):
+        return False
+    known = seen.setdefault(clip.key, first)
+    return known.number == first.number and not known.shows_the_same_as(first)
 
 
 def _clip(folder: Folder, clip: ClipEvents, skipped: list[str]) -> Iterator[str]:
@@ -62,7 +82,7 @@ def _clip(folder: Folder, clip: ClipEvents, skipped: list[str]) -> Iterator[str]
     header = clip.headers[-1]
     gt = [frames[number]["gt"] for number in numbers]
     head = {
-        "key": clip.key,
+        "key": clip.shown_as,
         "name": without_paths(header["name"]),
         "kind": clip.kind,
         "stage": header["stage"],

@@ -19,11 +19,17 @@ class ClipEvents:
         key: Its name among the stored ones.
         files: Of its events.
         headers: Of these files.
+        shown_as: Its name on the page, where runs that have the same clip call it the same.
     """
 
     key: str
     files: list[EventFile] = field(default_factory=list)
     headers: list[dict[str, Any]] = field(default_factory=list)
+    shown_as: str = ""
+
+    def __post_init__(self) -> None:
+        """Show a clip under its own key, unless somebody knows better."""
+        self.shown_as = self.shown_as or self.key
 
     @property
     def kind(self) -> str:

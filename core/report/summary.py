@@ -21,7 +21,7 @@ _DROPPED = "visualizations/dropped"
 _MIN_SECONDS = 30
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 # The folders of a path from the root of a file system; its last part says enough.
-_FOLDERS = re.compile(r"(?<![\w.~:/\\-])(?:[A-Za-z]:)?[/\\](?:[^/\\\s\"',;]+[/\\])*(?=[^/\\\s])")
+_FOLDERS = re.compile(r"(?<![^\s\"'(\[{=,])(?:[A-Za-z]:)?[/\\](?:[^/\\\s\"',;]+[/\\])*(?=[^/\\\s])")
 
 
 def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _objects_of_clips(clips: Sequence[ClipEvents]) -> dict[tuple[str, str], dict
                 "baseline": before,
                 "now": summary["iou"],
                 "first_bad_frame": summary["first_bad_frame"],
-                "clip": clip.key,
+                "clip": clip.shown_as,
             }
     return rows
 
