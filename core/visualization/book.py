@@ -24,6 +24,7 @@ from .record import (
     FrameRecord,
     clip_key,
     encode_frame,
+    encode_gt,
     event_record,
     frame_ious,
     frame_records,
@@ -248,17 +249,21 @@ class RunBook:
         new = [i for i, record in enumerate(records) if record.number not in known.frames]
         if new:
             body = [
-                {"number": records[i].number, "gt": records[i].gt, "image": encode_frame(image)}
-                for i, image in zip(new, clip.images[new], strict=True)
+                {
+                    "number": records[i].number,
+                    "gt": encode_gt(clip, i),
+                    "image": encode_frame(clip.images[i]),
+                }
+                for i in new
             ]
             path = store.clip_path(self.folder, key, len(known.pieces) + 1)
-            header = {"frames": [_without_image(records[i]) for i in new]}
+            header = {"frames": [vars(records[i]) for i in new]}
             self._size += store.write(path, header, store.as_json(body))
             known.pieces.append(path)
             known.frames |= {records[i].number: records[i] for i in new}
-        gt = [record.gt for record in records]
-        stored = [known.frames[record.number].gt for record in records]
-        return None if gt == stored else gt
+        if all(record.gt_sum == known.frames[record.number].gt_sum for record in records):
+            return None
+        return [encode_gt(clip, index) for index in range(len(records))]
 
     def _baseline_of(
         self,
@@ -364,10 +369,6 @@ def _is_same(known: _Known, records: Sequence[FrameRecord]) -> bool:
     return bool(common) and all(
         record.shows_the_same_as(known.frames[record.number]) for record in common
     )
-
-
-def _without_image(record: FrameRecord) -> dict[str, Any]:
-    return {"number": record.number, "fingerprint": record.fingerprint, "gt": record.gt}
 
 
 def _header_of(path: Path) -> dict[str, Any]:

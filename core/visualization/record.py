@@ -20,6 +20,7 @@ from PIL import Image
 from .arrays import as_array, as_bool
 from .cadence import TRAIN
 from .clip import Clip, ClipFrame
+from .images import deflate
 from .palette import Color
 from .prompts import PADDING, PromptData
 from .store import encode_mask, rounded
@@ -42,14 +43,12 @@ class FrameRecord:
     Attributes:
         number: In the original video.
         fingerprint: Its brightness on a grid of 8 x 8, by which it is known again.
-        gt: One mask per object, as text; None: there is no ground truth.
-        image: A data URL; empty until it is asked for.
+        gt_sum: A checksum of its ground truth; None: there is none.
     """
 
     number: int
     fingerprint: list[int]
-    gt: Optional[list[str]]
-    image: str = ""
+    gt_sum: Optional[int]
 
     def shows_the_same_as(self, other: "FrameRecord") -> bool:
         """Return whether it is the same frame, but for the rounding of another device."""
@@ -87,15 +86,22 @@ def objects_of(clip: Clip) -> list[dict[str, Any]]:
 
 
 def frame_records(clip: Clip) -> list[FrameRecord]:
-    """Return the frames of a clip; their images are encoded by `encode_frame` where needed."""
-    order = painting_order(clip)
+    """Return what tells the frames of a clip from others."""
     records = []
     for index, frame in enumerate(clip.frames):
-        grey = cv2.cvtColor(clip.images[index], cv2.COLOR_RGB2GRAY)
-        small = cv2.resize(grey, (8, 8), interpolation=cv2.INTER_AREA)
-        gt = None if clip.gt is None else [encode_mask(clip.gt.masks[index, k]) for k in order]
-        records.append(FrameRecord(frame.number, small.ravel().tolist(), gt))
+        small = cv2.resize(clip.images[index], (8, 8), interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        masks = None if clip.gt is None else np.ascontiguousarray(clip.gt.masks[index])
+        gt_sum = None if masks is None else deflate.crc32(masks.data)
+        records.append(FrameRecord(frame.number, grey.ravel().tolist(), gt_sum))
     return records
+
+
+def encode_gt(clip: Clip, index: int) -> Optional[list[str]]:
+    """Return the ground truth of a frame, one mask per object, None where there is none."""
+    if clip.gt is None:
+        return None
+    return [encode_mask(clip.gt.masks[index, k]) for k in painting_order(clip)]
 
 
 def encode_frame(image: np.ndarray) -> str:
@@ -192,15 +198,16 @@ def _scores(clip: Clip, index: int, order: Sequence[int]) -> list[dict[str, Any]
     if scores is None:
         return [{} for _ in order]
     ious = scores.ious[index]
-    return [
-        {
+    told = []
+    for k in order:
+        found = {
             "iou": rounded(ious[k], 3),
             "predicted_iou": _score(scores.predicted_ious, index, k),
             "object_score": _score(scores.object_scores, index, k),
             "word": _word(clip, index, k),
         }
-        for k in order
-    ]
+        told.append({name: value for name, value in found.items() if value is not None})
+    return told
 
 
 def _score(values: Optional[np.ndarray], index: int, category: int) -> Optional[float]:
