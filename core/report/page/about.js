@@ -89,9 +89,9 @@ function buildAbout() {
   );
   const cost = [
     ["Pictures taken", (c) => c.events], ["Pictures left out", (c) => c.dropped],
-    ["Training waited, per picture", (c) => (isNumber(c.blocked_ms_median) ? `${short(c.blocked_ms_median)} ms` : null)],
-    ["Share of the training time", (c) => (isNumber(c.blocked_share) ? `${(100 * c.blocked_share).toFixed(2)} %` : null)],
-    ["Drawing, beside the training", (c) => (isNumber(c.render_ms_median) ? `${short(c.render_ms_median)} ms` : null)],
+    ["Training waited, per picture", (c) => (isNumber(c.blocked_ms_median) ? `${short(c.blocked_ms_median)}\u00a0ms` : null)],
+    ["Share of the training time", (c) => (isNumber(c.blocked_share) ? `${(100 * c.blocked_share).toFixed(2)}\u00a0%` : null)],
+    ["Drawing, beside the training", (c) => (isNumber(c.render_ms_median) ? `${short(c.render_ms_median)}\u00a0ms` : null)],
   ];
   const lines = cost.map(([name, read]) => ({ cells: [name, ...runs.map((run) => (run.cost ? read(run.cost) : null))] }));
   grid.append(el("div", {}, el("h3", { text: "What the pictures cost" }), table("cost of the pictures", ["", ...titles], lines)));

@@ -66,7 +66,11 @@ function startPlace() {
   const clip = clips.find((one) => one.key === place.get("clip"));
   if (clip) return [clip, Number(place.get("frame")) || 0, Number(place.get("step")) || 0];
   const key = (row) => (compares ? row.change : row.now);
-  const worst = rows.filter((row) => row.clip && isNumber(key(row))).sort((a, b) => key(a) - key(b))[0];
+  // A clip of all runs, and of several steps, tells most.
+  const tells = ({ clip }) => clip.parts.filter((part) => part).length * 2 + Number(clip.steps.length > 1);
+  const worst = rows
+    .filter((row) => row.clip && isNumber(key(row)))
+    .sort((a, b) => tells(b) - tells(a) || key(a) - key(b))[0];
   if (!worst) return [clips[0], null, Infinity];
   const bad = (worst.of[last] || {}).first_bad_frame;
   return [worst.clip, isNumber(bad) ? bad : null, Infinity];
