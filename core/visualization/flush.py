@@ -24,7 +24,7 @@ class Flushable(Protocol):
     def write_page(self, table: Optional[Path] = None, step: int = 0) -> None:
         """Have the run book's page written."""
 
-    def flush(self) -> None:
+    def flush(self, page_takers: Sequence[Any] = ()) -> None:
         """Wait for the pictures taken."""
 
     def raise_what_failed(self) -> None:
@@ -73,7 +73,7 @@ class FlushCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Flush before the loggers are closed."""
-        self._visualizer.flush()
+        self._visualizer.flush(trainer.loggers)
         self._visualizer.raise_what_failed()
 
     def on_exception(

@@ -8,9 +8,10 @@ from ..config import VisualizationsConfig
 from .book import RunBook, open_book, run_dir_of
 from .clip import Clip
 from .curves import CurveReader
+from .images import log_page
 from .limits import Troubles
 from .record import PINNED
-from .store import NotABook
+from .store import PAGE, NotABook
 
 
 class Keeper:
@@ -83,6 +84,17 @@ class Keeper:
             book.write_page(at_the_end=at_the_end)
 
         self._do(write)
+
+    def log_page(self, loggers: Sequence[Any]) -> None:
+        """Log the page to the loggers that show one."""
+
+        def log(book: RunBook) -> None:
+            page = book.run_dir / PAGE
+            if page.is_file():
+                for logger in loggers:
+                    log_page(logger, "run_book", page)
+
+        self._do(log)
 
     def _do(self, task: Callable[[RunBook], None]) -> None:
         if self._book is None:

@@ -260,15 +260,21 @@ class Visualizer:
         """Warn of what `raise_what_failed` would raise, and forget it."""
         self.troubles.say_what_failed()
 
-    def flush(self) -> None:
+    def flush(self, page_takers: Sequence[Any] = ()) -> None:
         """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds.
 
         Never raises an Exception: it runs while training ends, or fails for a reason of its own.
         With `strict`, `raise_what_failed` raises what went wrong.
+
+        Args:
+            page_takers: Loggers that get the run book's page, where they show one.
         """
         try:
             self.cadence.begin_anew()
             self.write_page(at_the_end=True)
+            if self._keeper.is_open and page_takers:
+                log_page = functools.partial(self._keeper.log_page, list(page_takers))
+                self.worker.submit(log_page, num_pictures=0)
             given_up = self.worker.drain(self.config.flush_timeout_s)
             if given_up:
                 self._say_what_was_given_up(given_up)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from books import read_runs
@@ -232,3 +233,24 @@ def test_what_was_stored_before_a_process_is_killed_can_be_read(tmp_path):
     assert len(steps) >= 21 + len(told)
     assert run["notes"] == []
     assert run["finished"] is None
+
+
+class WandbLogger(RememberingLogger):
+    """Named as W&B's, with an experiment that remembers what it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    @property
+    def experiment(self):
+        return SimpleNamespace(log=self.logged.append)
+
+
+def test_the_page_is_logged_once_to_a_logger_that_shows_pages(untouched, tmp_path):
+    wandb_logger, other = WandbLogger(), RememberingLogger()
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    assert_same_training(fit(tmp_path, section, [wandb_logger, other]), untouched)
+    (logged,) = wandb_logger.logged
+    assert list(logged) == ["run_book"]
+    assert type(logged["run_book"]).__name__ == "Html"
