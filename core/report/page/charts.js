@@ -3,15 +3,20 @@
 /** Round steps of an axis: at most `count` numbers between low and high. */
 function ticksOf(low, high, count, whole = false) {
   if (!(high > low)) return [low];
-  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const raw = (high - low) / count,
+    power = 10 ** Math.floor(Math.log10(raw));
   let step = [1, 2, 5, 10].map((n) => n * power).find((size) => size >= raw);
   if (whole) step = Math.max(1, Math.round(step));
   const ticks = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) ticks.push(value);
+  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step)
+    ticks.push(value);
   return ticks;
 }
 
-const LEFT = 38, RIGHT = 10, TOP = 8, BOTTOM = 20;
+const LEFT = 38,
+  RIGHT = 10,
+  TOP = 8,
+  BOTTOM = 20;
 
 /**
  * A line chart. `draw` takes {series: [{name, color, dash, points: [[x, y or null]]}], range, domain,
@@ -44,7 +49,8 @@ class Chart {
     this.width = this.width || Math.max(160, this.svg.clientWidth || this.node.clientWidth || 300);
     const { width, height } = this;
     const points = data.series.flatMap((line) => line.points);
-    const xs = points.map((point) => point[0]), ys = points.map((point) => point[1]).filter(isNumber);
+    const xs = points.map((point) => point[0]),
+      ys = points.map((point) => point[1]).filter(isNumber);
     const [x0, x1] = widened(data.domain || [Math.min(...xs), Math.max(...xs)], xs.length);
     const [y0, y1] = widened(data.range || [Math.min(...ys), Math.max(...ys)], ys.length);
     this.placeX = (x) => LEFT + ((x - x0) / (x1 - x0)) * (width - LEFT - RIGHT);
@@ -61,7 +67,10 @@ class Chart {
       parts.push(svg("text", { x: this.placeX(tick), y: height - 4, "text-anchor": "middle" }, String(tick)));
     }
     for (const mark of data.marks || []) {
-      const triangle = svg("path", { class: "mark", d: `M${this.placeX(mark) - 4},${height - BOTTOM}h8l-4,-7z` });
+      const triangle = svg("path", {
+        class: "mark",
+        d: `M${this.placeX(mark) - 4},${height - BOTTOM}h8l-4,-7z`,
+      });
       triangle.append(svg("title", {}, `frame ${mark} was prompted`));
       parts.push(triangle);
     }
@@ -82,7 +91,9 @@ class Chart {
 
   /** A line, and its points in one path: hundreds of elements would take longer than a frame. */
   drawLine(line, parts) {
-    let path = "", dots = "", pen = false;
+    let path = "",
+      dots = "",
+      pen = false;
     line.points.forEach(([x, y], index) => {
       if (isNumber(y)) {
         const [px, py] = [this.placeX(x).toFixed(1), this.placeY(y).toFixed(1)];
@@ -120,20 +131,24 @@ class Chart {
     const line = this.data.series.find((one) => one.name === name);
     const point = line && line.points.find((one) => one[0] === x);
     if (!point || !isNumber(point[1])) return null;
-    const box = this.svg.getBoundingClientRect(), scale = box.width / this.width;
+    const box = this.svg.getBoundingClientRect(),
+      scale = box.width / this.width;
     return [box.left + this.placeX(x) * scale, box.top + this.placeY(point[1]) * scale];
   }
 
   /** The point nearest to the pointer, the distance along x counting most. */
   nearest(event) {
     if (!this.data) return null;
-    const box = this.svg.getBoundingClientRect(), scale = this.width / box.width;
-    const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
+    const box = this.svg.getBoundingClientRect(),
+      scale = this.width / box.width;
+    const x = (event.clientX - box.left) * scale,
+      y = (event.clientY - box.top) * scale;
     let best = null;
     for (const line of this.data.series) {
       for (const [px, py] of line.points) {
         if (!isNumber(py) && !this.data.gaps) continue;
-        const dx = this.placeX(px) - x, dy = isNumber(py) ? (this.placeY(py) - y) / 4 : 20;
+        const dx = this.placeX(px) - x,
+          dy = isNumber(py) ? (this.placeY(py) - y) / 4 : 20;
         const distance = dx * dx + dy * dy;
         if (!best || distance < best.distance) best = { distance, x: px, y: py, line };
       }

@@ -1,7 +1,8 @@
 // Theme, keys, and the place in the address.
 
 function buildTheme() {
-  const button = byId("theme"), system = window.matchMedia("(prefers-color-scheme: dark)");
+  const button = byId("theme"),
+    system = window.matchMedia("(prefers-color-scheme: dark)");
   let chosen = null;
   try {
     chosen = localStorage.getItem("run-book-theme");
@@ -28,11 +29,13 @@ function buildTheme() {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || !state.clip) return;
-  const { target } = event, tag = target.tagName;
+  const { target } = event,
+    tag = target.tagName;
   const types = tag === "SELECT" || tag === "TEXTAREA" || (tag === "INPUT" && target.type === "search");
   if (types) return;
   const slides = tag === "INPUT" && target.type === "range";
-  const presses = tag === "BUTTON" || tag === "SUMMARY" || tag === "A" || (tag === "INPUT" && target.type === "checkbox");
+  const presses =
+    tag === "BUTTON" || tag === "SUMMARY" || tag === "A" || (tag === "INPUT" && target.type === "checkbox");
   const turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   const { steps } = state.clip;
   if (turn && event.shiftKey) setStep(steps[clamp(steps.indexOf(state.step) + turn, 0, steps.length - 1)]);
@@ -52,7 +55,11 @@ let keeping = 0;
 function keepPlace() {
   clearTimeout(keeping);
   keeping = setTimeout(() => {
-    const place = new URLSearchParams({ clip: state.clip.key, frame: state.clip.frameNumbers[state.frame], step: state.step });
+    const place = new URLSearchParams({
+      clip: state.clip.key,
+      frame: state.clip.frameNumbers[state.frame],
+      step: state.step,
+    });
     try {
       history.replaceState(null, "", `#${place}`);
     } catch {

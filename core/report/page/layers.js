@@ -8,7 +8,8 @@ function drawnOf(clip, r, found) {
 }
 
 function paintLayer(kind, clip, r, event, t, out, flat) {
-  const part = clip.parts[r], { width, height } = clip;
+  const part = clip.parts[r],
+    { width, height } = clip;
   if (kind === "ground truth") {
     paintMasks(out, drawnOf(clip, r, truthAt(part, event, t)), width, height, flat);
   } else if (kind === "prediction") {
@@ -25,7 +26,8 @@ function paintLayer(kind, clip, r, event, t, out, flat) {
 
 /** The pixels of one panel, [height * width] packed; transparent where nothing is and no frame is shown. */
 function compose(spec, options = {}) {
-  const { clip } = state, t = state.frame;
+  const { clip } = state,
+    t = state.frame;
   const showFrame = options.frame ?? state.showFrame;
   const out = new Uint32Array(clip.width * clip.height);
   const frame = showFrame ? frames.get(frameKey(clip, t)) : null;
@@ -46,7 +48,9 @@ function promptsOf(clip, r, event, t) {
     .map((prompt) => ({ prompt, thing: thingAt.get(prompt.object) || null }))
     .filter(({ thing }) => !thing || !state.hidden.has(thing.id))
     .map(({ prompt, thing }) => ({
-      prompt, rank: thing ? clip.things.indexOf(thing) : -1, rgb: thing ? thing.rgb : NEUTRAL,
+      prompt,
+      rank: thing ? clip.things.indexOf(thing) : -1,
+      rgb: thing ? thing.rgb : NEUTRAL,
     }))
     .sort((a, b) => a.rank - b.rank);
 }

@@ -10,10 +10,14 @@ const EMPTY = { spans: new Uint32Array(0), edges: new Uint32Array(0) };
  * to the last but one (https://github.com/cocodataset/cocoapi, maskApi.c).
  */
 function readSpans(text) {
-  const counts = [], spans = [];
-  let position = 0, at = 0;
+  const counts = [],
+    spans = [];
+  let position = 0,
+    at = 0;
   while (position < text.length) {
-    let value = 0, shift = 0, group;
+    let value = 0,
+      shift = 0,
+      group;
     do {
       group = text.charCodeAt(position++) - 48;
       value |= (group & 31) << shift;
@@ -36,7 +40,8 @@ function maskOf(text, width) {
 
 function holds(mask, pixel) {
   const { spans } = mask;
-  let low = 0, high = spans.length / 2;
+  let low = 0,
+    high = spans.length / 2;
   while (low < high) {
     const middle = (low + high) >> 1;
     if (spans[2 * middle + 1] <= pixel) low = middle + 1;
@@ -52,13 +57,16 @@ function edgesOf(mask, width, height) {
   if (mask.edges) return mask.edges;
   const size = width * height;
   if (scratch.length < size) scratch = new Uint8Array(size);
-  const inside = scratch, { spans } = mask, edges = [];
+  const inside = scratch,
+    { spans } = mask,
+    edges = [];
   for (let s = 0; s < spans.length; s += 2) inside.fill(1, spans[s], spans[s + 1]);
   for (let s = 0; s < spans.length; s += 2) {
     let x = spans[s] % width;
     for (let i = spans[s]; i < spans[s + 1]; i++) {
       const border = x === 0 || x === width - 1 || i < width || i >= size - width;
-      if (border || !(inside[i - 1] && inside[i + 1] && inside[i - width] && inside[i + width])) edges.push(i);
+      if (border || !(inside[i - 1] && inside[i + 1] && inside[i - width] && inside[i + width]))
+        edges.push(i);
       if (++x === width) x = 0;
     }
   }
@@ -82,7 +90,9 @@ function shadesOf(rgb) {
   const key = packed(rgb);
   if (!shadeTables.has(key)) {
     const base = rgb.map((channel) => clamp(channel, 32, 223));
-    const shades = Uint32Array.from({ length: 256 }, (_, grey) => packed(base.map((c) => c + (grey >> 2) - 32)));
+    const shades = Uint32Array.from({ length: 256 }, (_, grey) =>
+      packed(base.map((c) => c + (grey >> 2) - 32)),
+    );
     shadeTables.set(key, shades);
   }
   return shadeTables.get(key);
@@ -92,7 +102,9 @@ const striped = (x, y) => (x + y) % 6 < 3;
 
 /** Colour the pixels of a mask; without a frame below the colour is plain. */
 function fill(out, mask, rgb, width, flat, where = null, below = out) {
-  const plain = packed(rgb), shades = flat ? null : shadesOf(rgb), { spans } = mask;
+  const plain = packed(rgb),
+    shades = flat ? null : shadesOf(rgb),
+    { spans } = mask;
   for (let s = 0; s < spans.length; s += 2) {
     for (let i = spans[s]; i < spans[s + 1]; i++) {
       if (where && !where(i % width, Math.floor(i / width), i)) continue;
@@ -105,11 +117,14 @@ function fill(out, mask, rgb, width, flat, where = null, below = out) {
 function outline(out, drawn, width, height) {
   const before = new Uint8Array(width * height);
   for (const { mask, rgb } of drawn) {
-    const color = packed(rgb), edges = edgesOf(mask, width, height);
+    const color = packed(rgb),
+      edges = edgesOf(mask, width, height);
     for (let e = 0; e < edges.length; e++) {
-      const i = edges[e], others = before[i]++;
+      const i = edges[e],
+        others = before[i]++;
       if (others) {
-        const x = i % width, y = (i - x) / width;
+        const x = i % width,
+          y = (i - x) / width;
         if (Math.floor((x + y) / 3) % (others + 1) !== others) continue;
       }
       out[i] = color;
@@ -136,7 +151,8 @@ function paintBaseline(out, drawn, width, height) {
   for (const { mask, rgb } of drawn) {
     const color = packed(rgb);
     for (const i of edgesOf(mask, width, height)) {
-      const x = i % width, y = (i - x) / width;
+      const x = i % width,
+        y = (i - x) / width;
       out[i] = (x + y) % 4 < 2 ? 0xffffffff : color;
     }
   }

@@ -9,23 +9,40 @@ function objectColumns() {
     { name: "Object", of: (row) => row.id, compare: compareIds },
     { name: "Name", of: (row) => row.name || "" },
   ];
-  const bad = { name: "First bad frame", of: (row) => (row.of[last] || {}).first_bad_frame ?? null, number: String };
+  const bad = {
+    name: "First bad frame",
+    of: (row) => (row.of[last] || {}).first_bad_frame ?? null,
+    number: String,
+  };
   const change = { name: "Change", of: (row) => row.change, change: true };
   if (compares) {
-    const each = runs.map((run, r) => ({ name: run.name, of: (row) => (row.of[r] || {}).now ?? null, number: three }));
+    const each = runs.map((run, r) => ({
+      name: run.name,
+      of: (row) => (row.of[r] || {}).now ?? null,
+      number: three,
+    }));
     return [...plain, ...each, change, bad];
   }
   const one = (field) => (row) => (row.of[0] || {})[field] ?? null;
   return [
-    ...plain, { name: "First", of: one("baseline"), number: three }, { name: "Now", of: one("now"), number: three },
-    change, { name: "", meter: true }, bad,
+    ...plain,
+    { name: "First", of: one("baseline"), number: three },
+    { name: "Now", of: one("now"), number: three },
+    change,
+    { name: "", meter: true },
+    bad,
   ];
 }
 
 function buildObjects() {
-  const host = byId("objects"), columns = objectColumns();
+  const host = byId("objects"),
+    columns = objectColumns();
   sorting.column = columns.find((column) => (compares ? column.change : column.name === "Now"));
-  const search = el("input", { type: "search", placeholder: "Find a video or an object", "aria-label": "find a video or an object" });
+  const search = el("input", {
+    type: "search",
+    placeholder: "Find a video or an object",
+    "aria-label": "find a video or an object",
+  });
   search.addEventListener("input", () => {
     sorting.text = search.value.toLowerCase();
     fill();
@@ -47,10 +64,22 @@ function buildObjects() {
     head.append(cell);
   }
   const body = el("tbody");
-  const more = el("button", { type: "button", onclick: () => { sorting.all = true; fill(); } });
+  const more = el("button", {
+    type: "button",
+    onclick: () => {
+      sorting.all = true;
+      fill();
+    },
+  });
   host.append(
     el("div", { class: "head" }, el("h2", { id: "objects-title", text: "Validated objects" }), search, count),
-    rows.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "table of objects" }, el("table", {}, el("thead", {}, head), body)) : el("p", { class: "faint", text: "No object was validated yet." }),
+    rows.length
+      ? el(
+          "div",
+          { class: "scroll", tabindex: 0, role: "region", "aria-label": "table of objects" },
+          el("table", {}, el("thead", {}, head), body),
+        )
+      : el("p", { class: "faint", text: "No object was validated yet." }),
     more,
   );
   const fill = () => {
@@ -58,10 +87,14 @@ function buildObjects() {
     const shown = sorting.all ? sorted : sorted.slice(0, FIRST_ROWS);
     body.replaceChildren(...shown.map((row) => objectRow(row, columns)));
     for (const column of columns) {
-      if (column === sorting.column) column.head.setAttribute("aria-sort", sorting.falling ? "descending" : "ascending");
+      if (column === sorting.column)
+        column.head.setAttribute("aria-sort", sorting.falling ? "descending" : "ascending");
       else column.head.removeAttribute("aria-sort");
     }
-    count.textContent = sorted.length === rows.length ? counted(rows.length, "object", "objects") : `${sorted.length} of ${rows.length} objects`;
+    count.textContent =
+      sorted.length === rows.length
+        ? counted(rows.length, "object", "objects")
+        : `${sorted.length} of ${rows.length} objects`;
     more.hidden = shown.length === sorted.length;
     more.textContent = `Show all ${sorted.length}`;
   };
@@ -72,7 +105,10 @@ function buildObjects() {
 function sortedRows() {
   const { column, falling, text } = sorting;
   const found = rows.filter((row) => !text || objectName(row).toLowerCase().includes(text));
-  const order = column.compare || ((a, b) => (typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true })));
+  const order =
+    column.compare ||
+    ((a, b) =>
+      typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
   return found.sort((a, b) => {
     const [x, y] = [column.of(a), column.of(b)];
     if (x === null || y === null) return (x === null) - (y === null);
@@ -88,9 +124,22 @@ function objectRow(row, columns) {
     else if (column.change) {
       const change = changeOf(value);
       line.append(el("td", { class: `num ${change.kind}`, text: change.text || "–" }));
-    } else if (column.number) line.append(el("td", { class: "num", text: value === null ? "–" : column.number(value) }));
+    } else if (column.number)
+      line.append(el("td", { class: "num", text: value === null ? "–" : column.number(value) }));
     else if (column.name === "Video" && row.clip) {
-      line.append(el("td", {}, el("button", { type: "button", class: "link", title: "open the clip", text: value, onclick: () => openRow(row) })));
+      line.append(
+        el(
+          "td",
+          {},
+          el("button", {
+            type: "button",
+            class: "link",
+            title: "open the clip",
+            text: value,
+            onclick: () => openRow(row),
+          }),
+        ),
+      );
     } else line.append(el("td", { class: "name", text: value }));
   }
   return line;

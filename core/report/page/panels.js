@@ -4,7 +4,9 @@ let panels = [];
 
 const specName = (spec) => {
   const what = spec.baseline ? `first prediction (step ${runs[spec.run].baseline_step})` : spec.kind;
-  return compares && (spec.kind === "prediction" || spec.kind === "errors") ? `${what} · ${runs[spec.run].name}` : what;
+  return compares && (spec.kind === "prediction" || spec.kind === "errors")
+    ? `${what} · ${runs[spec.run].name}`
+    : what;
 };
 const specKey = (spec) => `${spec.kind}/${spec.run}/${spec.baseline ? "first" : "now"}`;
 
@@ -25,7 +27,8 @@ function specsOf(clip) {
 function makePanel(specs) {
   const canvas = el("canvas", { role: "img" });
   const stage = el("div", { class: "stage" }, canvas);
-  const title = el("span"), note = el("span");
+  const title = el("span"),
+    note = el("span");
   const caption = el("figcaption", {}, title, note);
   const figure = el("figure", { class: "panel" }, caption, stage);
   const layers = specs.map(() => el("canvas"));
@@ -35,7 +38,8 @@ function makePanel(specs) {
 }
 
 function buildPanels() {
-  const { clip } = state, host = byId("panels");
+  const { clip } = state,
+    host = byId("panels");
   host.replaceChildren();
   panels = [];
   host.classList.toggle("large", state.large);
@@ -51,9 +55,16 @@ function buildPanels() {
     panel.figure.prepend(el("div", { class: "sides" }, sideSelect("left", all), sideSelect("right", all)));
     panel.figure.classList.add("swiped");
     const range = el("input", {
-      type: "range", class: "swipe", min: 0, max: 1000, value: state.swipe * 1000,
+      type: "range",
+      class: "swipe",
+      min: 0,
+      max: 1000,
+      value: state.swipe * 1000,
       "aria-label": "where the left picture ends",
-      oninput: () => { state.swipe = range.value / 1000; present(); },
+      oninput: () => {
+        state.swipe = range.value / 1000;
+        present();
+      },
     });
     panel.range = range;
     panel.figure.append(range);
@@ -144,7 +155,8 @@ function drawPanels() {
 /** Show the layers at the zoom and place that all panels share, with prompts and pointer over them. */
 function present() {
   for (const panel of panels) {
-    const { canvas } = panel, { clip } = state;
+    const { canvas } = panel,
+      { clip } = state;
     const context = canvas.getContext("2d");
     const factor = (canvas.width / clip.width) * state.zoom;
     const { unit } = panel;
@@ -173,7 +185,10 @@ function present() {
     if (state.pointer) {
       const [x, y] = place(state.pointer.x, state.pointer.y);
       context.lineWidth = unit;
-      for (const [grow, color] of [[1, "black"], [0, "white"]]) {
+      for (const [grow, color] of [
+        [1, "black"],
+        [0, "white"],
+      ]) {
         context.strokeStyle = color;
         const margin = (grow + 0.5) * unit;
         context.strokeRect(x - margin, y - margin, factor + 2 * margin, factor + 2 * margin);
@@ -201,7 +216,8 @@ function drawSwipe(context, panel, split, unit) {
   context.fillText("↔", split, height / 2);
   context.textAlign = "left";
   panel.specs.forEach((spec, index) => {
-    const text = specName(spec), wide = context.measureText(text).width;
+    const text = specName(spec),
+      wide = context.measureText(text).width;
     const x = index ? width - wide - 10 * unit : 10 * unit;
     context.fillStyle = "rgba(0,0,0,.65)";
     context.fillRect(x - 5 * unit, 6 * unit, wide + 10 * unit, 20 * unit);

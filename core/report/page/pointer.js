@@ -1,23 +1,25 @@
 // Zoom, moving, and the pixel under the pointer.
 
 function zoomTo(zoom, x, y) {
-  const { clip } = state, before = state.zoom;
+  const { clip } = state,
+    before = state.zoom;
   state.zoom = clamp(zoom, 1, 24);
   // The pixel at (x, y) stays where it is.
   moveTo(x - (x - state.x) * (before / state.zoom), y - (y - state.y) * (before / state.zoom));
   byId("zoom-now").textContent = `${Math.round(state.zoom * 100)} %`;
-  byId("panels").classList.toggle("zoomed", state.zoom > 1);
   if (clip) present();
 }
 
 function moveTo(x, y) {
-  const { clip } = state, free = 1 - 1 / state.zoom;
+  const { clip } = state,
+    free = 1 - 1 / state.zoom;
   state.x = clamp(x, 0, clip.width * free);
   state.y = clamp(y, 0, clip.height * free);
 }
 
 const zoomBy = (factor) => {
-  const { clip } = state, half = 0.5 / state.zoom;
+  const { clip } = state,
+    half = 0.5 / state.zoom;
   if (clip) zoomTo(state.zoom * factor, state.x + clip.width * half, state.y + clip.height * half);
 };
 
@@ -25,7 +27,8 @@ function listen(panel) {
   const { canvas, stage } = panel;
   let drag = null;
   const at = (event) => {
-    const box = canvas.getBoundingClientRect(), { clip } = state;
+    const box = canvas.getBoundingClientRect(),
+      { clip } = state;
     return {
       x: state.x + ((event.clientX - box.left) / box.width) * (clip.width / state.zoom),
       y: state.y + ((event.clientY - box.top) / box.height) * (clip.height / state.zoom),
@@ -47,7 +50,10 @@ function listen(panel) {
     const place = at(event);
     if (drag && drag.swipes) state.swipe = clamp(place.share, 0, 1);
     else if (drag && state.zoom > 1) {
-      moveTo(drag.fromX - (event.clientX - drag.x) * place.pixel, drag.fromY - (event.clientY - drag.y) * place.pixel);
+      moveTo(
+        drag.fromX - (event.clientX - drag.x) * place.pixel,
+        drag.fromY - (event.clientY - drag.y) * place.pixel,
+      );
     }
     const { clip } = state;
     state.pointer = {
@@ -86,13 +92,19 @@ function listen(panel) {
 
 /** Say which objects lie under the pointer, and what the errors make of the pixel. */
 function pixelFacts(x, y) {
-  const { clip } = state, t = state.frame, pixel = y * clip.width + x;
+  const { clip } = state,
+    t = state.frame,
+    pixel = y * clip.width + x;
   return runs.map((_, r) => {
-    const part = clip.parts[r], event = eventAt(part, state.step);
+    const part = clip.parts[r],
+      event = eventAt(part, state.step);
     if (!event) return null;
     const at = (found) =>
       clip.things
-        .filter((thing) => found && found[thing.index[r]] && holds(maskOf(found[thing.index[r]], clip.width), pixel))
+        .filter(
+          (thing) =>
+            found && found[thing.index[r]] && holds(maskOf(found[thing.index[r]], clip.width), pixel),
+        )
         .map((thing) => labelOf(thing));
     const errors = (event.errors || [])[t] || {};
     return {
@@ -117,7 +129,8 @@ function inspect() {
     host.replaceChildren("Point at a pixel to see which objects it belongs to.");
     return;
   }
-  const { x, y } = state.pointer, { clip } = state;
+  const { x, y } = state.pointer,
+    { clip } = state;
   host.replaceChildren(`x ${x}, y ${y}${sourcePixel(clip, x, y)}`);
   const listed = (names) => el("b", { text: names.length ? names.join(", ") : "none" });
   pixelFacts(x, y).forEach((facts, r) => {

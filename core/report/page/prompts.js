@@ -51,7 +51,8 @@ function drawBox(context, corners, unit, rgb) {
 
 /** Write neighbours as a range: 1–3,7. */
 function ranges(numbers) {
-  const sorted = [...new Set(numbers)].sort((a, b) => a - b), texts = [];
+  const sorted = [...new Set(numbers)].sort((a, b) => a - b),
+    texts = [];
   for (let i = 0; i < sorted.length; i++) {
     const first = sorted[i];
     while (i + 1 < sorted.length && sorted[i + 1] === sorted[i] + 1) i++;
@@ -82,7 +83,8 @@ function drawPrompts(context, given, place, unit) {
   context.textBaseline = "middle";
   context.lineJoin = "round";
   for (const { x, y, rounds } of numbers.values()) {
-    const text = ranges(rounds), width = context.measureText(text).width;
+    const text = ranges(rounds),
+      width = context.measureText(text).width;
     const left = x + 8 * unit + width > context.canvas.width ? x - 8 * unit - width : x + 8 * unit;
     context.lineWidth = 3 * unit;
     context.strokeStyle = "rgb(25,25,25)";

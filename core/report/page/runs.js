@@ -5,7 +5,9 @@ const runs = book.runs;
 const compares = runs.length > 1;
 const KINDS = ["pinned", "val", "worst", "train"];
 const KIND_NAMES = { pinned: "Pinned clips", worst: "Worst clips", train: "Training clips" };
-const HIT = [86, 180, 233], MISSED = [240, 228, 66], FALSE = [213, 94, 0];
+const HIT = [86, 180, 233],
+  MISSED = [240, 228, 66],
+  FALSE = [213, 94, 0];
 const NEUTRAL = [205, 205, 205];
 
 const kindOf = (clip) => (KINDS.includes(clip.kind) ? clip.kind : "val");
@@ -56,9 +58,7 @@ function mergeClips() {
   const order = new Map(merged.map((clip, position) => [clip, position]));
   merged.sort(
     (a, b) =>
-      missing(a) - missing(b) ||
-      KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) ||
-      order.get(a) - order.get(b),
+      missing(a) - missing(b) || KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) || order.get(a) - order.get(b),
   );
   for (const clip of merged) {
     const first = clip.parts.find((part) => part);

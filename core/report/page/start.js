@@ -1,7 +1,8 @@
 // Puts everything together.
 
 function start() {
-  if (book.format !== 1) throw new Error(`This page reads format 1 of the run book, and this is format ${book.format}.`);
+  if (book.format !== 1)
+    throw new Error(`This page reads format 1 of the run book, and this is format ${book.format}.`);
   buildTheme();
   buildTop();
   buildSummary();
@@ -31,13 +32,24 @@ function start() {
 /** What tests and curious people may ask the page. */
 window.book = {
   state: () => ({
-    clip: state.clip && state.clip.key, frame: state.frame, step: state.step, zoom: state.zoom,
-    hidden: [...state.hidden], playing: Boolean(state.playing), large: state.large,
+    clip: state.clip && state.clip.key,
+    frame: state.frame,
+    step: state.step,
+    zoom: state.zoom,
+    hidden: [...state.hidden],
+    playing: Boolean(state.playing),
+    large: state.large,
   }),
-  open: (key, number = null, step = Infinity) => openClip(clips.find((clip) => clip.key === key), number, step),
+  open: (key, number = null, step = Infinity) =>
+    openClip(
+      clips.find((clip) => clip.key === key),
+      number,
+      step,
+    ),
   setFrame,
   setStep,
-  framesReady: () => Boolean(state.clip) && state.clip.frameNumbers.every((_, t) => frames.get(frameKey(state.clip, t))),
+  framesReady: () =>
+    Boolean(state.clip) && state.clip.frameNumbers.every((_, t) => frames.get(frameKey(state.clip, t))),
   /** Pixels of a panel as RGBA bytes in base64, with or without the frame below. */
   layer: (kind, { run = 0, frame = false, baseline = false } = {}) => {
     const bytes = new Uint8Array(compose({ kind, run, baseline }, { frame }).buffer);

@@ -5,7 +5,9 @@ const MAIN = "val/iou";
 /** Baseline and latest value of a curve; no baseline without a stored first validation. */
 function headline(run, key = MAIN) {
   const curve = run.curves[key];
-  const known = curve ? curve.steps.map((step, i) => [step, curve.values[i]]).filter((point) => isNumber(point[1])) : [];
+  const known = curve
+    ? curve.steps.map((step, i) => [step, curve.values[i]]).filter((point) => isNumber(point[1]))
+    : [];
   if (!known.length) return null;
   const now = known[known.length - 1];
   const first = known.find(([step]) => step === run.baseline_step);
@@ -19,7 +21,14 @@ function objectRows() {
   runs.forEach((run, r) => {
     for (const object of run.objects) {
       const key = JSON.stringify([object.video, object.object]);
-      if (!found.has(key)) found.set(key, { video: object.video, id: object.object, name: object.name, of: runs.map(() => null), clip: null });
+      if (!found.has(key))
+        found.set(key, {
+          video: object.video,
+          id: object.object,
+          name: object.name,
+          of: runs.map(() => null),
+          clip: null,
+        });
       const row = found.get(key);
       row.of[r] = object;
       row.name = row.name || object.name;
@@ -28,7 +37,8 @@ function objectRows() {
   });
   for (const row of found.values()) {
     const [a, b] = [row.of[0], row.of[row.of.length - 1]];
-    const from = compares ? a && a.now : a && a.baseline, to = b && b.now;
+    const from = compares ? a && a.now : a && a.baseline,
+      to = b && b.now;
     row.change = isNumber(from) && isNumber(to) ? to - from : null;
     row.now = to;
   }
@@ -80,7 +90,9 @@ function verdict() {
   const [better, worse] = [count("better"), count("worse")];
   const same = known.length - better - worse;
   const of = `${better} of ${counted(known.length, "object", "objects")} better`;
-  return [of, worse ? `${worse} worse` : "none worse", same ? `${same} the same` : ""].filter((text) => text).join(", ");
+  return [of, worse ? `${worse} worse` : "none worse", same ? `${same} the same` : ""]
+    .filter((text) => text)
+    .join(", ");
 }
 
 function scoreOfRun(run) {
@@ -94,11 +106,15 @@ function scoreOfRun(run) {
   if (found.before) {
     const change = changeOf(found.now[1] - found.before[1]);
     big.append(
-      el("span", { class: "before", text: two(found.before[1]) }), el("span", { class: "arrow", text: "→" }),
-      el("span", { class: "now", text: two(found.now[1]) }), el("span", { class: `change ${change.kind}`, text: change.text }),
+      el("span", { class: "before", text: two(found.before[1]) }),
+      el("span", { class: "arrow", text: "→" }),
+      el("span", { class: "now", text: two(found.now[1]) }),
+      el("span", { class: `change ${change.kind}`, text: change.text }),
     );
   } else big.append(el("span", { class: "now", text: two(found.now[1]) }));
-  const when = found.before ? `first validation (step ${found.before[0]}) → now (step ${found.now[0]})` : `at step ${found.now[0]}`;
+  const when = found.before
+    ? `first validation (step ${found.before[0]}) → now (step ${found.now[0]})`
+    : `at step ${found.now[0]}`;
   card.append(el("p", { class: "label", text: `${MAIN}, ${when}` }), big);
   const said = verdict();
   if (said) card.append(el("p", { text: said }));
@@ -109,7 +125,11 @@ function scoreOfRun(run) {
 }
 
 function scoreOfRuns() {
-  const card = el("div", { class: "card score" }, el("p", { class: "label", text: `${MAIN}, first validation → now` }));
+  const card = el(
+    "div",
+    { class: "card score" },
+    el("p", { class: "label", text: `${MAIN}, first validation → now` }),
+  );
   const table = el("div", { class: "scores" });
   const found = runs.map((run) => headline(run));
   runs.forEach((run, r) => {
@@ -117,15 +137,30 @@ function scoreOfRuns() {
     name.style.setProperty("--run", runColor(r));
     const one = found[r];
     table.append(
-      name, el("span", { class: "now", text: one ? two(one.now[1]) : "–" }),
-      el("span", { class: "faint", text: !one ? "no validation" : one.before ? `from ${two(one.before[1])}, step ${one.now[0]}` : `step ${one.now[0]}` }),
+      name,
+      el("span", { class: "now", text: one ? two(one.now[1]) : "–" }),
+      el("span", {
+        class: "faint",
+        text: !one
+          ? "no validation"
+          : one.before
+            ? `from ${two(one.before[1])}, step ${one.now[0]}`
+            : `step ${one.now[0]}`,
+      }),
     );
   });
   card.append(table);
   const [a, b] = [found[0], found[last]];
   if (a && b) {
     const change = changeOf(b.now[1] - a.now[1]);
-    card.append(el("p", {}, el("span", { class: `change ${change.kind}`, text: `${change.text} ` }), `from ${runs[0].name} to ${runs[last].name}`));
+    card.append(
+      el(
+        "p",
+        {},
+        el("span", { class: `change ${change.kind}`, text: `${change.text} ` }),
+        `from ${runs[0].name} to ${runs[last].name}`,
+      ),
+    );
   }
   const said = verdict();
   if (said) card.append(el("p", { text: said }));
@@ -134,9 +169,14 @@ function scoreOfRuns() {
 
 function worstObjects() {
   const card = el("div", { class: "card worst" });
-  const title = compares ? `Where ${runs[last].name} loses against ${runs[0].name}` : "Where not: the objects with the lowest IoU now";
+  const title = compares
+    ? `Where ${runs[last].name} loses against ${runs[0].name}`
+    : "Where not: the objects with the lowest IoU now";
   const key = (row) => (compares ? row.change : row.now);
-  const listed = rows.filter((row) => isNumber(key(row))).sort((a, b) => key(a) - key(b)).slice(0, 4);
+  const listed = rows
+    .filter((row) => isNumber(key(row)))
+    .sort((a, b) => key(a) - key(b))
+    .slice(0, 4);
   card.append(el("h2", { class: "label", text: title }));
   if (!listed.length) card.append(el("p", { class: "faint", text: "No object was validated yet." }));
   const list = el("div", { class: "worst-list" });
@@ -146,8 +186,10 @@ function worstObjects() {
     const button = el(
       "button",
       { type: "button", title: row.clip ? `open ${objectName(row)}` : "no clip of it was stored" },
-      el("span", { class: "who", text: objectName(row) }), meter(before, row.now),
-      el("span", { class: "num", text: nowWords(before, row.now) }), el("span", { class: `num ${change.kind}`, text: change.text }),
+      el("span", { class: "who", text: objectName(row) }),
+      meter(before, row.now),
+      el("span", { class: "num", text: nowWords(before, row.now) }),
+      el("span", { class: `num ${change.kind}`, text: change.text }),
     );
     if (row.clip) button.addEventListener("click", () => openRow(row));
     else button.disabled = true;

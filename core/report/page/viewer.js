@@ -25,7 +25,10 @@ function buildViewer() {
   }
   select.addEventListener("change", () => openClip(clips[Number(select.value)]));
   const views = el("span", { class: "group", role: "group", "aria-label": "view" });
-  for (const [text, large] of [["Side by side", false], ["Large, with swipe", true]]) {
+  for (const [text, large] of [
+    ["Side by side", false],
+    ["Large, with swipe", true],
+  ]) {
     const button = el("button", { type: "button", text, "data-large": String(large) });
     button.addEventListener("click", () => {
       state.large = large;
@@ -37,21 +40,41 @@ function buildViewer() {
     "span",
     { class: "group", role: "group", "aria-label": "zoom" },
     el("button", { type: "button", text: "−", "aria-label": "zoom out", onclick: () => zoomBy(1 / 1.5) }),
-    el("button", { type: "button", id: "zoom-now", title: "show the whole frame", text: "100 %", onclick: () => zoomTo(1, 0, 0) }),
+    el("button", {
+      type: "button",
+      id: "zoom-now",
+      title: "show the whole frame",
+      text: "100 %",
+      onclick: () => zoomTo(1, 0, 0),
+    }),
     el("button", { type: "button", text: "+", "aria-label": "zoom in", onclick: () => zoomBy(1.5) }),
   );
-  parts.baseline = toggle("Outline of the first validation", "showBaseline", "draw the outline of the first validation's prediction in every panel (B)", drawPanels);
+  parts.baseline = toggle(
+    "Outline of the first validation",
+    "showBaseline",
+    "draw the outline of the first validation's prediction in every panel (B)",
+    drawPanels,
+  );
   bar.append(
-    select, views, el("span", { class: "spring" }),
+    select,
+    views,
+    el("span", { class: "spring" }),
     toggle("Frame", "showFrame", "show the frame below the masks", drawPanels),
     toggle("Prompts everywhere", "promptsEverywhere", "draw clicks and boxes in every panel", present),
-    parts.baseline, zoom,
+    parts.baseline,
+    zoom,
   );
   parts.select = select;
   parts.views = views;
   buildSliders();
-  parts.byFrame = new Chart("IoU by frame", { dots: true, legend: "▲ prompted frame; a gap: absent and not predicted, or not kept" });
-  parts.byStep = new Chart("IoU by step", { dots: true, legend: "mean of the clip's frames that were not prompted" });
+  parts.byFrame = new Chart("IoU by frame", {
+    dots: true,
+    legend: "▲ prompted frame; a gap: absent and not predicted, or not kept",
+  });
+  parts.byStep = new Chart("IoU by step", {
+    dots: true,
+    legend: "mean of the clip's frames that were not prompted",
+  });
   byId("clip-charts").append(parts.byFrame.node, parts.byStep.node);
 }
 
@@ -63,7 +86,12 @@ function buildSliders() {
     const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
     const output = el("output", { for: `${name}-slider` });
     const button = el("button", { type: "button" });
-    host.append(el("label", { for: `${name}-slider`, text: label }), button, el("div", { class: "track" }, range, ticks), output);
+    host.append(
+      el("label", { for: `${name}-slider`, text: label }),
+      button,
+      el("div", { class: "track" }, range, ticks),
+      output,
+    );
     return { range, ticks, output, button };
   };
   parts.frame = make("frame", "Frame", setFrame);
@@ -77,7 +105,10 @@ function buildSliders() {
 }
 
 const firstStep = (clip) => {
-  const steps = runs.map((_, r) => baselineEvent(clip, r)).filter((event) => event).map((event) => event.step);
+  const steps = runs
+    .map((_, r) => baselineEvent(clip, r))
+    .filter((event) => event)
+    .map((event) => event.step);
   return steps.length ? steps[0] : clip.steps[0];
 };
 
@@ -129,7 +160,8 @@ function openClip(clip, number = null, step = null) {
   parts.select.value = String(clips.indexOf(clip));
   const known = runs.map((_, r) => baselineEvent(clip, r)).filter((event) => event);
   parts.baseline.disabled = !known.length;
-  parts.baseline.textContent = known.length === 1 ? `Outline of step ${known[0].step}` : "Outline of the first validation";
+  parts.baseline.textContent =
+    known.length === 1 ? `Outline of step ${known[0].step}` : "Outline of the first validation";
   parts.frame.range.max = frameNumbers.length - 1;
   parts.step.range.max = steps.length - 1;
   parts.frame.range.disabled = frameNumbers.length < 2;
@@ -161,7 +193,8 @@ function refreshMoment() {
 }
 
 function showSliders() {
-  const { clip } = state, { frame, step } = parts;
+  const { clip } = state,
+    { frame, step } = parts;
   const last = clip.frameNumbers.length - 1;
   const event = clip.parts.map((part) => eventAt(part, state.step)).find((one) => one);
   const words = [`frame ${clip.frameNumbers[state.frame]}`, `${state.frame + 1} of ${last + 1}`];
@@ -177,11 +210,13 @@ function showSliders() {
       return [tick];
     }),
   );
-  const position = clip.steps.indexOf(state.step), first = firstStep(clip);
+  const position = clip.steps.indexOf(state.step),
+    first = firstStep(clip);
   const said = [`step ${state.step}`];
   if (isNumber(event.epoch)) said.push(`epoch ${event.epoch}`);
   if (clip.steps.length === 1) said.push("the only one");
-  else if (runs.some((run, r) => baselineEvent(clip, r) && run.baseline_step === state.step)) said.push("first validation");
+  else if (runs.some((run, r) => baselineEvent(clip, r) && run.baseline_step === state.step))
+    said.push("first validation");
   step.range.value = position;
   step.output.textContent = said.join(" · ");
   step.range.setAttribute("aria-valuetext", said.join(", "));
@@ -204,7 +239,8 @@ function showSliders() {
 }
 
 function buildLegend() {
-  const { clip } = state, host = byId("legend");
+  const { clip } = state,
+    host = byId("legend");
   const columns = compares
     ? runs.flatMap((run) => [`${run.name}: clip`, "frame"])
     : ["clip, first → now", "this frame", "model says", "score", ""];
@@ -226,7 +262,14 @@ function buildLegend() {
     const swatch = el("span", { class: "swatch" });
     swatch.style.background = cssOf(thing.rgb);
     const cells = columns.map((text) => el("td", { class: text ? "num" : "word" }));
-    row.append(el("th", { scope: "row" }, el("label", {}, box, swatch, el("bdi", { class: "name", text: labelOf(thing) }))), ...cells);
+    row.append(
+      el(
+        "th",
+        { scope: "row" },
+        el("label", {}, box, swatch, el("bdi", { class: "name", text: labelOf(thing) })),
+      ),
+      ...cells,
+    );
     body.append(row);
     return { thing, cells };
   });
@@ -240,7 +283,9 @@ function buildLegend() {
 
 /** The samples of marks and error colours that this clip uses. */
 function keysOf(clip) {
-  const prompts = clip.parts.flatMap((part) => (part ? part.events : [])).flatMap((event) => (event.prompts || []).flat());
+  const prompts = clip.parts
+    .flatMap((part) => (part ? part.events : []))
+    .flatMap((event) => (event.prompts || []).flat());
   const entries = [];
   const sample = (text, draw) => {
     const canvas = el("canvas", { width: 32, height: 32, "aria-hidden": "true" });
@@ -248,20 +293,28 @@ function keysOf(clip) {
     entries.push(el("span", {}, canvas, text));
   };
   const clicks = prompts.filter((prompt) => prompt && prompt.kind === "click");
-  if (clicks.some((click) => click.positive)) sample("positive click", (c) => drawClick(c, 16, 16, 1.9, true, NEUTRAL));
-  if (clicks.some((click) => !click.positive)) sample("negative click", (c) => drawClick(c, 16, 16, 1.7, false, NEUTRAL));
+  if (clicks.some((click) => click.positive))
+    sample("positive click", (c) => drawClick(c, 16, 16, 1.9, true, NEUTRAL));
+  if (clicks.some((click) => !click.positive))
+    sample("negative click", (c) => drawClick(c, 16, 16, 1.7, false, NEUTRAL));
   if (clicks.some((click) => click.round)) entries.push(el("span", { text: "number: correction round" }));
-  if (prompts.some((prompt) => prompt && prompt.kind === "box")) sample("box prompt", (c) => drawBox(c, [4, 6, 28, 26], 2, NEUTRAL));
+  if (prompts.some((prompt) => prompt && prompt.kind === "box"))
+    sample("box prompt", (c) => drawBox(c, [4, 6, 28, 26], 2, NEUTRAL));
   if (prompts.some((prompt) => prompt && prompt.kind === "mask")) {
     sample("mask prompt", (c) => {
       c.fillStyle = cssOf(NEUTRAL);
-      for (let x = 4; x < 28; x += 2) for (let y = 4; y < 28; y += 2) if (striped(x / 2, y / 2)) c.fillRect(x, y, 2, 2);
+      for (let x = 4; x < 28; x += 2)
+        for (let y = 4; y < 28; y += 2) if (striped(x / 2, y / 2)) c.fillRect(x, y, 2, 2);
       c.strokeStyle = "rgb(120,120,120)";
       c.lineWidth = 2;
       c.strokeRect(4, 4, 24, 24);
     });
   }
-  for (const [rgb, text] of [[HIT, "hit"], [MISSED, "missed"], [FALSE, "false"]]) {
+  for (const [rgb, text] of [
+    [HIT, "hit"],
+    [MISSED, "missed"],
+    [FALSE, "false"],
+  ]) {
     const swatch = el("span", { class: "swatch" });
     swatch.style.background = cssOf(rgb);
     entries.push(el("span", {}, swatch, text));
@@ -275,10 +328,13 @@ function scoreWord(score, present) {
 }
 
 function showLegend() {
-  const { clip } = state, t = state.frame;
+  const { clip } = state,
+    t = state.frame;
   for (const { thing, cells } of parts.rows) {
     runs.forEach((_, r) => {
-      const part = clip.parts[r], k = thing.index[r], event = eventAt(part, state.step);
+      const part = clip.parts[r],
+        k = thing.index[r],
+        event = eventAt(part, state.step);
       const first = baselineEvent(clip, r);
       const now = clipIou(clip, r, event, k);
       const before = first && event !== first ? clipIou(clip, r, first, k) : null;
@@ -300,37 +356,51 @@ function showLegend() {
 /** One line per run and visible object; `pointsOf` takes run, part, event and the object's index. */
 function linesOf(clip, pointsOf) {
   return runs.flatMap((run, r) => {
-    const part = clip.parts[r], event = eventAt(part, state.step);
+    const part = clip.parts[r],
+      event = eventAt(part, state.step);
     if (!event) return [];
     return visible(clip)
       .filter((thing) => thing.index[r] >= 0)
       .map((thing) => ({
         name: compares ? `${labelOf(thing)} · ${run.name}` : labelOf(thing),
-        color: cssOf(thing.rgb), dash: dashOf(r), cased: true,
+        color: cssOf(thing.rgb),
+        dash: dashOf(r),
+        cased: true,
         points: pointsOf(r, part, event, thing.index[r]),
       }));
   });
 }
 
 function drawFrameChart() {
-  const { clip } = state, numbers = clip.frameNumbers;
+  const { clip } = state,
+    numbers = clip.frameNumbers;
   const event = clip.parts.map((part) => eventAt(part, state.step)).find((one) => one);
   const dashes = runs.map((run, r) => `${["—", "- -", "···", "-·-"][r % 4]} ${run.name}`).join("   ");
   parts.byFrame.draw({
     series: linesOf(clip, (r, part, now, k) =>
       numbers.map((number, t) => [number, (scoreAt(now, t, k) || {}).iou ?? null]),
     ),
-    range: [0, 1], domain: [numbers[0], numbers[numbers.length - 1]], gaps: true,
-    marks: numbers.filter((_, t) => isPrompted(event, t)), value: compares ? dashes : "",
-    here: numbers[state.frame], onpick: (number) => setFrame(numbers.indexOf(number)),
+    range: [0, 1],
+    domain: [numbers[0], numbers[numbers.length - 1]],
+    gaps: true,
+    marks: numbers.filter((_, t) => isPrompted(event, t)),
+    value: compares ? dashes : "",
+    here: numbers[state.frame],
+    onpick: (number) => setFrame(numbers.indexOf(number)),
   });
 }
 
 function drawStepChart() {
-  const { clip } = state, { steps } = clip;
+  const { clip } = state,
+    { steps } = clip;
   parts.byStep.draw({
-    series: linesOf(clip, (r, part, now, k) => part.events.map((one) => [one.step, stepIou(clip, r, one, k)])),
-    range: [0, 1], domain: [steps[0], steps[steps.length - 1]], here: state.step, onpick: setStep,
+    series: linesOf(clip, (r, part, now, k) =>
+      part.events.map((one) => [one.step, stepIou(clip, r, one, k)]),
+    ),
+    range: [0, 1],
+    domain: [steps[0], steps[steps.length - 1]],
+    here: state.step,
+    onpick: setStep,
   });
 }
 
