@@ -9,7 +9,6 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -327,6 +326,17 @@ class DataConfig(Section):
         0.1,
         within("(0, 1)"),
         "share of the videos, sorted by name, kept for validation without lists",
+    )
+    ignore_id: Optional[int] = setting(
+        None,
+        or_null(whole(within("[1, 255]"))),
+        "value in PNG masks that marks pixels of no object and is read as background, often 255",
+    )
+    unlabelled: str = setting(
+        "empty",
+        one_of("empty", "skip"),
+        "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
+        "objects, `skip` leaves them out",
     )
     num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
     # A video that has fewer, from its first frame with an object, is used as it is when
@@ -796,10 +806,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def explain_typos(overrides: list[str]) -> None:
-    """Exit with the nearest valid name when an override names no field or file that exists.
+    """Name the nearest valid name when an override names no field or file that exists.
 
     Args:
         overrides: The command line; options and what Hydra itself checks are left alone.
+
+    Raises:
+        UserError: There is no such field or file.
     """
     groups = _group_files()
     names = {*_field_names(Config), *groups}
@@ -809,11 +822,11 @@ def explain_typos(overrides: list[str]) -> None:
         if key.startswith(("-", "hydra.", "hydra/")) or (typed[:1] == "~" and key in names):
             continue
         if not equals:
-            sys.exit(f"error: {override}: expected NAME=VALUE")
+            raise UserError(f"{override}: expected NAME=VALUE")
         if key not in names:
             near = nearest(key, sorted(names), cutoff=0.5)
             hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
-            sys.exit(f"error: unknown setting {key or override}{hint}")
+            raise UserError(f"unknown setting {key or override}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
 
@@ -829,12 +842,15 @@ def _group_files() -> dict[str, list[str]]:
 
 def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
     for choice in choices:
-        if choice in (*files, "null"):
+        if choice in files:
             continue
+        if choice == "null":
+            expected = f"expected one of {', '.join(files)}; ~{group} leaves it out"
+            raise UserError(f"{group}=null: {expected}")
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
-        sys.exit(
-            f"error: {group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
+        raise UserError(
+            f"{group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
             f"{', '.join(files)}{hint}"
         )
 

@@ -118,14 +118,14 @@ def _try_out(overrides: list[str], sweeps: bool) -> None:
             overrides = _first_of_each(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             to_config(compose("config", overrides))
-    except HydraException as error:
-        raise UserError(in_one_sentence(error)) from error
     except UserError as error:
         # OmegaConf does not always tell where an interpolation stands.
         named = ", ".join(override for override in overrides if "${" in override)
         if not named or "nterpolation" not in str(error):
             raise
         raise UserError(f"{named}: {error}") from error
+    except (HydraException, ValueError) as error:  # the latter at a folder of configs/ set to null
+        raise UserError(in_one_sentence(error)) from error
 
 
 def _first_of_each(overrides: list[str]) -> list[str]:
