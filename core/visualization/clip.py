@@ -145,6 +145,8 @@ class Clip:
         not_prompted: Categories that the caller's `obj_to_cat` does not name.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
+        baseline_ious: [T, C] IoUs at the first validation of the run, NaN where there is none;
+            None: no such validation is known, or it is this one.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Clip:
     not_prompted: frozenset[int] = frozenset()
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
+    baseline_ious: Optional[np.ndarray] = None
 
     @property
     def colors(self) -> tuple[Color, ...]:
@@ -223,6 +226,7 @@ class Clip:
             pred=_of_frames(self.pred, index),
             scores=_of_frames(self.scores, index),
             errors=None if self.errors is None else self.errors[index],
+            baseline_ious=None if self.baseline_ious is None else self.baseline_ious[index],
             prompts_elsewhere=sorted({*self.prompts_elsewhere, *left_out}),
         )
 

@@ -45,6 +45,7 @@ class SnapshotOptions:
         aspect: ``original``: panels have the aspect of the video where it is known; ``model``: that
             of the frames.
         draw_all_frames: Keep every frame, for an animation.
+        kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
     """
 
@@ -54,6 +55,7 @@ class SnapshotOptions:
     panel_size: int = 256
     aspect: str = "original"
     draw_all_frames: bool = False
+    kept_frames: int = 0
     measure_all_frames: bool = False
 
 
@@ -142,7 +144,8 @@ def _choose(
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
     sampled = all_frames[:: options.frame_stride][: options.max_frames]
-    frames = all_frames if options.draw_all_frames else sampled
+    kept = sorted({*sampled, *all_frames[: options.kept_frames]})
+    frames = all_frames if options.draw_all_frames else kept
     chosen = [video for video in videos if video < num_videos]
     sizes = original_sizes if original_sizes and options.aspect == "original" else None
     return Choice(
