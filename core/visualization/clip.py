@@ -47,6 +47,8 @@ class Moment:
         clip_name: Gives the name of a data set video by its id in the metadata.
         object_names: Gives a video's object names by object id.
         category_names: Names of the categories in the category layout.
+        original_sizes: (height, width) of each original video of the batch; None: what the batch's
+            ``metadata.frame_orig_size`` tells, where it can be read without waiting.
     """
 
     stage: str
@@ -55,6 +57,7 @@ class Moment:
     clip_name: Optional[Callable[[int], str]] = None
     object_names: Optional[Callable[[int], Optional[dict[int, str]]]] = None
     category_names: Optional[Sequence[str]] = None
+    original_sizes: Optional[Sequence[Optional[tuple[int, int]]]] = None
 
 
 @dataclass

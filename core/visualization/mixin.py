@@ -229,8 +229,10 @@ def _as_config(section: Any) -> VisualizationsConfig:
 
 
 def names_of(datamodule: Any, stage: str) -> dict[str, Any]:
-    """Return the names that a datamodule knows of its clips, objects and categories."""
-    names: dict[str, Any] = {"category_names": getattr(datamodule, "category_names", None)}
+    """Return what a datamodule knows of its clips, objects, categories and the batch in work."""
+    names: dict[str, Any] = {
+        name: getattr(datamodule, name, None) for name in ("category_names", "original_sizes")
+    }
     for name in ("clip_name", "object_names"):
         lookup = getattr(datamodule, name, None)
         if lookup is not None:

@@ -184,13 +184,14 @@ def _is_prompted(frame: ClipFrame) -> bool:
 
 
 def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:
-    if clip.gt is None or clip.pred is None:
+    """Return where any object of a frame is hit, missed or claimed falsely."""
+    if clip.errors is None:
         return None
-    errors = []
-    for gt, pred in zip(clip.gt.masks, clip.pred.masks, strict=True):
-        found = {"hit": gt & pred, "missed": gt & ~pred, "false": pred & ~gt}
-        errors.append({name: encode_mask(masks.any(0)) for name, masks in found.items()})
-    return errors
+    names = ("hit", "missed", "false")
+    return [
+        {name: encode_mask(kind) for name, kind in zip(names, kinds, strict=True)}
+        for kinds in clip.errors
+    ]
 
 
 def _scores(clip: Clip, index: int, order: Sequence[int]) -> list[dict[str, Any]]:

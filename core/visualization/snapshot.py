@@ -96,7 +96,6 @@ def take_snapshot(
     options: Optional[SnapshotOptions] = None,
     videos: Sequence[int] = (0,),
     obj_to_cat: Optional[Any] = None,
-    original_sizes: Optional[Sequence[Optional[tuple[int, int]]]] = None,
 ) -> Snapshot:
     """Copy what a sheet of each video needs, reduced where the tensors live.
 
@@ -117,8 +116,6 @@ def take_snapshot(
             never lost and does not count in the mean IoU. Without it, prompt row k belongs to mask
             row k where there are as many of both, unless the outputs tell that prompt rows are
             components (`core.official.rows_are_components`): then nothing is guessed.
-        original_sizes: (height, width) of each of the B videos; None: those that
-            ``metadata.frame_orig_size`` tells, where it can be read without waiting.
 
     Raises:
         TypeError: A tensor is missing, or `outs_per_frame` is no list of dictionaries.
@@ -128,9 +125,8 @@ def take_snapshot(
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
-    if original_sizes is None:
-        original_sizes = original_sizes_of(batch)
-    choice = _choose(batch, options, videos, original_sizes)
+    sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
+    choice = _choose(batch, options, videos, sizes)
     reduced = _reduce(batch, outs_per_frame, choice, obj_to_cat)
     return Snapshot(moment, options, choice, *to_host(reduced, batch.img_batch.device))
 
@@ -139,7 +135,7 @@ def _choose(
     batch: Batch,
     options: SnapshotOptions,
     videos: Sequence[int],
-    original_sizes: Optional[Sequence[Optional[tuple[int, int]]]],
+    sizes: Optional[Sequence[Optional[tuple[int, int]]]],
 ) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
@@ -147,15 +143,13 @@ def _choose(
     kept = sorted({*sampled, *all_frames[: options.kept_frames]})
     frames = all_frames if options.draw_all_frames else kept
     chosen = [video for video in videos if video < num_videos]
-    sizes = original_sizes if original_sizes and options.aspect == "original" else None
+    if sizes is None or len(sizes) != num_videos:
+        sizes = [None] * num_videos
     return Choice(
         videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
-        grids=[
-            Grid.fit(height, width, options.panel_size, sizes[video] if sizes else None)
-            for video in chosen
-        ],
+        grids=[Grid.fit(height, width, options.panel_size, sizes[video]) for video in chosen],
         num_categories=options.num_categories,
     )
 

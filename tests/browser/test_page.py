@@ -174,10 +174,11 @@ def test_errors_and_mask_prompts_over_a_frame_are_painted_as_on_sheets(page, usu
 
     page.run("book.setFrame(8)")
     frame = pack(page.layer(shape_of(clip), "image", frame=True)[..., :3])
-    gt, pred = masks_of(clip, clip["gt"][8]), masks_of(clip, event["pred"][8])
-    assert (pred & ~gt).any()
+    stored = event["errors"][8]
+    errors = masks_of(clip, [stored[name] for name in ("hit", "missed", "false")])
+    assert errors[2].any()
     found = page.layer(shape_of(clip), "errors", frame=True).view(np.uint32)[..., 0]
-    np.testing.assert_array_equal(found, paint_errors(frame, gt, pred))
+    np.testing.assert_array_equal(found, paint_errors(frame, errors))
 
 
 def test_errors_have_the_sheets_colours_and_swaps_are_striped(page):
