@@ -104,7 +104,9 @@ def one_of(*choices: str) -> Rule:
 
 def or_null(rule: Rule) -> Rule:
     """Allow None too."""
-    return Rule(f"null or {rule.allowed}", lambda value: value is None or rule.accepts(value))
+    return Rule(
+        f"null or {rule.allowed}", lambda value: value is None or rule.accepts(value), rule.choices
+    )
 
 
 def whole(rule: Rule) -> Rule:

@@ -760,11 +760,16 @@ def _section_of(section: type, stored: Mapping[str, Any]) -> Any:
     return section(**values)
 
 
-def register_schema() -> None:
-    """Make the dataclasses known to Hydra as ``schema``, the first entry of ``config.yaml``."""
+def register_schema(name: str = "schema", schema: type[Config] = Config) -> None:
+    """Make a program's settings known to Hydra under the name that its file begins with.
+
+    Args:
+        name: The first entry of the ``defaults`` of the file in ``configs/``.
+        schema: `Config`, or what a program adds to it.
+    """
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name=name, node=schema)
 
 
 def to_config(cfg: "DictConfig") -> Config:
@@ -810,17 +815,18 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def explain_typos(overrides: list[str]) -> None:
+def explain_typos(overrides: list[str], schema: type[Config] = Config) -> None:
     """Name the nearest valid name when an override names no field or file that exists.
 
     Args:
         overrides: The command line; options and what Hydra itself checks are left alone.
+        schema: The program's settings.
 
     Raises:
         UserError: There is no such field or file.
     """
     groups = _group_files()
-    names = {*_field_names(Config), *groups}
+    names = {*_field_names(schema), *groups}
     for override in overrides:
         typed, equals, value = override.partition("=")
         key = typed.lstrip("+~")

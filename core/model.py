@@ -236,7 +236,9 @@ def _forward_checkpointed(forward: Any, x: Tensor) -> Tensor:
     return checkpoint(forward, x, use_reentrant=False)
 
 
-def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
+def load_weights(
+    model: nn.Module, path: Union[str, Path], name: str = "model.checkpoint_path"
+) -> str:
     """Load weights into `model`, in place and strictly.
 
     Args:
@@ -244,6 +246,7 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
         path: A released or exported ``.pt`` file (a ``model`` entry), a Lightning ``.ckpt`` (a
             ``state_dict`` entry), or what other programs save: see `find_weights`. Only tensors and
             plain containers are unpickled.
+        name: What messages call the file: the setting that named it.
 
     Returns:
         One line for the log: how many tensors were loaded, and how the file holds them. For a SAM
@@ -256,10 +259,10 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
     """
     path = Path(path)
     own = model.state_dict()
-    read = _read_weights(path)
+    read = read_weights(path, name)
     found = read.weights
-    missing = [name for name in own if name not in found]
-    _check_fit(path, own, found, missing)
+    missing = [key for key in own if key not in found]
+    _check_fit(f"{name}={path}", own, found, missing)
     model.load_state_dict(found, strict=False)
     report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}{read}"
     if missing:
@@ -272,14 +275,14 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
 
 
 def _check_fit(
-    path: Path, own: dict[str, Tensor], found: dict[str, Tensor], missing: list[str]
+    file: str, own: dict[str, Tensor], found: dict[str, Tensor], missing: list[str]
 ) -> None:
     """Refuse weights other than the model's own; those of SAM 2.0 may lack what 2.1 added."""
     unexpected = [name for name in found if name not in own]
     wrong_shape = [name for name in own if name in found and own[name].shape != found[name].shape]
     if unexpected or wrong_shape or (missing and set(missing) != _NEW_IN_SAM21):
         raise CheckpointError(
-            f"model.checkpoint_path={path} does not fit the model: "
+            f"{file} does not fit the model: "
             f"{_count(missing, 'missing')}, {_count(unexpected, 'unexpected')}, "
             f"{_count(wrong_shape, 'of another shape')}, {len(own)} parameters expected"
             f"{_likely_reason(own, found)}"
@@ -391,18 +394,23 @@ def _prefix_of(weights: dict[str, Tensor]) -> str:
     return prefixes[0] if prefixes else ""
 
 
-def _read_weights(path: Path) -> FoundWeights:
-    content = read_checkpoint(path)
+def read_weights(path: Path, name: str = "model.checkpoint_path") -> FoundWeights:
+    """Return the weights that a file holds; see `read_checkpoint` and `find_weights`.
+
+    Raises:
+        CheckpointError: The file is unreadable or holds no weights.
+    """
+    content = read_checkpoint(path, name)
     try:
         found = find_weights(content)
     except CheckpointError as error:
-        raise CheckpointError(f"model.checkpoint_path={path}: {error}") from None
+        raise CheckpointError(f"{name}={path}: {error}") from None
     if found is None:
         holds = type(content).__name__
         if isinstance(content, dict):
             holds = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise CheckpointError(
-            f"model.checkpoint_path={path} must hold a `model` entry (.pt), a `state_dict` entry "
+            f"{name}={path} must hold a `model` entry (.pt), a `state_dict` entry "
             f"(.ckpt) or the weights themselves, found {holds}"
         )
     return found
@@ -416,7 +424,7 @@ def _count(names: list[str], what: str) -> str:
 
 
 def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    own_name, found_name = _architecture_of(own), _architecture_of(found)
+    own_name, found_name = architecture_of(own), architecture_of(found)
     if found_name is None:
         return "; these are not the weights of a SAM 2 model"
     if found_name != own_name:
@@ -427,7 +435,8 @@ def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     return ""
 
 
-def _architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
+def architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
+    """Return the ``model.architecture`` that weights belong to, None for those of no SAM 2."""
     patch = state_dict.get(_PROBE)
     prefix = "image_encoder.trunk.blocks."
     blocks = {name.split(".")[3] for name in state_dict if name.startswith(prefix)}

@@ -78,9 +78,11 @@ class CocoVideoReader:
             self._videos: list[VOSVideo] = []
             self._told: dict[str, tuple[int, int]] = {}  # sizes of frames, by their paths
             self._bare: dict[str, int] = {}  # annotations without a mask beside others, likewise
+            self._images: list[list[dict]] = []
             self._segments: list[dict[int, list[_SlotSegmentation]]] = []
             for i, (name, images) in enumerate(videos):
                 frames, segments = self._frames(images, annotations)
+                self._images.append(images)
                 self._videos.append(VOSVideo(name, i, frames))
                 self._segments.append(segments)
                 self._num_left_out.append(len(images) - len(frames))
@@ -171,6 +173,16 @@ class CocoVideoReader:
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
         return self._videos[i]
+
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i`, also those whose masks are unknown."""
+        known = {frame.frame_idx: frame for frame in self.video(i).frames}
+        size = next((frame.masks_size for frame in self.video(i).frames), None)
+        images = _in_order(self._images[i])
+        return [
+            known.get(number) or AnnotatedFrame(number, self._image_path(image), masks_size=size)
+            for number, image in zip(_frame_numbers(images), images, strict=True)
+        ]
 
     def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header, which must be those of the JSON."""

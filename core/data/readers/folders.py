@@ -136,6 +136,16 @@ class VosFolderReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i`, annotated or not."""
+        files = frame_files(self.image_folder / self.names[i])
+        known = {frame.frame_idx: frame for frame in self.video(i).frames}
+        size = self.video(i).frames[0].masks_size
+        return [
+            known.get(number) or AnnotatedFrame(number, str(path), masks_size=size)
+            for number, path in files.items()
+        ]
+
     def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
         return frame_size(frame, self.max_pixels)

@@ -41,6 +41,9 @@ class Reader(Protocol):
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i` in order."""
 
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i` in order, annotated or not."""
+
     def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header, without decoding it."""
 

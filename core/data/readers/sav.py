@@ -121,6 +121,17 @@ class SavReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i`, labelled or not."""
+        name = self.names[i]
+        paths = self._frame_paths(name, self.json_folder / f"{name}_manual.json")
+        known = {frame.frame_idx: frame for frame in self.video(i).frames}
+        size = self.video(i).frames[0].masks_size
+        return [
+            known.get(number) or AnnotatedFrame(number, path, masks_size=size)
+            for number, path in paths.items()
+        ]
+
     def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
         if not _is_movie(frame):
