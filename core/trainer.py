@@ -65,6 +65,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.copy_metrics = VideoMetrics(boundary=False)
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
+        self.objects_table: Optional[Path] = None  # of the last validation
         self._table_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
@@ -227,6 +228,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             path.write_text(table, encoding="utf-8", errors="backslashreplace")
+            self.objects_table = path
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
