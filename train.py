@@ -3,6 +3,7 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
+import dataclasses
 import logging
 import math
 import signal
@@ -35,6 +36,10 @@ def main(cfg: DictConfig) -> None:
     """
     try:
         config = to_config(cfg)
+        if config.model.architecture == "auto":
+            from core.model import with_architecture
+
+            config = dataclasses.replace(config, model=with_architecture(config.model))
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         module, data, trainer = build(config, run_dir)
     except UserError as error:

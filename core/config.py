@@ -157,15 +157,17 @@ class ModelConfig(Section):
 
     architecture: str = setting(
         "tiny",
-        one_of(*ARCHITECTURES),
-        "`tiny` (1.5 M parameters, learns the synthetic task in minutes) or the name of a released "
-        "model, built from the YAML inside the `sam2` package",
+        one_of(*ARCHITECTURES, "auto"),
+        "`tiny` (1.5 M parameters, learns the synthetic task in minutes), the name of a released "
+        "model, built from the YAML inside the `sam2` package, or `auto`: that of the weights in "
+        "`checkpoint_path`",
     )
     checkpoint_path: Optional[str] = setting(
         None,
         A_PATH,
-        "released or exported weights (a .pt file with a `model` entry); null starts from random "
-        "weights",
+        "released or exported weights: a .pt file, a checkpoint, a folder or .safetensors file of "
+        "Hugging Face's `Sam2VideoModel`, or `hf:OWNER/NAME[@REVISION]` of its hub; null starts "
+        "from random weights",
     )
     image_size: int = setting(
         128,
@@ -653,6 +655,23 @@ class VisualizationsConfig(Section):
 
 
 @dataclass
+class ExportConfig(Section):
+    """What the end of a run writes to ``weights/``."""
+
+    prefix: ClassVar[str] = "export."
+
+    formats: List[str] = setting(  # noqa: UP006
+        ["meta"],
+        Rule(
+            "a list of meta and hf",
+            lambda value: len(value) > 0 and set(value) <= {"meta", "hf"},
+        ),
+        "`meta` (a .pt file for Meta's predictor), `hf` (a folder for Hugging Face's "
+        "`Sam2VideoModel`), or both",
+    )
+
+
+@dataclass
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -664,6 +683,7 @@ class Config(Section):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     swanlab: SwanLabConfig = field(default_factory=SwanLabConfig)
     visualizations: VisualizationsConfig = field(default_factory=VisualizationsConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     seed: int = setting(
         0, between(0, 2**32 - 1), "seeds weights, data order, synthetic clips and augmentation"
     )
@@ -681,6 +701,12 @@ class Config(Section):
         for name in self.logger:
             one_of(*LOGGERS).check("logger", name)
         self._leave_a_frame_to_track()
+        require(
+            "hf" not in self.export.formats or self.model.architecture != "tiny",
+            "export.formats",
+            self.export.formats,
+            "meta alone with model=tiny, which Hugging Face does not have",
+        )
 
     def _leave_a_frame_to_track(self) -> None:
         if self.model.prompt_type != "mask":

@@ -173,13 +173,20 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     if trainer.checkpoint_callback.best_model_path:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
     lines = [f"run         {run_dir}"]
+    folder = run_dir / "weights"
     for name, checkpoint in checkpoints.items():
-        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
-        lines.append(f"{name:<11} {checkpoint}, for Meta's predictor: {weights}")
+        exported = ""
+        if "meta" in config.export.formats:
+            weights = export_checkpoint(checkpoint, folder / f"{name}.pt")
+            exported += f", for Meta's predictor: {weights}"
+        if "hf" in config.export.formats:
+            exported += f", for Hugging Face: {export_checkpoint(checkpoint, folder / name, 'hf')}"
+        lines.append(f"{name:<11} {checkpoint}{exported}")
     # The best ones, where anything was validated.
-    code = run_dir / "weights" / "load.py"
-    code.write_text(f"{loading_code(weights, config.model)}\n")
-    lines.append(f"load with   {code}")
+    if "meta" in config.export.formats:
+        code = folder / "load.py"
+        code.write_text(f"{loading_code(weights, config.model)}\n")
+        lines.append(f"load with   {code}")
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
