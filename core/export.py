@@ -13,8 +13,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from . import hugging_face
-from .config import ModelConfig
+from . import hugging_face, lora
+from .config import ModelConfig, model_config_of
 from .model import (
     PACKAGED_CONFIGS,
     architecture_node,
@@ -123,7 +123,7 @@ def export_folder(model: nn.Module, folder: Union[str, Path], config: ModelConfi
 def export_checkpoint(
     checkpoint: Union[str, Path], path: Union[str, Path, None] = None, file_format: str = "meta"
 ) -> Path:
-    """Export a Lightning checkpoint of this program.
+    """Export a Lightning checkpoint of this program; adapters are merged into the weights.
 
     Args:
         checkpoint: A ``.ckpt`` whose ``hyper_parameters`` hold the configuration under ``config``.
@@ -149,7 +149,9 @@ def export_checkpoint(
         _check_folder(path)
         hugging_face.check_architecture(config.architecture)
     model = build_model(config)
+    lora.inject(model, config.lora)
     load_weights(model, checkpoint)
+    lora.merge(model)
     if file_format == "hf":
         export_folder(model, path, config)
     else:
@@ -170,7 +172,7 @@ def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
     """
     content: Any = read_checkpoint(Path(checkpoint), "checkpoint")
     try:
-        return ModelConfig(**content["hyper_parameters"]["config"]["model"])
+        return model_config_of(content["hyper_parameters"]["config"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint} was not written by train.py: no readable configuration is stored in it "

@@ -1,7 +1,7 @@
 """Builds SAM 2 for training, loads released or exported weights into it, and freezes parts of it.
 
-The order is `build_model`, `load_weights`, `freeze`. The other way, to a file that Meta's own
-predictor loads, is in ``core/export.py``.
+The order is `build_model`, `load_weights`, `core.lora.inject`, `freeze`. The other way, to a file
+that Meta's own predictor loads, is in ``core/export.py``.
 
 ``sam2`` is imported inside the functions, through `import_sam2`, so that this module and its error
 classes can be imported where the package is missing.
@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from .checks import UserError, nearest, require
 from .config import TRAINABLE_PRESETS, ModelConfig
 from .hugging_face import is_hugging_face, read_hugging_face
+from .lora import is_adapter
 from .official import import_sam2
 from .weights import PROBE, CheckpointError, FoundWeights, read_file
 
@@ -352,18 +353,30 @@ def freeze(model: nn.Module, trainable_modules: Optional[list[str]]) -> None:
 
     Args:
         model: What `build_model` returned.
-        trainable_modules: None: everything is trained. Otherwise names, each a preset or the dotted
+        trainable_modules: None: everything is trained, or the adapters alone where `model` has some
+            (they are trained in any case). Otherwise names, each a preset or the dotted
             name of a module or a parameter. ``all``; ``memory``: memory attention, memory encoder
             and their embeddings; ``decoder_memory``: these, the mask decoder and the object
             pointers; ``all_but_image_encoder``.
 
     Raises:
-        UserError: A name is neither; the message has the nearest valid one.
+        UserError: A name is neither; the message has the nearest valid one. Or what it names has
+            adapters.
     """
-    names = _resolve_presets(model, trainable_modules)
+    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters() if is_adapter(name)}
+    adapters_alone = bool(layers) and trainable_modules is None
+    names = [] if adapters_alone else _resolve_presets(model, trainable_modules)
     _check_names(model, names)
+    for name in names:
+        if any(_is_inside(layer, name) or _is_inside(name, layer) for layer in layers):
+            raise UserError(
+                f"model.trainable_modules: {name!r} has adapters: name it there or in "
+                "model.lora.modules, not in both"
+            )
     for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(_is_inside(parameter_name, name) for name in names))
+        parameter.requires_grad_(
+            is_adapter(parameter_name) or any(_is_inside(parameter_name, name) for name in names)
+        )
 
 
 def _check_names(model: nn.Module, names: list[str]) -> None:
