@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
+REFERENCES := .venv-references
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 ARGS ?=
 PORT ?= 5092
 SWANLOG ?= swanlog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow fuzz browser bench bench-setup dashboard lint format clean
+.PHONY: help setup train test test-slow fuzz browser bench bench-setup references dashboard lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -56,6 +57,12 @@ bench-setup: setup
 bench: bench-setup ## Measure what the visualisation costs; writes outputs/bench.json
 	$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
 
+# Public evaluators bring opencv-python, as the peers do, and nothing of theirs is needed elsewhere.
+references: setup ## Compare the numbers of core.evaluate with those of public evaluators
+	test -x $(REFERENCES)/bin/python || $(BIN)/python -m venv $(REFERENCES)
+	$(REFERENCES)/bin/python -m pip install --quiet vos-benchmark==0.1.0 esdft-segmetric==0.1.0
+	$(BIN)/python -m tests.references $(REFERENCES)/bin/python $(ARGS)
+
 dashboard: setup ## Serve the local SwanLab dashboard on 127.0.0.1:$(PORT)
 	$(BIN)/swanlab watch $(SWANLOG) -h 127.0.0.1 -p $(PORT)
 
@@ -73,5 +80,5 @@ format: setup ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv and .venv-bench
-	rm -rf $(VENV) $(BENCH)
+clean: ## Remove .venv, .venv-bench and .venv-references
+	rm -rf $(VENV) $(BENCH) $(REFERENCES)

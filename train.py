@@ -32,7 +32,8 @@ def main(cfg: DictConfig) -> None:
     """Train as `cfg` says.
 
     Mistakes in settings, data and files of weights, and a missing ``sam2``, end in one sentence and
-    exit status 1 before training starts; any other error comes with its traceback.
+    exit status 1: before training starts, but for damaged files in the middle of videos. Any other
+    error comes with its traceback.
     """
     try:
         config = to_config(cfg)
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> None:
             config = dataclasses.replace(config, model=with_architecture(config.model))
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         module, data, trainer = build(config, run_dir)
+        train(config, run_dir, module, data, trainer)
     except UserError as error:
         sys.exit(f"error: {error}")
     except ImportError as error:
@@ -50,7 +52,6 @@ def main(cfg: DictConfig) -> None:
         if not isinstance(error, MissingSam2Error):
             raise
         sys.exit(f"error: {error}")
-    train(config, run_dir, module, data, trainer)
 
 
 def build(

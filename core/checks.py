@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
 
 
+def in_one_line(text: str) -> str:
+    """Return a message with its line breaks as escapes: names of files may have some."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
 class UserError(ValueError):
     """A setting, the data or a file cannot work; the message tells the user in one sentence why."""
+
+    def __str__(self) -> str:
+        """Return the message in one line."""
+        return in_one_line(super().__str__())
 
 
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> Optional[str]:
@@ -95,7 +104,9 @@ def one_of(*choices: str) -> Rule:
 
 def or_null(rule: Rule) -> Rule:
     """Allow None too."""
-    return Rule(f"null or {rule.allowed}", lambda value: value is None or rule.accepts(value))
+    return Rule(
+        f"null or {rule.allowed}", lambda value: value is None or rule.accepts(value), rule.choices
+    )
 
 
 def whole(rule: Rule) -> Rule:

@@ -9,7 +9,6 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -370,6 +369,17 @@ class DataConfig(Section):
         0.1,
         within("(0, 1)"),
         "share of the videos, sorted by name, kept for validation without lists",
+    )
+    ignore_id: Optional[int] = setting(
+        None,
+        or_null(whole(within("[1, 255]"))),
+        "value in PNG masks that marks pixels of no object and is read as background, often 255",
+    )
+    unlabelled: str = setting(
+        "empty",
+        one_of("empty", "skip"),
+        "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
+        "objects, `skip` leaves them out",
     )
     num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
     # A video that has fewer, from its first frame with an object, is used as it is when
@@ -801,11 +811,16 @@ def _section_of(section: type, stored: Mapping[str, Any]) -> Any:
     return section(**values)
 
 
-def register_schema() -> None:
-    """Make the dataclasses known to Hydra as ``schema``, the first entry of ``config.yaml``."""
+def register_schema(name: str = "schema", schema: type[Config] = Config) -> None:
+    """Make a program's settings known to Hydra under the name that its file begins with.
+
+    Args:
+        name: The first entry of the ``defaults`` of the file in ``configs/``.
+        schema: `Config`, or what a program adds to it.
+    """
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name=name, node=schema)
 
 
 def to_config(cfg: "DictConfig") -> Config:
@@ -851,25 +866,29 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def explain_typos(overrides: list[str]) -> None:
-    """Exit with the nearest valid name when an override names no field or file that exists.
+def explain_typos(overrides: list[str], schema: type[Config] = Config) -> None:
+    """Name the nearest valid name when an override names no field or file that exists.
 
     Args:
         overrides: The command line; options and what Hydra itself checks are left alone.
+        schema: The program's settings.
+
+    Raises:
+        UserError: There is no such field or file.
     """
     groups = _group_files()
-    names = {*_field_names(Config), *groups}
+    names = {*_field_names(schema), *groups}
     for override in overrides:
         typed, equals, value = override.partition("=")
         key = typed.lstrip("+~")
         if key.startswith(("-", "hydra.", "hydra/")) or (typed[:1] == "~" and key in names):
             continue
         if not equals:
-            sys.exit(f"error: {override}: expected NAME=VALUE")
+            raise UserError(f"{override}: expected NAME=VALUE")
         if key not in names:
             near = nearest(key, sorted(names), cutoff=0.5)
             hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
-            sys.exit(f"error: unknown setting {key or override}{hint}")
+            raise UserError(f"unknown setting {key or override}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
 
@@ -885,12 +904,15 @@ def _group_files() -> dict[str, list[str]]:
 
 def _explain_choices(group: str, choices: list[str], files: list[str]) -> None:
     for choice in choices:
-        if choice in (*files, "null"):
+        if choice in files:
             continue
+        if choice == "null":
+            expected = f"expected one of {', '.join(files)}; ~{group} leaves it out"
+            raise UserError(f"{group}=null: {expected}")
         near = nearest(choice, files, cutoff=0.5)
         hint = f"; did you mean {group}={near}?" if near else ""
-        sys.exit(
-            f"error: {group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
+        raise UserError(
+            f"{group}={choice}: there is no configs/{group}/{choice}.yaml; choose one of "
             f"{', '.join(files)}{hint}"
         )
 

@@ -79,12 +79,17 @@ def predictor_overrides(config: ModelConfig) -> list[str]:
 def loading_code(path: Union[str, Path], config: ModelConfig) -> str:
     """Return the lines of Python that load exported weights into Meta's video predictor.
 
-    They work in a fresh interpreter and also where Hydra is in use for something else.
+    They work in a fresh interpreter and also where Hydra is in use for something else. The
+    predictor does no more than training did: Meta's post-processing is off.
     """
     path = Path(path).resolve()
     overrides = predictor_overrides(config)
-    call = f'build_sam2_video_predictor("{config_name(path, config)}", "{path}", device=device'
-    call += f", hydra_overrides_extra={overrides})" if overrides else ")"
+    arguments = [f'"{config_name(path, config)}"', f'"{path}"', "device=device"]
+    # Its default chooses among masks that may never have been trained, and fills holes.
+    arguments.append("apply_postprocessing=False")
+    if overrides:
+        arguments.append(f"hydra_overrides_extra={overrides}")
+    call = f"build_sam2_video_predictor({', '.join(arguments)})"
     if config.architecture in PACKAGED_CONFIGS:
         context = 'initialize_config_module("sam2", version_base="1.2")'
     else:

@@ -186,19 +186,20 @@ def is_hugging_face(path: Union[str, Path]) -> bool:
     return str(path).startswith(HUB) or Path(path).suffix == ".safetensors" or Path(path).is_dir()
 
 
-def read_hugging_face(path: Union[str, Path]) -> FoundWeights:
+def read_hugging_face(path: Union[str, Path], name: str = "model.checkpoint_path") -> FoundWeights:
     """Return the weights of a ``Sam2VideoModel`` under SAM 2's own names, in float32.
 
     Args:
         path: A folder, its ``model.safetensors`` alone, or ``hf:OWNER/NAME[@REVISION]``, which is
             downloaded once and kept by ``huggingface_hub``.
+        name: What messages call it: the setting that named it.
 
     Raises:
         CheckpointError: There is no such file, it is damaged, holds another model, or a tensor has
             no counterpart.
     """
-    where = f"model.checkpoint_path={path}"
-    local = _download(str(path)) if str(path).startswith(HUB) else Path(path)
+    where = f"{name}={path}"
+    local = _download(str(path), where) if str(path).startswith(HUB) else Path(path)
     tensors = _read_tensors(local, where)
     weights = to_official(tensors, where)
     if local.is_dir():
@@ -478,9 +479,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _download(reference: str) -> Path:
+def _download(reference: str, where: str) -> Path:
     """Return the folder in which ``huggingface_hub`` keeps a model of the hub."""
-    where = f"model.checkpoint_path={reference}"
     name, _, revision = reference.removeprefix(HUB).partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise CheckpointError(f"{where} must be {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")

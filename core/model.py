@@ -235,7 +235,9 @@ def _forward_checkpointed(forward: Any, x: Tensor) -> Tensor:
     return checkpoint(forward, x, use_reentrant=False)
 
 
-def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
+def load_weights(
+    model: nn.Module, path: Union[str, Path], name: str = "model.checkpoint_path"
+) -> str:
     """Load weights into `model`, in place and strictly.
 
     Args:
@@ -243,6 +245,7 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
         path: A released or exported ``.pt`` file (a ``model`` entry), a Lightning ``.ckpt`` (a
             ``state_dict`` entry), or what other programs save: see `find_weights`. Only tensors and
             plain containers are unpickled. Or what `read_hugging_face` takes.
+        name: What messages call the file: the setting that named it.
 
     Returns:
         One line for the log: how many tensors were loaded, and how the file holds them. For a SAM
@@ -254,10 +257,10 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
             left as it was.
     """
     own = model.state_dict()
-    read = read_weights(path)
+    read = read_weights(path, name)
     found = read.weights
-    missing = [name for name in own if name not in found]
-    _check_fit(path, own, found, missing)
+    missing = [key for key in own if key not in found]
+    _check_fit(f"{name}={path}", own, found, missing)
     model.load_state_dict(found, strict=False)
     report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}{read}"
     if missing:
@@ -269,13 +272,17 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> str:
     return report
 
 
-def read_weights(path: Union[str, Path]) -> FoundWeights:
+def read_weights(path: Union[str, Path], name: str = "model.checkpoint_path") -> FoundWeights:
     """Return the weights of a file of any format that `load_weights` takes.
+
+    Args:
+        path: The file.
+        name: What messages call it: the setting that named it.
 
     Raises:
         CheckpointError: The file is missing, unreadable, or holds no weights.
     """
-    return read_hugging_face(path) if is_hugging_face(path) else read_file(Path(path))
+    return read_hugging_face(path, name) if is_hugging_face(path) else read_file(Path(path), name)
 
 
 def with_architecture(config: ModelConfig) -> ModelConfig:
@@ -294,7 +301,7 @@ def with_architecture(config: ModelConfig) -> ModelConfig:
         "given with model=auto: the architecture is that of the weights",
     )
     assert config.checkpoint_path is not None
-    found = _architecture_of(read_weights(config.checkpoint_path).weights)
+    found = architecture_of(read_weights(config.checkpoint_path).weights)
     if found is None:
         raise CheckpointError(
             f"model.checkpoint_path={config.checkpoint_path}: these are not the weights of a SAM 2 "
@@ -304,14 +311,14 @@ def with_architecture(config: ModelConfig) -> ModelConfig:
 
 
 def _check_fit(
-    path: Union[str, Path], own: dict[str, Tensor], found: dict[str, Tensor], missing: list[str]
+    file: str, own: dict[str, Tensor], found: dict[str, Tensor], missing: list[str]
 ) -> None:
     """Refuse weights other than the model's own; those of SAM 2.0 may lack what 2.1 added."""
     unexpected = [name for name in found if name not in own]
     wrong_shape = [name for name in own if name in found and own[name].shape != found[name].shape]
     if unexpected or wrong_shape or (missing and set(missing) != _NEW_IN_SAM21):
         raise CheckpointError(
-            f"model.checkpoint_path={path} does not fit the model: "
+            f"{file} does not fit the model: "
             f"{_count(missing, 'missing')}, {_count(unexpected, 'unexpected')}, "
             f"{_count(wrong_shape, 'of another shape')}, {len(own)} parameters expected"
             f"{_likely_reason(own, found)}"
@@ -326,7 +333,9 @@ def _count(names: list[str], what: str) -> str:
 
 
 def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    own_name, found_name = _architecture_of(own), _architecture_of(found)
+    if any(map(is_adapter, found)) and not any(map(is_adapter, own)):
+        return "; the file holds adapters beside the weights: merge them with python -m core.export"
+    own_name, found_name = architecture_of(own), architecture_of(found)
     if found_name is None:
         return "; these are not the weights of a SAM 2 model"
     if found_name != own_name:
@@ -337,7 +346,8 @@ def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     return ""
 
 
-def _architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
+def architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
+    """Return the ``model.architecture`` that weights belong to, None for those of no SAM 2."""
     patch = state_dict.get(PROBE)
     prefix = "image_encoder.trunk.blocks."
     blocks = {name.split(".")[3] for name in state_dict if name.startswith(prefix)}

@@ -1,13 +1,14 @@
 """The command line as people type it: paths and texts without quotes, mistakes in one sentence.
 
-``train.py`` and ``python -m core.data`` pass their arguments through `prepare` before Hydra, whose
-grammar would otherwise read ``=``, ``,``, brackets and spaces in the name of a file.
+``train.py`` and the programs in ``core/`` pass their arguments through `prepare` before Hydra,
+whose grammar would otherwise read ``=``, ``,``, brackets and spaces in the name of a file.
 """
 
 import dataclasses
 import io
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -39,7 +40,9 @@ def print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def prepare(arguments: list[str]) -> list[str]:
+def prepare(
+    arguments: list[str], config_name: str = "config", schema: type[Config] = Config
+) -> list[str]:
     """Return the arguments for Hydra: paths and texts quoted, and all of them tried out.
 
     A value that is ``null``, empty or in quotes already stays what it is, and ``${...}`` keeps its
@@ -48,6 +51,8 @@ def prepare(arguments: list[str]) -> list[str]:
 
     Args:
         arguments: The command line without the program's name.
+        config_name: The file in ``configs/`` that the program composes.
+        schema: The program's settings, which were registered for that file.
 
     Raises:
         UserError: An argument is mistyped, or a setting has a value that makes no sense.
@@ -61,10 +66,16 @@ def prepare(arguments: list[str]) -> list[str]:
     if unknown or any(getattr(options, name) for name in _OTHER_USE):
         return arguments
     sweeps = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
-    explain_typos(options.overrides)
-    quoted = {override: _quote(override, sweeps) for override in options.overrides}
-    _try_out(list(quoted.values()), sweeps)
+    explain_typos(options.overrides, schema)
+    rules = {**_rules_of_texts(schema), **dict.fromkeys(_HYDRA_PATHS, A_PATH)}
+    quoted = {override: _quote(override, sweeps, rules) for override in options.overrides}
+    _try_out(list(quoted.values()), sweeps, config_name)
     return [quoted.get(argument, argument) for argument in arguments]
+
+
+def override_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the names of the settings that a command line gives a value."""
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def _rules_of_texts(section: type[Section], prefix: str = "") -> dict[str, Rule]:
@@ -78,10 +89,9 @@ def _rules_of_texts(section: type[Section], prefix: str = "") -> dict[str, Rule]
     return rules
 
 
-def _quote(override: str, sweeps: bool) -> str:
+def _quote(override: str, sweeps: bool, rules: dict[str, Rule]) -> str:
     """Return an override with its value quoted where it is a path or a text."""
     key, equals, value = override.partition("=")
-    rules = {**_rules_of_texts(Config), **dict.fromkeys(_HYDRA_PATHS, A_PATH)}
     rule = rules.get(key.lstrip("+"))
     if not equals or rule is None or (sweeps and _SWEEP.fullmatch(value)):
         return override
@@ -107,7 +117,7 @@ def _quote_value(value: str, is_path: bool) -> str:
     return QuotedString(expand_home(value) if is_path else value, Quote.single).with_quotes()
 
 
-def _try_out(overrides: list[str], sweeps: bool) -> None:
+def _try_out(overrides: list[str], sweeps: bool, config_name: str) -> None:
     """Compose and check the configuration, of a sweep the first one; raise UserError."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -117,15 +127,15 @@ def _try_out(overrides: list[str], sweeps: bool) -> None:
         if sweeps:
             overrides = _first_of_each(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            to_config(compose("config", overrides))
-    except HydraException as error:
-        raise UserError(in_one_sentence(error)) from error
+            to_config(compose(config_name, overrides))
     except UserError as error:
         # OmegaConf does not always tell where an interpolation stands.
         named = ", ".join(override for override in overrides if "${" in override)
         if not named or "nterpolation" not in str(error):
             raise
         raise UserError(f"{named}: {error}") from error
+    except (HydraException, ValueError) as error:  # the latter at a folder of configs/ set to null
+        raise UserError(in_one_sentence(error)) from error
 
 
 def _first_of_each(overrides: list[str]) -> list[str]:

@@ -130,23 +130,23 @@ def _prefix_of(weights: dict[str, Tensor]) -> str:
     return prefixes[0] if prefixes else ""
 
 
-def read_file(path: Path) -> FoundWeights:
-    """Return the weights in a ``.pt`` or ``.ckpt`` file.
+def read_file(path: Path, name: str = "model.checkpoint_path") -> FoundWeights:
+    """Return the weights in a ``.pt`` or ``.ckpt`` file; see `read_checkpoint`, `find_weights`.
 
     Raises:
-        CheckpointError: The file is missing, unreadable, or holds no weights.
+        CheckpointError: The file is unreadable or holds no weights.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, name)
     try:
         found = find_weights(content)
     except CheckpointError as error:
-        raise CheckpointError(f"model.checkpoint_path={path}: {error}") from None
+        raise CheckpointError(f"{name}={path}: {error}") from None
     if found is None:
         holds = type(content).__name__
         if isinstance(content, dict):
             holds = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise CheckpointError(
-            f"model.checkpoint_path={path} must hold a `model` entry (.pt), a `state_dict` entry "
+            f"{name}={path} must hold a `model` entry (.pt), a `state_dict` entry "
             f"(.ckpt) or the weights themselves, found {holds}"
         )
     return found

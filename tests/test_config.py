@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from core.checks import UserError
 from core.config import (
     CONFIG_DIR,
     Config,
@@ -95,7 +96,7 @@ def test_the_defaults_of_the_plan():
     ],
 )
 def test_a_typo_is_refused_with_the_nearest_valid_name(override, near):
-    with pytest.raises(SystemExit, match=rf"^error: .*did you mean {near}\?"):
+    with pytest.raises(UserError, match=rf"did you mean {near}\?$"):
         explain_typos([override])
 
 
@@ -103,12 +104,17 @@ def test_a_typo_is_refused_with_the_nearest_valid_name(override, near):
     "override",
     [
         "visualizations.enabled=true", "+data.root=d", "~ckpt_path=null", "model=tiny",
-        "model=tiny,sam2.1_hiera_tiny", "hydra.run.dir=d", "--multirun", "experiment=null",
+        "model=tiny,sam2.1_hiera_tiny", "hydra.run.dir=d", "--multirun", "~experiment",
         "data.augmentation.shear=3", "model=choice(tiny,sam2.1_hiera_tiny)",
     ],
 )  # fmt: skip
 def test_valid_overrides_pass_the_check_for_typos(override):
     explain_typos([override])
+
+
+def test_null_is_no_file_of_a_group():
+    with pytest.raises(UserError, match=r"^model=null: expected one of .*; ~model leaves it out$"):
+        explain_typos(["model=null"])
 
 
 @pytest.mark.parametrize("override", ["data.nothing=3", "visualizations.every=5"])

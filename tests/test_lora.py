@@ -10,10 +10,12 @@ from core.checks import UserError
 from core.config import Config, LoraConfig, ModelConfig, config_of
 from core.export import export_checkpoint
 from core.lora import LoraLinear, inject, merge
-from core.model import build_model, freeze
+from core.model import build_model, freeze, load_weights
 from core.official import import_sam2
 from core.resume import check_resumable
+from core.tracking.weights import build_predictor, find
 from core.trainer import SAM2LightningModule
+from core.weights import CheckpointError
 
 SIZE = 64
 
@@ -180,3 +182,22 @@ def test_a_checkpoint_without_the_adapters_is_not_resumed(config, tmp_path):
         UserError, match=r"does not fit the model of this run: use model\.lora\.rank=null"
     ):
         check_resumable(resumed, SAM2LightningModule(resumed).model)
+
+
+def test_a_checkpoint_with_adapters_is_tracked_with_merged(config, tmp_path):
+    module = SAM2LightningModule(config)
+    shake_adapters(module)
+    path = tmp_path / "last.ckpt"
+    stored = {"config": dataclasses.asdict(config)}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": stored}, path)
+    found = build_predictor(find(str(path), ModelConfig()), torch.device("cpu")).state_dict()
+    merge(module.model)
+    for name, value in module.model.state_dict().items():
+        assert torch.allclose(found[name], value, atol=1e-6), name
+
+
+def test_a_checkpoint_with_adapters_is_no_start_of_a_training(config, tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": SAM2LightningModule(config).state_dict()}, path)
+    with pytest.raises(CheckpointError, match=r"merge them with python -m core\.export"):
+        load_weights(build_model(config.model), path)

@@ -47,6 +47,7 @@ def installed(tmp_path):
         "fuzz",
         "browser",
         "bench",
+        "references",
         "dashboard",
         "lint",
         "format",

@@ -16,8 +16,6 @@ if __name__ == "__main__":
         import_sam2()
     except MissingSam2Error as error:
         sys.exit(f"error: {error}")
-    from ..overrides import print_anything
     from .check import main
 
-    print_anything()
     main()

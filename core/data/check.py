@@ -4,10 +4,12 @@ Takes the Hydra overrides of ``train.py``. Reads every annotated frame of both s
 is there, and writes one sheet of ground truth and prompts per sampled clip.
 """
 
+import contextlib
 import re
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -15,17 +17,17 @@ from typing import Optional
 import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
+from ..checks import UserError
 from ..config import CONFIG_DIR, Config, register_schema, to_config
-from ..overrides import prepare
+from ..overrides import prepare, print_anything
 from .clips import ClipDataset
 from .module import VideoDataModule
-from .readers.files import DataError
 from .readers.reader import Reader
+from .readers.remarks import Remark, in_lines
 from .synthetic import SyntheticDataset
 
 OUTPUT_DIR = Path("outputs/data_check")
@@ -50,6 +52,7 @@ class SplitReport:
         unmatched_frames: Frames without a mask, which are left out.
         unmatched_masks: Masks without a frame.
         sizes: Frame sizes (width, height) and in how many frames they occur.
+        remarks: What should be known of files that can be read.
     """
 
     videos: int = 0
@@ -61,6 +64,7 @@ class SplitReport:
     unmatched_frames: int = 0
     unmatched_masks: int = 0
     sizes: Counter = field(default_factory=Counter)
+    remarks: list[Remark] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Describe the split in one line."""
@@ -75,7 +79,8 @@ class SplitReport:
             "objects are absent on the first frame of their video; a clip contains only the"
             " objects of its own first frame": self.late_objects,
         }
-        return text + "".join(f"\n  {count} {note}" for note, count in notes.items() if count)
+        lines = [f"{count} {note}" for note, count in notes.items() if count]
+        return "\n  ".join([text, *lines, *in_lines(self.remarks)])
 
 
 def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> SplitReport:
@@ -105,6 +110,7 @@ def _count_video(reader: Reader, i: int, report: SplitReport) -> None:
     for frame in reader.video(i).frames:
         report.sizes[reader.image(frame).size] += 1
         masks = reader.masks(i, frame)
+        report.remarks += reader.remarks(i, frame)
         visible.append({key for key, mask in masks.items() if mask.any()})
     seen = set().union(*visible)
     report.frames += len(visible)
@@ -214,12 +220,24 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
     return reports
 
 
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Write warnings without the line of code that they come from."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_args, **_more: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def main(overrides: Optional[list[str]] = None) -> None:
     """Run the check; ends the process with status 1 and one sentence when the data is not usable.
 
     Args:
         overrides: Hydra overrides; None: the command line's.
     """
+    print_anything()
     register_schema()
     overrides = sys.argv[1:] if overrides is None else overrides
     if {"-h", "--help"} & set(overrides):
@@ -229,6 +247,11 @@ def main(overrides: Optional[list[str]] = None) -> None:
         overrides = prepare(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = to_config(compose("config", overrides))
-        check_data(config)
-    except (HydraException, OmegaConfBaseException, DataError, ValueError) as error:
+        with _warnings_in_one_line():
+            check_data(config)
+    except (
+        UserError,
+        HydraException,
+        OSError,
+    ) as error:  # the latter where no sheet can be written
         sys.exit(f"error: {error}")

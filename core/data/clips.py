@@ -4,6 +4,7 @@ A training item is a pure function of (seed, epoch, index): it draws from genera
 leaves the global ones alone.
 """
 
+import dataclasses
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from training.utils.data_utils import VideoDatapoint
 from ..config import DataConfig
 from .augmentation import augment_clip
 from .datapoint import AUGMENT, CLIP, clip_length, epoch_and_index, make_generator, to_datapoint
-from .readers.files import DataError, name_some
+from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.reader import Reader
+from .readers.remarks import Remark, in_lines
 
 _SCAN_THREADS = 4
 
@@ -203,11 +205,15 @@ class _Scan:
         video: Its index.
         num_starts: Frames that a clip can start at; below 1 the video is too short.
         first: The first of these frames with an object; None: there is none.
+        bare: Why no frame has a mask; empty: some have.
+        remarks: On the files of its first frame.
     """
 
     video: int
     num_starts: int
     first: Optional[int]
+    bare: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,15 +225,19 @@ class Skipped:
         training: Whether they are for training.
         short: Videos with too few frames.
         empty: Videos without an object in any frame that a clip can start at.
+        bare: Videos without a frame that has a mask.
+        why_bare: Why the first of them has none.
     """
 
     data: DataConfig
     training: bool
     short: list[str]
     empty: list[str]
+    bare: list[str]
+    why_bare: str
 
     def __bool__(self) -> bool:
-        return bool(self.short or self.empty)
+        return bool(self.short or self.empty or self.bare)
 
     def __str__(self) -> str:
         data, reasons = self.data, []
@@ -248,6 +258,11 @@ class Skipped:
                 f"{len(self.empty)} with no object on any frame where a clip could start"
                 f" ({name_some(self.empty)})"
             )
+        if self.bare:
+            reasons.append(
+                f"{len(self.bare)} without a frame that has a mask ({name_some(self.bare)}):"
+                f" {self.why_bare}"
+            )
         why = " and ".join(reasons)
         if self.short and not self.training and not shorter_too:
             why += "; with data.val_batch_size=1 shorter clips can be used"
@@ -267,7 +282,8 @@ def find_clips(
 ) -> list[ClipSource]:
     """Find the videos that clips can be cut from, with a warning that names the others.
 
-    Reads one mask per video, more where a video starts without an object.
+    Reads one frame's masks per video, more where a video starts without an object, and warns of
+    what should be known of the first frame's files.
 
     Args:
         reader: The videos.
@@ -283,27 +299,42 @@ def find_clips(
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         scans = list(pool.map(lambda i: _scan(reader, i, fewest, data.frame_stride), videos))
     sources = [ClipSource(scan.video, scan.first) for scan in scans if scan.first is not None]
-    unusable = [scan for scan in scans if scan.first is None]
-    short = [reader.names[scan.video] for scan in unusable if scan.num_starts < 1]
-    empty = [reader.names[scan.video] for scan in unusable if scan.num_starts >= 1]
-    skipped = Skipped(data, training, short, empty)
+    skipped = _skipped(reader, scans, data, training)
+    lines = in_lines(remark for scan in scans for remark in scan.remarks)
     if not sources:
-        raise DataError(f"no {what} video can be used: {skipped}")
+        raise DataError(f"no {what} video can be used: {'; '.join([str(skipped), *lines])}")
     if skipped:
         rank_zero_warn(f"skipped {what} videos: {skipped}")
+    for line in lines:
+        rank_zero_warn(line)
     return sources
+
+
+def _skipped(reader: Reader, scans: list[_Scan], data: DataConfig, training: bool) -> Skipped:
+    skipped = Skipped(data, training, short=[], empty=[], bare=[], why_bare="")
+    for scan in scans:
+        if scan.first is not None:
+            continue
+        kind = skipped.empty if scan.num_starts >= 1 else skipped.short
+        (skipped.bare if scan.bare else kind).append(reader.names[scan.video])
+    why_bare = next((scan.bare for scan in scans if scan.bare), "")
+    return dataclasses.replace(skipped, why_bare=why_bare)
 
 
 def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:
     """Look for the first frame of a video that a clip can start at and that has an object."""
-    video = reader.video(i)
+    try:
+        video = reader.video(i)
+    except NoAnnotatedFrameError as error:
+        return _Scan(i, 0, None, bare=str(error))
     num_starts = _num_starts(video, num_frames, frame_stride)
     if num_starts < 1:
         return _Scan(i, num_starts, None)
     # the header is compared with the mask's before the sampler ever sees the video
     reader.size(video.frames[0])
+    remarks = tuple(reader.remarks(i, video.frames[0]))
     for start in range(num_starts):
         masks = reader.masks(i, video.frames[start])
         if any(mask.any() for mask in masks.values()):
-            return _Scan(i, num_starts, start)
-    return _Scan(i, num_starts, None)
+            return _Scan(i, num_starts, start, remarks=remarks)
+    return _Scan(i, num_starts, None, remarks=remarks)

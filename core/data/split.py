@@ -1,5 +1,6 @@
 """Which videos train, which validate."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -7,7 +8,7 @@ from typing import Optional
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import DataConfig
-from .readers.files import DataError, exists, name_some
+from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
 from .readers.reader import SOURCES, Reader, Source
 
 
@@ -86,7 +87,10 @@ def _split_by_lists(
 
 
 def _split_by_fraction(reader: Reader, listed: Optional[list[int]], val_fraction: float) -> Split:
-    """Keep the last of the videos, by name, for validation; a single video serves both."""
+    """Keep the last of the videos, by name, for validation; a single video serves both.
+
+    Those without any mask are left to training, which skips them with a warning.
+    """
     videos = list(range(len(reader.names))) if listed is None else listed
     if len(videos) == 1:
         rank_zero_warn(
@@ -96,7 +100,18 @@ def _split_by_fraction(reader: Reader, listed: Optional[list[int]], val_fraction
         return Split(Videos(reader, videos), Videos(reader, videos))
     videos = sorted(videos, key=lambda i: reader.names[i])
     num_val = min(max(1, round(val_fraction * len(videos))), len(videos) - 1)
-    return Split(Videos(reader, videos[:-num_val]), Videos(reader, videos[-num_val:]))
+    annotated = (i for i in reversed(videos) if _has_masks(reader, i))
+    val = set(itertools.islice(annotated, num_val)) or set(videos[-num_val:])
+    parts = [i for i in videos if i not in val], [i for i in videos if i in val]
+    return Split(Videos(reader, parts[0]), Videos(reader, parts[1]))
+
+
+def _has_masks(reader: Reader, i: int) -> bool:
+    try:
+        reader.video(i)
+    except NoAnnotatedFrameError:
+        return False
+    return True
 
 
 def _read_list(path: str, field: str, reader: Reader, data: DataConfig) -> list[int]:
@@ -124,15 +139,16 @@ def _read_names(path: str, setting: str, data: DataConfig) -> list[str]:
     found = Path(path)
     if data.root is not None and not (exists(found) and found.is_file()):
         found = Path(data.root) / path
+    check_is_file(found, setting, "a text file of video names")
     try:
         lines = found.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{setting} does not exist, expected a text file of video names") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{setting} cannot be read ({error}), expected a text file of video names"
         ) from error
-    names = dict.fromkeys(line.strip() for line in lines if line.strip())
+    # programs on Windows begin a file with a byte order mark, and lists are put together from files
+    lines = [line.strip().strip("\ufeff").strip().rstrip("/") for line in lines]
+    names = dict.fromkeys(line for line in lines if line)
     if not names:
         raise DataError(f"{setting} is empty, expected one video name per line")
     return list(names)

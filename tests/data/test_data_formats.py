@@ -634,7 +634,9 @@ def test_broken_frame_is_named(tmp_path):
 def test_other_files_among_palette_masks_are_refused(tmp_path):
     make_video(tmp_path)
     (tmp_path / "Annotations" / "a" / "first.jpg").touch()
-    with pytest.raises(DataError, match=r"not a number .*'first'.*, expected masks like 00000"):
+    with pytest.raises(
+        DataError, match=r"not a number \(first\.jpg\), expected masks like 00000\.png"
+    ):
         module_for(tmp_path)
 
 
@@ -698,3 +700,13 @@ def test_sav_without_frames_is_refused(tmp_path):
     (tmp_path / "w.mp4").unlink()
     with pytest.raises(DataError, match=r"w_manual\.json has no frames: expected .*w\.mp4"):
         module_for(tmp_path, "sav", annotation_folder=".")
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+def test_a_video_without_masks_does_not_take_the_place_of_validation(tmp_path):
+    for name in "abc":
+        make_video(tmp_path, name)
+    shutil.rmtree(tmp_path / "Annotations" / "c")
+    module = module_for(tmp_path)
+    assert video_names(module, "train") == ["a"]
+    assert video_names(module, "val") == ["b"]

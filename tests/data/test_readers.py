@@ -11,7 +11,7 @@ from scenes import label_map, save_mask
 from training.dataset.vos_segment_loader import PalettisedPNGSegmentLoader
 
 from core.config import DataConfig
-from core.data.readers.folders import read_palette_masks
+from core.data.readers.label_maps import read_palette_masks
 from core.data.readers.reader import SOURCES
 from core.data.readers.sav import _Movie
 

@@ -1,7 +1,10 @@
 """What people type: paths and texts as they are, and one sentence for settings that cannot work."""
 
+import random
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +17,15 @@ from field_helpers import (
     nothing_was_started,
     run_here,
     without_run_book,
+    working_in,
     write_set,
 )
+from hydra import compose, initialize_config_dir
+
+from core.checks import UserError
+from core.config import CONFIG_DIR, Config, TrainerConfig, _field_names, to_config
+from core.overrides import prepare
+from train import build
 
 NAMES = [
     "my videos", "run=1", "epoch=3-step=300", "a,b", "a, b", "videos (1)", "(1)", "100%", "me@home",
@@ -548,3 +558,84 @@ def test_a_run_that_was_not_asked_for_pictures_says_nothing_of_them(monkeypatch,
     outcome = run_here(monkeypatch, tmp_path, *TINY, "logger=csv")
     outcome.went_well()
     assert not outcome.says("picture")
+
+
+def test_every_field_of_the_trainer_is_tried():
+    tried = {argument.split("=")[0] for case in IMPOSSIBLE.values() for argument in case[0]}
+    own = {f"trainer.{name}" for name in vars(TrainerConfig())}
+    checked_elsewhere = {
+        "trainer.max_steps", "trainer.num_nodes", "trainer.precision", "trainer.validate_first",
+        "trainer.accumulate_grad_batches", "trainer.log_every_n_steps",
+        "trainer.enable_progress_bar", "trainer.checkpoint_every_n_steps",
+    }  # fmt: skip
+    assert own - tried <= checked_elsewhere
+
+
+ODD = [
+    "", "null", "None", "0", "-1", "1", "2", "0.5", "1.5", "abc", "true", "false", "[]", "[1,2]",
+    "[a]", "[[1]]", "{}", "{a:1}", "1e-3", "nan", "inf", "-inf", "'x'", "a b", "a,b", "(", ")", "[",
+    "'", '"', "视频", "~", "~/x", "/", ".", "..", "/dev/null", "${seed}", "${nope}", "${", "=",
+    "a=b", "#", "\\", "a\nb", "%", "auto", "best", "@", "1_0", "0x1", "+1", "x" * 5000,
+    "!!python/name:os.system", "${oc.env:HOME}", "99999999999999999999", "1e400", "$(id)", "\ud800",
+]  # fmt: skip
+# Most settings are numbers or switches: these get past the first look.
+NUMBERS = ["0", "-1", "1", "2", "3", "0.5", "1.5", "1e-9", "nan", "inf", "null", "true", "false"]
+# What would start processes or build a model for minutes is not tried.
+LEFT_OUT = {"trainer.devices": {"2", "3", "[1,2]"}, "trainer.num_nodes": {"2", "3"}}
+SECTIONS = [
+    [], ["data=vos_folder", "data.root={0}"], ["data=png_folders", "data.root={0}"],
+    ["data=sav", "data.root={0}"], ["data=coco_video", "data.train_annotations={0}"],
+    ["trainer=epochs"], ["optimizer=finetune"], ["visualizations.enabled=true"],
+]  # fmt: skip
+
+
+def odd_command(rng: random.Random, folder: Path) -> list[str]:
+    """Return arguments with the names of settings and any values, some beside a data set."""
+    arguments = [item.format(folder) for item in rng.choice(SECTIONS)]
+    for _ in range(rng.randint(1, 3)):
+        name = rng.choice(_field_names(Config))
+        values = NUMBERS if rng.random() < 0.5 else ODD
+        values = [value for value in values if value not in LEFT_OUT.get(name, ())]
+        prefix = rng.choice(["+", "++", "~"]) if rng.random() < 0.1 else ""
+        arguments.append(f"{prefix}{name}={rng.choice(values)}")
+    return arguments
+
+
+def end_before_training(folder: Path, *arguments: str) -> str:
+    """Do what train.py does before it trains; return what it ends with, empty where it goes on."""
+    try:
+        overrides = prepare([*arguments])
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = to_config(compose("config", overrides))
+        build(config, folder / "run")
+    except UserError as error:
+        return f"error: {error}"
+    except SystemExit as error:
+        return str(error.code)
+    except Exception as error:
+        return f"Traceback: {type(error).__name__}: {error}"
+    return ""
+
+
+@pytest.fixture
+def settings_of_torch():
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(3))
+def test_odd_command_lines_can_be_trained_or_end_in_one_sentence(tmp_path, settings_of_torch, part):
+    write_set(tmp_path / "set", num_frames=8)
+    faults = []
+    with working_in(tmp_path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for seed in range(100 * part, 100 * part + 100):
+            arguments = odd_command(random.Random(seed), tmp_path / "set")
+            end = end_before_training(tmp_path, *TINY, *arguments).strip()
+            torch.use_deterministic_algorithms(False)
+            if end and (not end.startswith("error: ") or "\n" in end):
+                faults.append((seed, arguments, end[:300]))
+    assert not faults, f"{len(faults)} of 100:\n" + "\n".join(map(str, faults))

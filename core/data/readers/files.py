@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,39 @@ from PIL import Image
 from ...checks import UserError
 from ...config import DataConfig
 
-_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png",)
+PICTURE_SUFFIXES = (*FRAME_SUFFIXES, ".gif")
+# What file servers and operating systems put between people's folders, in small letters.
+_FOREIGN_FOLDERS = {
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "@eadir",
+    "@recycle",
+    "__macosx",
+    "__pycache__",
+    "lost+found",
+    "network trash folder",
+    "system volume information",
+    "temporary items",
+}
+
+# How torch raises the error of a loader's worker again.
+_FROM_WORKER = re.compile(r"Caught \w+ in .*Original Traceback.*\n[\w.]*Error: (.*)\n", re.DOTALL)
 
 
 class DataError(UserError):
     """The data set, a file of it or a setting that names it is not usable; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        """Take the message; of one that a worker's traceback comes with, the sentence alone."""
+        found = _FROM_WORKER.fullmatch(message)
+        super().__init__(found[1] if found else message)
+
+
+class NoAnnotatedFrameError(DataError):
+    """A video has no frame with a mask, because one or the other is missing; others may have."""
 
 
 def name_some(names: list[str], limit: int = 5) -> str:
@@ -37,11 +66,10 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
     Raises:
         DataError: The file is missing, not an image, or larger than allowed.
     """
+    check_is_file(Path(path), path, "an image file")
     try:
         image = Image.open(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist, expected an image file") from None
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises many kinds at damaged files
         raise DataError(f"{path} cannot be read as an image: {error}") from error
     width, height = image.size
     if width * height > max_pixels:
@@ -62,12 +90,12 @@ def read_json(path: str, setting: str) -> Any:
     Raises:
         DataError: The file is missing or not JSON.
     """
+    check_is_file(Path(path), setting, "a JSON file")
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        # programs on Windows begin a file with a byte order mark
+        with Path(path).open(encoding="utf-8-sig") as file:
             return json.load(file)
-    except FileNotFoundError:
-        raise DataError(f"{setting} does not exist, expected a JSON file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{setting} cannot be read as JSON: {error}") from error
 
 
@@ -90,21 +118,26 @@ def exists(path: Path) -> bool:
         return False
 
 
+def check_is_file(path: Path, setting: str, expected: str) -> None:
+    """Raise `DataError` unless `path` is a file: pipes and devices may have no end."""
+    if not exists(path):
+        raise DataError(f"{setting} does not exist, expected {expected}")
+    if not path.is_file():
+        raise DataError(f"{setting} is not a file, expected {expected}")
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; False, not an error, when nobody can tell."""
+    return exists(path) and path.is_dir()
+
+
 def check_folder(path: Path, setting: str, expected: str = "the data set's folder") -> None:
     """Raise `DataError` unless `path` is a folder that can be listed."""
-    if not path.is_dir():
-        found = "is not a folder" if path.exists() else "does not exist"
+    if not is_folder(path):
+        found = "is not a folder" if exists(path) else "does not exist"
         raise DataError(f"{setting}: {path} {found}, expected {expected}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{setting}: {path} cannot be read, expected a readable folder")
-
-
-def decode_image(image: Image.Image, path: str) -> Image.Image:
-    """Return an opened image's pixels as RGB, or raise `DataError` naming `path`."""
-    try:
-        return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be decoded: {error}") from error
 
 
 def check_mask_size(found: tuple[int, int], frame_size: tuple[int, int], where: str) -> None:
@@ -116,21 +149,46 @@ def check_mask_size(found: tuple[int, int], frame_size: tuple[int, int], where: 
         )
 
 
-def by_number(files: Iterable[Path]) -> dict[int, Path]:
+def is_foreign(name: str) -> bool:
+    """Return whether a file or folder is hidden, or a system's own among those of people."""
+    return name.startswith(".") or name.lower() in _FOREIGN_FOLDERS
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder by name, without `is_foreign` ones; none if it is missing."""
+    return [path for path in _list(folder) if path.is_dir()]
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return what in a folder has one of the suffixes, in capitals or not, by name.
+
+    Without `is_foreign` names; none if the folder is missing.
+    """
+    return [path for path in _list(folder) if path.suffix.lower() in suffixes]
+
+
+def _list(folder: Path) -> list[Path]:
+    if not is_folder(folder):
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not is_foreign(path.name))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error}), expected a readable folder") from error
+
+
+def by_number(files: Iterable[Path], expected: str = "") -> dict[int, Path]:
     """Return {number: file} in the order of the numbers, however many digits the names have.
 
-    The official readers sort by name, which puts 10.jpg before 2.jpg, and find some masks and
-    frames by a name of five digits alone.
+    A name that is no number is refused, with what was `expected`. The official readers sort by
+    name, which puts 10.jpg before 2.jpg, and find some masks and frames by five digits alone.
     """
     numbered: dict[int, Path] = {}
     for path in sorted(files):
-        if path.name.startswith("."):
-            continue
         stem = path.name.split(".")[0]
         if not stem.isdecimal():
             raise DataError(
-                f"{path.parent} has a file whose name is not a number ({path.name}), expected names"
-                f" like 00000{path.suffix}"
+                f"{path.parent} has a file whose name is not a number ({path.name}), expected"
+                f" {expected or f'names like 00000{path.suffix}'}"
             )
         first = numbered.setdefault(int(stem), path)
         if first is not path:
@@ -141,7 +199,27 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
     return dict(sorted(numbered.items()))
 
 
+def mask_files(folder: Path) -> dict[int, Path]:
+    """Return {frame number: file} of PNGs.
+
+    Raises:
+        DataError: A file's name is not a number, or a frame has a picture of another kind only:
+            its mask would be missed in silence.
+    """
+    expected = "masks like 00000.png"
+    masks = by_number(list_files(folder, MASK_SUFFIXES), expected)
+    for number, path in by_number(_of_other_kinds(folder), expected).items():
+        if number not in masks:
+            raise DataError(f"mask {path} is not a PNG, expected one: other formats change ids")
+    return masks
+
+
+def _of_other_kinds(folder: Path) -> list[Path]:
+    """Return one of the pictures of each name that are not masks."""
+    suffixes = tuple(suffix for suffix in PICTURE_SUFFIXES if suffix not in MASK_SUFFIXES)
+    return list({path.stem: path for path in list_files(folder, suffixes)}.values())
+
+
 def frame_files(folder: Path) -> dict[int, Path]:
-    """Return {frame number: file} of JPEGs and PNGs."""
-    files = folder.iterdir()
-    return by_number(path for path in files if path.suffix.lower() in _FRAME_SUFFIXES)
+    """Return {frame number: file} of the pictures in a folder."""
+    return by_number(list_files(folder, FRAME_SUFFIXES))

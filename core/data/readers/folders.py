@@ -2,37 +2,66 @@
 
 import functools
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 import numpy as np
 from PIL import Image
-from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
 from .files import (
+    MASK_SUFFIXES,
     DataError,
+    NoAnnotatedFrameError,
     by_number,
     check_folder,
     check_mask_size,
     data_root,
-    decode_image,
     frame_files,
+    is_folder,
+    list_files,
+    list_folders,
+    mask_files,
     open_image,
     read_json,
 )
+from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .label_maps import read_labels, read_palette_masks, remarks_on_labels
+from .remarks import Remark
+
+_Read = TypeVar("_Read")
+# DAVIS keeps its frames and masks one level further down, in one or several of these.
+_RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 
 
-def _with_480p(folder: Path) -> Path:
-    # DAVIS keeps its frames and masks one level further down
-    return folder / "480p" if (folder / "480p").is_dir() else folder
+def _at_one_resolution(images: Path, masks: Path) -> tuple[Path, Path]:
+    """Return the folders of frames and of masks, or those of a resolution in them."""
+    for name in _RESOLUTIONS:
+        if is_folder(images / name) and is_folder(masks / name):
+            return images / name, masks / name
+    return _with_resolution(images), _with_resolution(masks)
+
+
+def _with_resolution(folder: Path) -> Path:
+    return next((folder / name for name in _RESOLUTIONS if is_folder(folder / name)), folder)
+
+
+def _other_root(root: Path, data: DataConfig) -> Optional[Path]:
+    """Return the folder one level above or below `root` that has frames and masks."""
+    for path in (root.parent, *list_folders(root)):
+        if is_folder(path / data.image_folder) and is_folder(path / data.annotation_folder):
+            return path
+    return None
 
 
 class VosFolderReader:
     """DAVIS, MOSE and YouTube-VOS (`per_object` False) or one folder of PNGs per object (True).
 
     Args:
-        data: `data.root`, `data.image_folder`, `data.annotation_folder`, `data.max_image_pixels`.
+        data: `data.root`, `data.image_folder`, `data.annotation_folder`, `data.ignore_id`,
+            `data.max_image_pixels`.
         per_object: Masks are ``<video>/<object>/<frame>.png`` instead of palette PNGs
             ``<video>/<frame>.png``.
 
@@ -48,20 +77,17 @@ class VosFolderReader:
             ("image_folder", images, "frames"),
             ("annotation_folder", masks, "masks"),
         ):
-            check_folder(
-                folder,
-                f"data.root={data.root}, data.{name}={getattr(data, name)}",
-                f"a folder with one folder of {content} per video in it",
-            )
-        self.image_folder, self.mask_folder = _with_480p(images), _with_480p(masks)
+            expected = f"a folder with one folder of {content} per video in it"
+            other = None if is_folder(folder) else _other_root(root, data)
+            if other is not None:
+                expected += f"; it is there with data.root={other}"
+            setting = f"data.root={data.root}, data.{name}={getattr(data, name)}"
+            check_folder(folder, setting, expected)
+        self.image_folder, self.mask_folder = _at_one_resolution(images, masks)
         self.max_pixels = data.max_image_pixels
-        self.per_object = per_object
+        self.per_object, self.ignore_id = per_object, data.ignore_id
         self.num_categories = self.category_names = None
-        self.names = sorted(
-            entry.name
-            for entry in self.image_folder.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
+        self.names = [path.name for path in list_folders(self.image_folder)]
         if not self.names:
             raise DataError(
                 f"data.root={data.root} has no videos: expected folders of frames in"
@@ -77,26 +103,28 @@ class VosFolderReader:
         """
         name = self.names[i]
         frames, masks = self.image_folder / name, self.mask_folder / name
-        pattern, other_pattern, other = "*.png", "*/*.png", "png_folders"
-        if self.per_object:
-            pattern, other_pattern, other = other_pattern, pattern, "vos_folder"
-        if not any(masks.glob(pattern)):
-            message = f"the frames in {frames} have no masks: expected {pattern} in {masks}"
-            if any(masks.glob(other_pattern)):
-                message += f"; the masks found there need data={other}"
-            raise DataError(message)
         files = _object_mask_files(masks) if self.per_object else _palette_mask_files(masks)
+        if not files:
+            raise NoAnnotatedFrameError(self._without_masks(frames, masks))
         images = frame_files(frames)
         if not images:
-            raise DataError(f"{frames} has no .jpg or .png frames")
+            raise NoAnnotatedFrameError(f"{frames} has no frames, expected .jpg or .png files")
         annotated = [
-            VOSFrame(number, image_path=str(path))
+            AnnotatedFrame(number, str(path), masks_size=next(iter(files[number].values())))
             for number, path in images.items()
             if number in files
         ]
         if not annotated:
-            raise DataError(f"no mask in {masks} has the number of a frame in {frames}")
+            raise NoAnnotatedFrameError(f"no mask in {masks} has the number of a frame in {frames}")
         return VOSVideo(name, i, annotated), files
+
+    def _without_masks(self, frames: Path, masks: Path) -> str:
+        pattern, other = ("*/*.png", "vos_folder") if self.per_object else ("*.png", "png_folders")
+        message = f"the frames in {frames} have no masks: expected {pattern} in {masks}"
+        folders = [masks] if self.per_object else list_folders(masks)
+        if any(list_files(folder, MASK_SUFFIXES) for folder in folders):
+            message += f"; the masks found there need data={other}"
+        return message
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` have no mask, and how many masks no frame."""
@@ -108,21 +136,44 @@ class VosFolderReader:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
-    def size(self, frame: VOSFrame) -> tuple[int, int]:
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i`, annotated or not."""
+        files = frame_files(self.image_folder / self.names[i])
+        known = {frame.frame_idx: frame for frame in self.video(i).frames}
+        size = self.video(i).frames[0].masks_size
+        return [
+            known.get(number) or AnnotatedFrame(number, str(path), masks_size=size)
+            for number, path in files.items()
+        ]
+
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return image.size
+        return frame_size(frame, self.max_pixels)
 
-    def image(self, frame: VOSFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame) -> Image.Image:
         """Return a frame as RGB."""
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return decode_image(image, frame.image_path)
+        return load_frame(frame, self.max_pixels)
 
-    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame."""
+        remarks = remarks_on_frame(frame, self.max_pixels)
+        for path in self._mask_files(i, frame).values():
+            labels = self._read_mask(read_labels, path)
+            remarks += remarks_on_labels(labels, path, self.per_object)
+        return remarks
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of a frame.
 
         Object folders count from 0 and objects from 1, as the official loader has it.
         """
+        paths = self._mask_files(i, frame)
+        if self.per_object:
+            return {key: self._read_mask(read_labels, path) > 0 for key, path in paths.items()}
+        return self._read_mask(read_palette_masks, paths[0])
+
+    def _mask_files(self, i: int, frame: AnnotatedFrame) -> dict[int, Path]:
+        """Return {object id: mask file} of a frame, whose headers were looked at."""
         paths = self._read(i)[1][frame.frame_idx]
         size = self.size(frame)
         for path in paths.values():
@@ -133,15 +184,13 @@ class VosFolderReader:
                         f"mask {path} has mode {mask.mode}, expected a palette or grey PNG whose"
                         " values are object ids"
                     )
+        return paths
+
+    def _read_mask(self, read: Callable[[Path, Optional[int]], _Read], path: Path) -> _Read:
         try:
-            if self.per_object:
-                return {key: np.asarray(Image.open(path)) > 0 for key, path in paths.items()}
-            return read_palette_masks(paths[0])
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"the masks of frame {frame.frame_idx} in {self.mask_folder / self.names[i]} cannot"
-                f" be read: {error}"
-            ) from error
+            return read(path, self.ignore_id)
+        except Exception as error:  # Pillow raises many kinds at damaged files
+            raise DataError(f"mask {path} cannot be read: {error}") from error
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id: category} from YouTube-VOS's ``meta.json``, None without it."""
@@ -158,38 +207,15 @@ class VosFolderReader:
 def _object_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     """Return {frame number: {object id: file}} of one folder of PNGs per object."""
     files: dict[int, dict[int, Path]] = defaultdict(dict)
-    objects = (path for path in folder.iterdir() if path.is_dir())
-    for object_number, object_folder in by_number(objects).items():
-        for number, path in by_number(object_folder.glob("*.png")).items():
+    for object_number, object_folder in by_number(list_folders(folder)).items():
+        for number, path in mask_files(object_folder).items():
             files[number][object_number + 1] = path
     return dict(files)
 
 
 def _palette_mask_files(folder: Path) -> dict[int, dict[int, Path]]:
     """Return {frame number: {0: file}} of one palette PNG per frame."""
-    files = by_number(folder.glob("*.png"))
-    for path in folder.iterdir():
-        try:
-            int(path.stem)
-        except ValueError as error:
-            # a mask under another name would be missed in silence
-            raise DataError(
-                f"{folder} has a file whose name is not a number ({error}), expected masks like"
-                " 00000.png"
-            ) from error
-    return {number: {0: path} for number, path in files.items()}
-
-
-def read_palette_masks(path: Path) -> dict[int, np.ndarray]:
-    """Return {object id: bool mask [H, W]} of a PNG whose values are object ids, 0 the background.
-
-    The objects come in the order in which their first pixels do, as with the official
-    ``PalettisedPNGSegmentLoader``: which of them a training clip follows is drawn from this order.
-    """
-    with Image.open(path) as image:
-        labels = np.asarray(image.convert("P"))
-    masks = {int(key): labels == key for key in np.unique(labels) if key != 0}
-    return dict(sorted(masks.items(), key=lambda item: item[1].argmax()))
+    return {number: {0: path} for number, path in mask_files(folder).items()}
 
 
 def _read_meta(path: Path) -> dict:

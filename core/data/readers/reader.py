@@ -6,11 +6,13 @@ from typing import Optional, Protocol
 
 import numpy as np
 from PIL import Image
-from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
+from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
 from .coco_video import CocoVideoReader
 from .folders import VosFolderReader
+from .frames import AnnotatedFrame
+from .remarks import Remark
 from .sav import SavReader
 
 
@@ -39,13 +41,19 @@ class Reader(Protocol):
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i` in order."""
 
-    def size(self, frame: VOSFrame) -> tuple[int, int]:
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i` in order, annotated or not."""
+
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header, without decoding it."""
 
-    def image(self, frame: VOSFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame) -> Image.Image:
         """Return a frame as RGB."""
 
-    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame, though they can be read."""
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id or slot: bool mask [H, W]}; an object may be missing or empty."""
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
@@ -54,7 +62,7 @@ class Reader(Protocol):
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` lack a mask, and how many masks a frame.
 
-        (0, 0) where a format labels some frames only or lists frames and masks together.
+        (0, 0) where a format labels some frames only.
         """
 
 

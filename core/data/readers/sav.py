@@ -1,6 +1,7 @@
 """Reader of SA-V."""
 
 import functools
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,29 @@ from typing import Optional
 import cv2
 import numpy as np
 from PIL import Image
-from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
-from training.dataset.vos_segment_loader import JSONSegmentLoader
+from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
 from .files import (
     DataError,
+    NoAnnotatedFrameError,
     check_folder,
-    check_mask_size,
+    check_is_file,
     data_root,
-    decode_image,
     frame_files,
-    open_image,
+    is_folder,
+    is_foreign,
 )
+from .frames import (
+    AnnotatedFrame,
+    frame_size,
+    load_frame,
+    remarks_on_frame,
+    text_of_stored,
+    text_of_turned,
+)
+from .remarks import Remark
+from .segmentations import decode_rle, rle_size
 
 SAV_FRAMES_FPS = 24
 
@@ -47,9 +58,13 @@ class SavReader:
         self.max_pixels = data.max_image_pixels
         self.num_categories = self.category_names = None
         # SA-V ships its videos in subfolders sav_000, sav_001, ...
+        found = (
+            path.relative_to(self.json_folder) for path in self.json_folder.rglob("*_manual.json")
+        )
         self.names = sorted(
-            str(path.relative_to(self.json_folder))[: -len("_manual.json")]
-            for path in self.json_folder.rglob("*_manual.json")
+            str(path)[: -len("_manual.json")]
+            for path in found
+            if not any(is_foreign(part) for part in path.parts)
         )
         if not self.names:
             raise DataError(
@@ -59,53 +74,69 @@ class SavReader:
         self._movie = _Movie()
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 (a reader lives as long as the run)
-    def _read(self, i: int) -> tuple[VOSVideo, JSONSegmentLoader]:
+    def _read(self, i: int) -> tuple[VOSVideo, "_Masklet"]:
         name = self.names[i]
         json_path = self.json_folder / f"{name}_manual.json"
+        check_is_file(json_path, str(json_path), "an SA-V annotation file")
         try:
-            loader = JSONSegmentLoader(video_json_path=str(json_path), frames_fps=SAV_FRAMES_FPS)
-            labelled = [
-                k * loader.ann_every
-                for k, annotation in enumerate(loader.frame_annots)
-                if annotation is not None and None not in annotation
-            ]
-        except (AssertionError, KeyError, TypeError, ValueError, NotImplementedError) as error:
+            masklet = _read_masklet(json_path)
+        except (OSError, KeyError, TypeError, ArithmeticError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{json_path} is not an SA-V annotation file ({type(error).__name__}: {error}),"
                 " expected a list `masklet` of RLE masks per frame and object"
             ) from error
+        labelled = masklet.labelled()
         if not labelled:
-            raise DataError(f"{json_path} has no annotated frame, expected masks in `masklet`")
+            raise NoAnnotatedFrameError(
+                f"{json_path} has no annotated frame, expected masks in `masklet`"
+            )
         paths = self._frame_paths(name, json_path)
-        frames = [VOSFrame(k, image_path=paths[k]) for k in labelled if k in paths]
+        frames = [
+            AnnotatedFrame(k, paths[k], masks_size=_size_of_first(masklet.rles(k)))
+            for k in labelled
+            if k in paths
+        ]
         if not frames:
-            raise DataError(
+            raise NoAnnotatedFrameError(
                 f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, none of which is"
                 f" among the {len(paths)} frames of the video"
             )
-        return VOSVideo(name, i, frames), loader
+        return VOSVideo(name, i, frames), masklet
 
     def _frame_paths(self, name: str, json_path: Path) -> dict[int, str]:
         """Return {frame number: its file, or the mp4 that it is in}."""
         folder = self.image_folder / name
-        if folder.is_dir():
+        if is_folder(folder):
             return {number: str(path) for number, path in frame_files(folder).items()}
-        beside = (self.image_folder / f"{name}.mp4", self.json_folder / f"{name}.mp4")
+        folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
+        beside = [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
         path = next((path for path in beside if path.is_file()), None)
         if path is None:
-            raise DataError(f"{json_path} has no frames: expected {beside[1]} or a folder {folder}")
-        return dict.fromkeys(range(_movie_info(str(path))[0]), str(path))
+            raise NoAnnotatedFrameError(
+                f"{json_path} has no frames: expected {beside[1]} or a folder {folder}"
+            )
+        return dict.fromkeys(range(_movie_info(str(path)).num_frames), str(path))
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
         return self._read(i)[0]
 
-    def size(self, frame: VOSFrame) -> tuple[int, int]:
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i`, labelled or not."""
+        name = self.names[i]
+        paths = self._frame_paths(name, self.json_folder / f"{name}_manual.json")
+        known = {frame.frame_idx: frame for frame in self.video(i).frames}
+        size = self.video(i).frames[0].masks_size
+        return [
+            known.get(number) or AnnotatedFrame(number, path, masks_size=size)
+            for number, path in paths.items()
+        ]
+
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header."""
-        if not frame.image_path.endswith(".mp4"):
-            with open_image(frame.image_path, self.max_pixels) as image:
-                return image.size
-        width, height = _movie_info(frame.image_path)[1:]
+        if not _is_movie(frame):
+            return frame_size(frame, self.max_pixels)
+        width, height = _movie_info(frame.image_path).size(_stands_upright(frame))
         if width * height > self.max_pixels:
             raise DataError(
                 f"{frame.image_path} has {width} x {height} pixels, more than"
@@ -113,31 +144,29 @@ class SavReader:
             )
         return width, height
 
-    def image(self, frame: VOSFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame) -> Image.Image:
         """Return a frame as RGB."""
         self.size(frame)
-        if frame.image_path.endswith(".mp4"):
-            return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx))
-        with open_image(frame.image_path, self.max_pixels) as image:
-            return decode_image(image, frame.image_path)
+        if _is_movie(frame):
+            upright = _stands_upright(frame)
+            return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx, upright))
+        return load_frame(frame, self.max_pixels)
 
-    def masks(self, i: int, frame: VOSFrame) -> dict[int, np.ndarray]:
-        """Return {object id: bool mask [H, W]} of a frame, decoded by the official loader."""
-        loader = self._read(i)[1]
-        annotation = loader.frame_annots[frame.frame_idx // loader.ann_every]
-        if not annotation:
-            return {}
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame."""
+        if not _is_movie(frame):
+            return remarks_on_frame(frame, self.max_pixels)
+        rotation = f"rotation of {_movie_info(frame.image_path).rotation} degrees"
+        if rotation == "rotation of 0 degrees":
+            return []
+        text = text_of_turned(rotation) if _stands_upright(frame) else text_of_stored(rotation)
+        return [Remark(frame.image_path, text)]
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
+        """Return {object id: bool mask [H, W]} of a frame; ids are positions in the masklet."""
         where = f"a mask of frame {frame.frame_idx} in {self.names[i]}_manual.json"
-        size = self.size(frame)
-        for rle in annotation:
-            if not isinstance(rle, dict) or len(rle.get("size", ())) != 2:
-                raise DataError(f"{where} is not an RLE, expected a mapping of `size` and `counts`")
-            check_mask_size((rle["size"][1], rle["size"][0]), size, where)
-        try:
-            segments = loader.load(frame.frame_idx)
-        except (TypeError, ValueError, KeyError) as error:
-            raise DataError(f"{where} cannot be decoded: {error}") from error
-        return {int(key): segment.numpy() > 0 for key, segment in segments.items()}
+        size, rles = self.size(frame), self._read(i)[1].rles(frame.frame_idx)
+        return {key: decode_rle(rle, size, where) for key, rle in enumerate(rles)}
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return None: SA-V's objects have no names."""
@@ -148,16 +177,103 @@ class SavReader:
         return 0, 0
 
 
-@functools.lru_cache(maxsize=4096)
-def _movie_info(path: str) -> tuple[int, int, int]:
-    """Return (number of frames, width, height)."""
+def _size_of_first(rles: list) -> Optional[tuple[int, int]]:
+    return rle_size(rles[0]) if rles else None
+
+
+def _is_movie(frame: AnnotatedFrame) -> bool:
+    return frame.image_path.lower().endswith(".mp4")
+
+
+def _stands_upright(frame: AnnotatedFrame) -> bool:
+    """Return whether a movie's frame is turned as the file says, not if only stored it fits."""
+    info = _movie_info(frame.image_path)
+    upright, stored = info.size(True), info.size(False)
+    return not (frame.masks_size == stored != upright)
+
+
+@dataclass(frozen=True)
+class _Masklet:
+    """What an annotation file holds.
+
+    Attributes:
+        frames: The RLEs of each labelled frame's objects; None, or None among them: not labelled.
+        every: Frames of the video from one to the next.
+    """
+
+    frames: list[Optional[list]]
+    every: int
+
+    def labelled(self) -> list[int]:
+        """Return the numbers of the frames that are labelled."""
+        kept = (rles is not None and None not in rles for rles in self.frames)
+        return [k * self.every for k, labelled in enumerate(kept) if labelled]
+
+    def rles(self, number: int) -> list:
+        """Return what stands for the objects of a frame."""
+        return self.frames[number // self.every] or []
+
+
+def _read_masklet(path: Path) -> _Masklet:
+    """Read an annotation file as the official ``JSONSegmentLoader`` does, checking it."""
+    # programs on Windows begin a file with a byte order mark
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    every = 1
+    if isinstance(content, dict):
+        fps = content.get("fps", SAV_FRAMES_FPS)
+        fps = int(fps[0] if isinstance(fps, list) and fps else fps)
+        if fps < 1 or SAV_FRAMES_FPS % fps:
+            raise ValueError(f"fps is {fps}, expected a divisor of {SAV_FRAMES_FPS}")
+        every = SAV_FRAMES_FPS // fps
+        content = content["masklet" if "masklet" in content else "masks"]
+    if not isinstance(content, list) or not all(
+        rles is None or isinstance(rles, list) for rles in content
+    ):
+        raise TypeError("no list per frame")
+    return _Masklet(content, every)
+
+
+@dataclass(frozen=True)
+class _MovieInfo:
+    """What an mp4 file says of itself.
+
+    Attributes:
+        num_frames: Its frames.
+        width: That of its frames as they are stored.
+        height: The same.
+        rotation: By how many degrees they are turned to stand upright, from 0 to 359.
+    """
+
+    num_frames: int
+    width: int
+    height: int
+    rotation: int
+
+    def size(self, upright: bool) -> tuple[int, int]:
+        """Return (width, height) of its frames, upright or as they are stored."""
+        if upright and self.rotation % 180 == 90:
+            return self.height, self.width
+        return self.width, self.height
+
+
+def _open_movie(path: str, upright: bool) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(path)
-    properties = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-    num_frames, width, height = (int(capture.get(prop)) for prop in properties)
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, float(upright))
+    return capture
+
+
+@functools.lru_cache(maxsize=4096)
+def _movie_info(path: str) -> _MovieInfo:
+    capture = _open_movie(path, upright=False)
+    properties = (
+        cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT,
+        cv2.CAP_PROP_ORIENTATION_META,
+    )  # fmt: skip
+    num_frames, width, height, rotation = (int(capture.get(prop)) for prop in properties)
     capture.release()
     if min(num_frames, width, height) < 1:
         raise DataError(f"{path} cannot be read as a video")
-    return num_frames, width, height
+    return _MovieInfo(num_frames, width, height, rotation % 360)
 
 
 @dataclass
@@ -165,6 +281,7 @@ class _OpenFile:
     """A movie file that is being read, as far as it was read."""
 
     path: str
+    upright: bool
     pid: int
     capture: cv2.VideoCapture
     next_index: int = 0
@@ -181,13 +298,14 @@ class _Movie:
         # an open file cannot travel to a worker
         return {"_file": None}
 
-    def frame(self, path: str, index: int) -> np.ndarray:
-        """Return frame `index` as uint8 RGB [H, W, 3]."""
+    def frame(self, path: str, index: int, upright: bool = True) -> np.ndarray:
+        """Return frame `index` as uint8 RGB [H, W, 3], upright or as it is stored."""
         file = self._file
         # a forked worker must not share its parent's file position
-        same = file is not None and (file.path, file.pid) == (path, os.getpid())
+        key = (path, upright, os.getpid())
+        same = file is not None and (file.path, file.upright, file.pid) == key
         if file is None or not same or index < file.next_index - 1:
-            self._file = file = _OpenFile(path, os.getpid(), cv2.VideoCapture(path))
+            self._file = file = _OpenFile(*key, _open_movie(path, upright))
         if index == file.next_index - 1 and file.last is not None:
             return file.last
         image = _read_on(file, index)

@@ -1,0 +1,95 @@
+"""Masks as PNGs whose pixel values are object ids."""
+
+from pathlib import Path
+from typing import Optional
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from .remarks import Remark
+
+_VOID = 255  # what many data sets write where nobody decided
+# A single thin id between others may be an object, such as a ring on a finger.
+_FEWEST_RIMS = 2
+# What JPEG adds to a value or takes from it is less; the values of masks that it spoils are farther
+# apart.
+_GAP = 32
+# Greys that share 0 .. 255 evenly among no more objects than these are all objects.
+_MOST_GREYS = 6
+
+
+def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
+    """Return the ids uint8 [H, W] of a palette, grey or one-bit PNG, `ignore_id` as background."""
+    with Image.open(path) as image:
+        labels = np.array(image.convert("P"))
+    if ignore_id is not None:
+        labels[labels == ignore_id] = 0
+    return labels
+
+
+def read_palette_masks(path: Path, ignore_id: Optional[int] = None) -> dict[int, np.ndarray]:
+    """Return {object id: bool mask [H, W]} of a PNG whose values are object ids, 0 the background.
+
+    The objects come in the order in which their first pixels do, as with the official
+    ``PalettisedPNGSegmentLoader``: which of them a training clip follows is drawn from this order.
+    """
+    labels = read_labels(path, ignore_id)
+    masks = {int(key): labels == key for key in np.unique(labels) if key != 0}
+    return dict(sorted(masks.items(), key=lambda item: item[1].argmax()))
+
+
+def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[Remark]:
+    """Return whether a mask's values look as if not all of them were ids.
+
+    Args:
+        labels: uint8 [H, W].
+        path: Its file.
+        per_object: Every value above 0 is one and the same object.
+    """
+    ids = np.unique(labels[labels > 0])
+    taken = "part of the object" if per_object else "an object"
+    if _has_rims(labels, ids) or _is_scattered(ids):
+        text = (
+            "the mask has values in between, as if it was resized with interpolation or saved as"
+            f" JPEG, and each value counts as {taken}: resize masks with nearest neighbour, as PNG"
+        )
+    elif len(ids) > 1 and ids[-1] == _VOID and not _are_greys(ids):
+        text = (
+            f"the mask has value 255 beside other ids, and it counts as {taken}; if it marks pixels"
+            " to ignore, set data.ignore_id=255"
+        )
+    else:
+        return []
+    return [Remark(str(path), text)]
+
+
+def _has_rims(labels: np.ndarray, ids: np.ndarray) -> bool:
+    """Return whether most ids are thin rims between lower and higher ones."""
+    if len(ids) <= _FEWEST_RIMS:
+        return False
+    window = np.ones((3, 3), np.uint8)
+    low, high = cv2.erode(labels, window), cv2.dilate(labels, window)
+    between = (low < labels) & (labels < high)
+    num_pixels = np.bincount(labels.ravel(), minlength=256)[ids]
+    num_between = np.bincount(labels[between], minlength=256)[ids]
+    solid = np.isin(ids, labels[low == high])
+    num_rims = int((~solid & (2 * num_between > num_pixels)).sum())
+    return num_rims >= _FEWEST_RIMS and 2 * num_rims >= len(ids)
+
+
+def _is_scattered(ids: np.ndarray) -> bool:
+    """Return whether values lie close around a few ones and around 0, as JPEG leaves them."""
+    values = np.concatenate([[0], ids.astype(int)])
+    groups = np.split(values, np.flatnonzero(np.diff(values) > _GAP) + 1)
+    return len(groups) > 1 and all(0 < group[-1] - group[0] <= _GAP for group in groups)
+
+
+def _are_greys(ids: np.ndarray) -> bool:
+    """Return whether ids are steps of equal size up to 255, some left out: 85, 170, 255."""
+    for num_steps in range(2, _MOST_GREYS + 1):
+        step = _VOID / num_steps
+        nearest = np.rint(ids / step) * step
+        if (np.abs(ids - nearest) <= 1).all() and (nearest > 0).all():
+            return True
+    return False

@@ -1,0 +1,9 @@
+"""``python -m core.evaluate``: weights on whole videos, with the numbers of the public tools.
+
+settings.py      what the command line takes; the settings of the weights' run come first
+videos.py        whole videos of a data set, also the frames without annotation, and prompts
+scores.py        J and F of each object on each annotated frame
+protocols.py     which of them DAVIS, SA-V and LVOS count, and how they average
+program.py       tracks, scores and writes, video by video
+tables.py        objects.csv, frames.csv, summary.json
+"""

@@ -1,0 +1,72 @@
+"""``python -m core.evaluate weights=RUN``: weights on whole videos, scored as public tools do."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from ..checks import UserError
+from ..config import CONFIG_DIR, register_schema, to_config
+from ..official import MissingSam2Error, import_sam2
+from ..overrides import prepare, print_anything
+from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, combine, required
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Evaluate as the command line says.
+
+    Args:
+        arguments: Hydra overrides; None: the command line's.
+
+    Returns:
+        1 when nothing could be scored, otherwise 0. Mistakes end in one sentence and status 1.
+    """
+    from hydra import compose, initialize_config_dir
+
+    register_schema(SCHEMA, EvaluateConfig)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\nExample: python -m core.evaluate weights=outputs/DATE/TIME")
+        return 0
+    try:
+        overrides = prepare(arguments, CONFIG_NAME, EvaluateConfig)
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            cfg = compose(CONFIG_NAME, overrides)
+        config = to_config(cfg)
+        assert isinstance(config, EvaluateConfig)
+        import_sam2()
+        return _run(cfg, config, overrides)
+    except (UserError, MissingSam2Error, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int:
+    from ..tracking.weights import chosen_of_model, find
+    from .program import evaluate, report, show
+
+    named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
+    weights = find(named, config.model, chosen_of_model(overrides))
+    config = combine(cfg, config, overrides, weights.config)
+    config.model = weights.model
+    other = None
+    if config.compare is not None:
+        other = find(weights.released(config.compare), config.model, (), "compare")
+    out = Path(config.out) if config.out else weights.default_out("evaluation")
+    result = evaluate(config, weights, out)
+    compared = None
+    if other is not None:
+        kind = config.prompt or result.summary["prompt"]
+        settings = dataclasses.replace(config, model=other.model, prompt=kind)
+        compared = evaluate(settings, other, out / "compare")
+    show(result, config, compared)
+    print(f"\n{report(result, config)}")
+    return 0 if result.summary["objects"] else 1
+
+
+if __name__ == "__main__":
+    print_anything()
+    sys.exit(main())

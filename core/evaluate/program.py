@@ -1,0 +1,340 @@
+"""Tracks, scores and writes, video by video."""
+
+import dataclasses
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..checks import UserError
+from ..data.readers.files import DataError, read_json
+from ..tracking.masks import fits_palette, write_masks
+from ..tracking.precision import computing_with
+from ..tracking.tracker import track
+from ..tracking.weights import Weights, build_predictor, device_of
+from .compare import compare
+from .page import build_page
+from .pictures import Tracked, draw_sheet, write_film
+from .protocols import score_objects
+from .scores import VideoScores
+from .settings import EvaluateConfig, prompt_of, protocols_of
+from .tables import frames_csv, means, objects_csv, write_json, write_text
+from .videos import LAYOUTS, Videos, find_videos, first_masks, prompts_of
+
+if TYPE_CHECKING:
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+logger = logging.getLogger(__name__)
+
+# So many of the worst videos are shown.
+_NUM_SHEETS = 4
+_SETTINGS = "settings.json"
+# All that this program writes into its folder.
+_OWN_FOLDERS = ("masks", "scores", "films", "sheets", "compare")
+_OWN_FILES = ("*.csv", "summary.json", "evaluation.html", _SETTINGS)
+
+
+@dataclass
+class Evaluation:
+    """What came of the videos.
+
+    Attributes:
+        out: Where everything was written.
+        summary: What ``summary.json`` holds.
+        scores: By the names of the videos that were tracked.
+        failed: Why the others were not, by their names.
+        tracked: The videos with their masks and what the first protocol counts.
+    """
+
+    out: Path
+    summary: dict[str, Any]
+    scores: dict[str, VideoScores]
+    failed: dict[str, str] = field(default_factory=dict)
+    tracked: dict[str, Tracked] = field(default_factory=dict)
+
+
+def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
+    """Track and score whole videos, and write masks and tables.
+
+    Videos that an earlier start with the same settings finished are not tracked again. A video that
+    cannot be read or tracked is left out, with its reason.
+
+    Args:
+        config: The settings, those of the run included; `config.model` is that of the weights.
+        weights: What `core.tracking.weights.find` returned.
+        out: The folder to write to.
+
+    Raises:
+        UserError: The data, the weights or the folder cannot be used.
+    """
+    device = device_of(config.trainer.accelerator)
+    videos = find_videos(config)
+    kind = prompt_of(config, weights.prompt_type)
+    if weights.prompt_type not in ("mixed", kind):
+        logger.warning(
+            "prompt=%s, but the weights were trained with %s prompts alone: expect poor masks",
+            kind,
+            weights.prompt_type,
+        )
+    predictor = build_predictor(weights, device, config.postprocessing)
+    _prepare_folder(out, _settings_of(config, weights, kind), config.overwrite)
+    result = Evaluation(out, {}, {})
+    for name in tqdm(videos.names, desc="videos", unit="video"):
+        path = out / "scores" / f"{name}.npz"
+        try:
+            if not path.is_file():
+                with computing_with(config.trainer.precision, device):
+                    scores = _evaluate_video(predictor, videos, name, kind, config, out)
+                scores.save(path)
+            result.scores[name] = VideoScores.load(path)
+            result.tracked[name] = _tracked(name, videos, result.scores[name], config, out)
+        except (UserError, OSError) as error:
+            result.failed[name] = str(error)
+            tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
+    _write_tables(result, config, weights, kind)
+    return result
+
+
+def _tracked(
+    name: str, videos: Videos, scores: VideoScores, config: EvaluateConfig, out: Path
+) -> Tracked:
+    layout = LAYOUTS[config.data.source]
+    protocol = protocols_of(config)[0]
+    ranges = _lvos_ranges(config).get(name) if protocol == "lvos" else None
+    objects = score_objects(protocol, scores, layout.palette, ranges)
+    folder = out / "masks" / name
+    return Tracked(name, partial(videos.open, name), scores, objects, folder, layout.overlapping)
+
+
+def show(result: Evaluation, config: EvaluateConfig, compared: Optional[Evaluation]) -> None:
+    """Write sheets and films of the worst videos, the comparison, and the page with all of it.
+
+    Args:
+        result: What `evaluate` returned.
+        config: The settings.
+        compared: What it returned for the weights to compare with.
+    """
+    if compared is not None:
+        result.summary["compare"] = compare(
+            result.tracked, compared.tracked, result.out, compared.summary["weights"]
+        )
+        write_json(result.out / "summary.json", result.summary)
+    worst = _worst(result.tracked)
+    for name in worst[:_NUM_SHEETS]:
+        path = result.out / "sheets" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_sheet(result.tracked[name])).save(path)
+    _write_films(result, worst[: _num_films(config)])
+    objects = {name: tracked.objects for name, tracked in result.tracked.items()}
+    page = build_page(result.out, result.summary, objects, worst[:_NUM_SHEETS])
+    write_text(result.out / "evaluation.html", page)
+
+
+def _num_films(config: EvaluateConfig) -> int:
+    return {"auto": _NUM_SHEETS, "none": 0}.get(config.films, config.films)
+
+
+def _worst(tracked: Mapping[str, Tracked]) -> list[str]:
+    """Return the videos with a score, the worst first."""
+    means = {
+        name: sum(score.j + score.f for score in video.objects) / len(video.objects)
+        for name, video in tracked.items()
+        if video.objects
+    }
+    return sorted(means, key=means.__getitem__)
+
+
+def _write_films(result: Evaluation, names: Sequence[str]) -> None:
+    try:
+        for name in tqdm(names, desc="films", unit="film", disable=not names):
+            error = write_film(result.tracked[name], result.out / "films" / f"{name}.mp4")
+            if error:
+                raise UserError(error)
+    except UserError as error:
+        print(f"no further film: {error}", file=sys.stderr)
+
+
+def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[str, Any]:
+    """Return what the masks depend on: with other settings a folder is not gone on with."""
+    file = weights.path.stat()
+    return {
+        "weights": str(weights.path.resolve()),
+        "weights_bytes": file.st_size,
+        "weights_time": file.st_mtime_ns,
+        "architecture": weights.model.architecture,
+        "image_size": weights.model.image_size,
+        "data": dataclasses.asdict(config.data),
+        "seed": config.seed,
+        "prompt": kind,
+        "postprocessing": config.postprocessing,
+        "precision": config.trainer.precision,
+        "max_frames": config.max_frames,
+    }
+
+
+def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder, or go on with that of an earlier start with the same settings."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file, expected a folder")
+    if out.is_dir() and any(out.iterdir()) and not _has_settings(out, settings):
+        if not overwrite:
+            raise UserError(
+                f"out={out} has other files or the results of other settings: choose another"
+                " folder, or replace its results with overwrite=true"
+            )
+        for name in _OWN_FOLDERS:
+            shutil.rmtree(out / name, ignore_errors=True)
+        for path in (path for pattern in _OWN_FILES for path in out.glob(pattern)):
+            path.unlink()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _SETTINGS, settings)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written to: {error}") from error
+
+
+def _has_settings(out: Path, settings: dict[str, Any]) -> bool:
+    path = out / _SETTINGS
+    return path.is_file() and read_json(str(path), str(path)) == settings
+
+
+def _evaluate_video(
+    predictor: "SAM2VideoPredictor",
+    videos: Videos,
+    name: str,
+    kind: str,
+    config: EvaluateConfig,
+    out: Path,
+) -> VideoScores:
+    video, layout = videos.open(name), LAYOUTS[config.data.source]
+    first = first_masks(video)
+    scores = VideoScores.empty(
+        len(video.annotated),
+        list(first),
+        [video.object_names.get(key, "") for key in first],
+        [video.numbers[position] for position, _ in first.values()],
+    )
+    rows = {position: row for row, position in enumerate(video.annotated)}
+    per_object = not fits_palette(first, layout.overlapping)
+    tracked = track(predictor, video.frames, prompts_of(first, kind))
+    progress = tqdm(tracked, desc=name, total=len(video.frames), unit="frame", leave=False)
+    for frame in progress:
+        masks = frame.masks(layout.overlapping)
+        stem = video.frames.names[frame.index]
+        write_masks(out / "masks" / name, stem, masks, first, per_object, video.frames.size)
+        if frame.index in rows:
+            gt = video.masks(frame.index)
+            row, number = rows[frame.index], video.numbers[frame.index]
+            scores.add(row, number, masks, gt, layout.complete)
+    return scores
+
+
+def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, kind: str) -> None:
+    layout, names = LAYOUTS[config.data.source], protocols_of(config)
+    ranges = _lvos_ranges(config) if "lvos" in names else {}
+    by_protocol = {}
+    for k, protocol in enumerate(names):
+        objects = {
+            video: score_objects(protocol, scores, layout.palette, ranges.get(video))
+            for video, scores in result.scores.items()
+        }
+        by_protocol[protocol] = means(protocol, objects, layout.categories)
+        if k == 0:
+            write_text(result.out / "objects.csv", objects_csv(objects))
+        if len(names) > 1:
+            write_text(result.out / f"objects_{protocol}.csv", objects_csv(objects))
+    write_text(result.out / "frames.csv", frames_csv(result.scores))
+    tracked = sum(len(scores.object_ids) for scores in result.scores.values())
+    result.summary = {
+        **by_protocol[names[0]],
+        "objects_tracked": tracked,
+        "annotated_frames": sum(len(scores.numbers) for scores in result.scores.values()),
+        "prompt": kind,
+        "postprocessing": config.postprocessing,
+        "weights": str(weights.path),
+        "not_scored": result.failed,
+        "notes": _notes(
+            config.data.source == "vos_folder", names, by_protocol, tracked, bool(ranges)
+        ),
+        "protocols": by_protocol,
+    }
+    write_json(result.out / "summary.json", result.summary)
+
+
+def _notes(
+    from_pngs: bool,
+    names: Sequence[str],
+    by_protocol: Mapping[str, Mapping[str, Any]],
+    tracked: int,
+    has_ranges: bool,
+) -> list[str]:
+    notes = []
+    for name in names:
+        counted = by_protocol[name]["objects"]
+        if counted != tracked:
+            notes.append(f"{name} counts {counted} objects, {tracked} were tracked")
+    if "lvos" in names and not has_ranges:
+        notes.append(
+            "lvos: the data has no *_meta.json with frame ranges: each object's first and last"
+            " annotated frame were taken"
+        )
+    if from_pngs:
+        notes.append("255 in a mask is no object: it was neither prompted nor scored")
+    return notes
+
+
+def _lvos_ranges(config: EvaluateConfig) -> dict[str, dict[int, tuple[int, int]]]:
+    """Return LVOS's first and last frame of each object, by video, empty for other data."""
+    if config.data.root is None:
+        return {}
+    ranges = {}
+    for path in sorted(Path(config.data.root).glob("*_meta.json")):
+        content = read_json(str(path), str(path))
+        try:
+            for video, entry in content["videos"].items():
+                ranges[video] = {
+                    int(key): (
+                        int(item["frame_range"]["start"]),
+                        int(item["frame_range"]["end"]),
+                    )
+                    for key, item in entry["objects"].items()
+                }
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{path} has no frame ranges as LVOS has them ({type(error).__name__}: {error})"
+            ) from error
+    return ranges
+
+
+def report(result: Evaluation, config: EvaluateConfig) -> str:
+    """Return the lines that end the program."""
+    summary = result.summary
+    lines = [
+        f"{name:<11} {summary[name]:.4f}" for name in ("J&F", "J", "F") if summary[name] is not None
+    ]
+    lines.append(
+        f"protocol    {summary['protocol']}: {summary['objects']} objects in"
+        f" {summary['videos']} videos"
+    )
+    for name in protocols_of(config)[1:]:
+        other = summary["protocols"][name]
+        if other["J&F"] is not None:
+            lines.append(f"{name:<11} J&F {other['J&F']:.4f}, {other['objects']} objects")
+    if "compare" in summary and summary["compare"]["objects"]:
+        compared = summary["compare"]
+        lines.append(
+            f"compared    J&F {compared['gain']:+.4f} against {compared['with']}: of"
+            f" {compared['objects']} objects {compared['better']} better, {compared['worse']} worse"
+        )
+    lines += [f"note        {note}" for note in summary["notes"]]
+    if result.failed:
+        lines.append(f"left out    {', '.join(result.failed)}: summary.json says why")
+    lines.append(f"results     {result.out}")
+    return "\n".join(lines)

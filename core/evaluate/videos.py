@@ -1,0 +1,259 @@
+"""Whole videos of a data set: every frame, the masks of the annotated ones, and prompts."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Optional, Protocol
+
+import numpy as np
+import torch
+
+from ..checks import UserError, nearest
+from ..data.datapoint import SYNTHETIC_VAL, clip_length, make_generator
+from ..data.readers.files import DataError, name_some
+from ..data.readers.frames import AnnotatedFrame
+from ..data.readers.reader import Reader
+from ..data.split import split_videos
+from ..data.synthetic import SyntheticDataset, make_clip
+from ..tracking.frames import Frames
+from ..tracking.prompts import Prompt
+from .settings import EvaluateConfig
+
+# In PNGs whose values are object ids, this one is no object: evaluators do not count it.
+_VOID = 255
+
+
+class AnnotatedVideo(Protocol):
+    """A video with masks on some frames.
+
+    Attributes:
+        annotated: The positions of the annotated frames, ascending.
+        numbers: The number of each frame in the data set.
+    """
+
+    annotated: list[int]
+    numbers: list[int]
+
+    @property
+    def frames(self) -> Frames:
+        """All frames."""
+
+    @property
+    def object_names(self) -> Mapping[int, str]:
+        """{object id: name}, empty where there are none."""
+
+    def masks(self, position: int) -> dict[int, np.ndarray]:
+        """Return {object id: bool mask [H, W]} of an annotated frame."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set's masks are kept, on which protocols and files depend.
+
+    Attributes:
+        palette: One PNG per frame whose values are object ids.
+        overlapping: Whether a pixel may belong to several objects.
+        categories: Whether object ids are the slots of categories.
+        complete: Whether an object that an annotated frame lacks is known not to be there.
+    """
+
+    palette: bool
+    overlapping: bool
+    categories: bool
+    complete: bool
+
+
+_PALETTE = Layout(palette=True, overlapping=False, categories=False, complete=True)
+_PER_OBJECT = Layout(palette=False, overlapping=True, categories=False, complete=False)
+LAYOUTS = {
+    "synthetic": _PALETTE,
+    "vos_folder": _PALETTE,
+    "png_folders": _PER_OBJECT,
+    "sav": _PER_OBJECT,
+    "coco_video": Layout(palette=False, overlapping=True, categories=True, complete=True),
+}
+
+
+class _ReaderFrames:
+    """The frames of a reader's video as `core.tracking` reads them."""
+
+    def __init__(self, reader: Reader, frames: list[AnnotatedFrame]) -> None:
+        self.reader, self.frames = reader, frames
+        self.names = [_stem(frame) for frame in frames]
+        width, height = reader.size(frames[0])
+        self.size = (height, width)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def image(self, i: int) -> np.ndarray:
+        return np.asarray(self.reader.image(self.frames[i]))
+
+
+def _stem(frame: AnnotatedFrame) -> str:
+    name = frame.image_path.replace("\\", "/").rsplit("/", 1)[-1]
+    stem, _, suffix = name.rpartition(".")
+    return f"{frame.frame_idx:05d}" if suffix.lower() == "mp4" else stem or name
+
+
+class _ReaderVideo:
+    """One video of a reader; see `AnnotatedVideo`."""
+
+    def __init__(self, reader: Reader, i: int, layout: Layout, max_frames: Optional[int]) -> None:
+        self.reader, self.i = reader, i
+        every = reader.all_frames(i)[:max_frames]
+        self.frames = _ReaderFrames(reader, every)
+        self.numbers = [frame.frame_idx for frame in every]
+        positions = {number: position for position, number in enumerate(self.numbers)}
+        self._annotations = {
+            positions[frame.frame_idx]: frame
+            for frame in reader.video(i).frames
+            if frame.frame_idx in positions
+        }
+        self.annotated = sorted(self._annotations)
+        self.object_names = reader.object_names(i) or {}
+        self._layout = layout
+        # folders of masks count from 0, the objects of the reader from 1
+        self._shift = -1 if not layout.palette and getattr(reader, "per_object", False) else 0
+
+    def masks(self, position: int) -> dict[int, np.ndarray]:
+        masks = self.reader.masks(self.i, self._annotations[position])
+        return {
+            key + self._shift: mask
+            for key, mask in masks.items()
+            if not (self._layout.palette and key == _VOID)
+        }
+
+
+@dataclass
+class _Drawn:
+    """The frames of a synthetic clip."""
+
+    images: np.ndarray
+    names: list[str] = field(init=False)
+    size: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = [f"{t:05d}" for t in range(len(self.images))]
+        self.size = (self.images.shape[1], self.images.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, i: int) -> np.ndarray:
+        return self.images[i]
+
+
+class _SyntheticVideo:
+    """One validation clip of moving shapes, which no training saw; see `AnnotatedVideo`."""
+
+    object_names: Mapping[int, str] = {}
+
+    def __init__(self, images: np.ndarray, masks: np.ndarray) -> None:
+        self._masks = masks
+        self.frames = _Drawn(images)
+        self.annotated = self.numbers = list(range(len(images)))
+
+    def masks(self, position: int) -> dict[int, np.ndarray]:
+        return {o + 1: mask for o, mask in enumerate(self._masks[position])}
+
+
+@dataclass(frozen=True)
+class Videos:
+    """The videos to evaluate, each opened when its turn comes."""
+
+    names: list[str]
+    _config: EvaluateConfig
+    _places: dict[str, tuple[Optional[Reader], int]]
+
+    def open(self, name: str) -> AnnotatedVideo:
+        """Return a video; raises `DataError` where it cannot be read."""
+        reader, i = self._places[name]
+        config = self._config
+        if reader is not None:
+            return _ReaderVideo(reader, i, LAYOUTS[config.data.source], config.max_frames)
+        rng = make_generator(SYNTHETIC_VAL, config.seed, i)
+        data, size = config.data, config.model.image_size
+        length = clip_length(data, training=False)
+        images, masks = make_clip(
+            data.synthetic, length, data.frame_stride, size, data.max_objects, rng
+        )
+        return _SyntheticVideo(images[: config.max_frames], masks[: config.max_frames])
+
+
+def find_videos(config: EvaluateConfig) -> Videos:
+    """Find the videos that the settings name.
+
+    Raises:
+        DataError: The data set cannot be read.
+        UserError: It has no such video.
+    """
+    places = dict(_places(config))
+    if config.videos is None:
+        return Videos(list(places), config, places)
+    missing = [name for name in config.videos if name not in places]
+    if missing:
+        near = nearest(missing[0], places)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UserError(
+            f"videos: split={config.split} has no {name_some(missing)}, but"
+            f" {name_some(list(places))}{hint}"
+        )
+    return Videos(list(dict.fromkeys(config.videos)), config, places)
+
+
+def _places(config: EvaluateConfig) -> Iterator[tuple[str, tuple[Optional[Reader], int]]]:
+    if config.data.source == "synthetic":
+        if config.split != "val":
+            raise UserError(
+                f"split={config.split}: synthetic clips of training have no end, expected split=val"
+            )
+        clips = SyntheticDataset(config.data, config.model.image_size, config.seed, training=False)
+        for i in range(len(clips)):
+            yield clips.clip_name(i), (None, i)
+        return
+    split = split_videos(config.data)
+    parts = {"val": [split.val], "train": [split.train], "all": [split.train, split.val]}
+    for part in parts[config.split]:
+        for i in part.indices:
+            yield part.reader.names[i], (part.reader, i)
+
+
+def first_masks(video: AnnotatedVideo) -> dict[int, tuple[int, np.ndarray]]:
+    """Return where each object first appears: {object id: (position, mask)}.
+
+    Raises:
+        DataError: No annotated frame has an object.
+    """
+    first: dict[int, tuple[int, np.ndarray]] = {}
+    for position in video.annotated:
+        for key, mask in video.masks(position).items():
+            if key not in first and mask.any():
+                first[key] = (position, mask)
+    if not first:
+        raise DataError("no annotated frame has an object")
+    return dict(sorted(first.items()))
+
+
+def prompts_of(first: Mapping[int, tuple[int, np.ndarray]], kind: str) -> list[Prompt]:
+    """Return one prompt per object, where it first appears.
+
+    Args:
+        first: What `first_masks` returned.
+        kind: ``mask``; ``bbox``, the bounds of the mask; ``point``, SAM 2's own: the centre of the
+            mask.
+    """
+    return [_prompt(key, position, mask, kind) for key, (position, mask) in first.items()]
+
+
+def _prompt(key: int, position: int, mask: np.ndarray, kind: str) -> Prompt:
+    if kind == "mask":
+        return Prompt(position, key, mask=mask)
+    if kind == "bbox":
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = (float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1]))
+        return Prompt(position, key, box=box)
+    from sam2.modeling.sam2_utils import sample_one_point_from_error_center
+
+    gt = torch.from_numpy(mask)[None, None]
+    points, labels = sample_one_point_from_error_center(gt, torch.zeros_like(gt))
+    return Prompt(position, key, points=points[0].numpy(), labels=labels[0].numpy())

@@ -1,0 +1,82 @@
+"""``python -m core.predict weights=RUN source=MOVIE prompts=FILE``: objects in your own video."""
+
+import sys
+from pathlib import Path
+from typing import Optional
+
+from ..checks import UserError
+from ..config import CONFIG_DIR, register_schema, to_config
+from ..official import MissingSam2Error, import_sam2
+from ..overrides import prepare, print_anything
+from .settings import CONFIG_NAME, DRAW, SCHEMA, PredictConfig
+
+_EXAMPLES = """
+python -m core.predict weights=RUN source=cat.mp4 prompts=draw    # writes a JSON to fill in
+python -m core.predict weights=RUN source=cat.mp4 prompts=prompts.json
+"""
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Track as the command line says.
+
+    Args:
+        arguments: Hydra overrides; None: the command line's.
+
+    Returns:
+        The exit status: mistakes end in one sentence and 1.
+    """
+    from hydra import compose, initialize_config_dir
+
+    register_schema(SCHEMA, PredictConfig)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\n{_EXAMPLES}")
+        return 0
+    try:
+        overrides = prepare(arguments, CONFIG_NAME, PredictConfig)
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = to_config(compose(CONFIG_NAME, overrides))
+        assert isinstance(config, PredictConfig)
+        import_sam2()
+        print(_run(config, overrides))
+    except (UserError, MissingSam2Error, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(config: PredictConfig, overrides: list[str]) -> str:
+    from ..tracking.weights import chosen_of_model, find
+    from .draw import write_template
+    from .program import predict, report
+    from .prompt_files import EXAMPLE, read_prompts
+    from .source import choose_frames, open_source
+
+    for name, what in (
+        ("source", "a movie or a folder of images"),
+        ("prompts", f"draw, a PNG, a folder of PNGs or a JSON such as {EXAMPLE}"),
+        ("weights", "a run's folder, a .ckpt or a .pt"),
+    ):
+        if getattr(config, name) is None:
+            raise UserError(f"{name} is missing: expected {name}=PATH, {what}")
+    assert config.source is not None  # checked above, as are these
+    assert config.prompts is not None
+    assert config.weights is not None
+    weights = find(config.weights, config.model, chosen_of_model(overrides))
+    opened = open_source(config.source, config.data.max_image_pixels)
+    frames = choose_frames(opened, config.frames)
+    name = Path(config.source).resolve().stem
+    out = Path(config.out) if config.out else weights.default_out("predictions") / name
+    if config.prompts == DRAW:
+        picture, template = write_template(frames, out)
+        return (
+            f"{picture} shows the first frame with a grid of pixels\n"
+            f"{template} holds prompts as examples: fill them in, then start again with"
+            f" prompts={template}"
+        )
+    return report(predict(config, weights, frames, read_prompts(config.prompts, frames), out))
+
+
+if __name__ == "__main__":
+    print_anything()
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The frames of a movie file, decoded one at a time."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from ..checks import UserError
+
+MOVIE_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+
+
+def import_av() -> Any:
+    """Return PyAV, which reads and writes movies.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "movies need the package av, which is not installed: pip install 'av>=14', or use a"
+            " folder of images"
+        ) from error
+    return av
+
+
+class Movie:
+    """A movie as `core.tracking.frames.Frames`, upright as phones record it.
+
+    Frames are found by their time stamps: those before the present one through the key frame before
+    them.
+
+    Args:
+        path: The file.
+        setting: How the user named it, for messages.
+        max_pixels: Movies with more pixels per frame are refused.
+
+    Raises:
+        UserError: The file has no frame that can be decoded, or PyAV is missing.
+    """
+
+    def __init__(self, path: Path, setting: str, max_pixels: int) -> None:
+        self._av = import_av()
+        self._path, self._setting = path, setting
+        self._container: Any = None
+        self._decoded: Iterator[Any] = iter(())
+        self._next = 0
+        self.rate, self._stamps = self._look_through(max_pixels)
+        self._index = {stamp: i for i, stamp in enumerate(self._stamps)}
+        self.names = [f"{i:05d}" for i in range(len(self._stamps))]
+        image = self.image(0)
+        self.size = (image.shape[0], image.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def _look_through(self, max_pixels: int) -> tuple[Fraction, list[int]]:
+        """Return the frames per second and the time stamp of every frame, without decoding any."""
+        self._open()
+        stream = self._stream()
+        if stream.width * stream.height > max_pixels:
+            raise UserError(
+                f"{self._setting} has {stream.width} x {stream.height} pixels, more than"
+                f" data.max_image_pixels={max_pixels} allows"
+            )
+        packets = [packet for packet in self._container.demux(stream) if packet.size]
+        stamps = [packet.pts for packet in packets if not packet.is_discard]
+        if not stamps:
+            raise UserError(f"{self._setting} is a movie without frames")
+        if None in stamps or len(set(stamps)) < len(stamps):
+            raise UserError(
+                f"{self._setting} is a movie whose frames have no time stamps of their own: convert"
+                " it, or use a folder of images"
+            )
+        return stream.average_rate or Fraction(25), sorted(stamps)
+
+    def _open(self) -> None:
+        self.close()
+        try:
+            self._container = self._av.open(str(self._path))
+        except (self._av.FFmpegError, OSError) as error:
+            raise UserError(f"{self._setting} cannot be read as a movie: {error}") from error
+
+    def _stream(self) -> Any:
+        if not self._container.streams.video:
+            raise UserError(f"{self._setting} has no pictures, expected a movie")
+        stream = self._container.streams.video[0]
+        stream.thread_type = "AUTO"
+        return stream
+
+    def close(self) -> None:
+        """Close the file; `image` opens it again."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def image(self, i: int) -> np.ndarray:
+        """See `core.tracking.frames.Frames`."""
+        if i != self._next or self._container is None or i == 0:
+            self._seek(i)
+        while self._next <= i:
+            frame = self._decode(i)
+            found = self._index.get(frame.pts)
+            if found is None or found < i:
+                continue
+            if found > i:
+                raise UserError(f"{self._setting} cannot be decoded at frame {i}")
+            self._next = i + 1
+        return _upright(frame)
+
+    def _seek(self, i: int) -> None:
+        self._open()
+        stream = self._stream()
+        if i > 0:
+            self._container.seek(self._stamps[i], stream=stream, backward=True)
+        self._decoded = self._container.decode(stream)
+        self._next = i
+
+    def _decode(self, i: int) -> Any:
+        try:
+            frame: Optional[Any] = next(self._decoded, None)
+        except (self._av.FFmpegError, OSError) as error:
+            raise UserError(f"{self._setting} cannot be decoded at frame {i}: {error}") from error
+        if frame is None:
+            raise UserError(
+                f"{self._setting} ends before frame {i}, although it lists {len(self)} frames"
+            )
+        return frame
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """Return a frame as it is to be shown: phones turn the picture, not the pixels."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90)
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image

@@ -1,0 +1,86 @@
+"""Which masks are warned of: those whose values are not all ids."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data.readers.label_maps import read_labels, remarks_on_labels
+
+
+def blocks(*ids) -> np.ndarray:
+    """One square of 12 x 12 per id, side by side, 4 pixels apart."""
+    labels = np.zeros((20, 16 * len(ids) + 4), np.uint8)
+    for k, value in enumerate(ids):
+        labels[4:16, 4 + 16 * k : 16 + 16 * k] = value
+    return labels
+
+
+def resized(labels, factor, how) -> np.ndarray:
+    height, width = labels.shape
+    size = round(width * factor), round(height * factor)
+    return np.asarray(Image.fromarray(labels).resize(size, how))
+
+
+def texts(labels, tmp_path, per_object=False) -> list[str]:
+    return [remark.text for remark in remarks_on_labels(labels, tmp_path / "m.png", per_object)]
+
+
+@pytest.mark.parametrize("how", [Image.BILINEAR, Image.BICUBIC, Image.LANCZOS])
+@pytest.mark.parametrize("factor", [0.4, 0.75, 1.5, 3])
+@pytest.mark.parametrize("ids", [(255,), (200,), (100, 200)], ids=str)
+def test_interpolated_masks_are_warned_of(tmp_path, ids, factor, how):
+    labels = resized(blocks(*ids), factor, how)
+    assert "interpolation" in " ".join(texts(labels, tmp_path))
+
+
+@pytest.mark.parametrize("factor", [0.4, 0.75, 1.5, 3])
+@pytest.mark.parametrize("ids", [(255,), (1, 2, 3), (100, 101, 102), (250, 251), range(1, 12)])
+def test_masks_resized_with_nearest_neighbour_are_not(tmp_path, ids, factor):
+    assert texts(resized(blocks(*ids), factor, Image.NEAREST), tmp_path) == []
+
+
+@pytest.mark.parametrize("quality", [30, 60, 90])
+@pytest.mark.parametrize("value", [255, 128])
+def test_masks_that_were_jpegs_are_warned_of(tmp_path, quality, value):
+    y, x = np.mgrid[:96, :96]
+    Image.fromarray(np.uint8(np.hypot(y - 44, x - 51) < 30) * np.uint8(value)).save(
+        tmp_path / "m.jpg", quality=quality
+    )
+    labels = np.asarray(Image.open(tmp_path / "m.jpg"))
+    assert "JPEG" in " ".join(texts(labels, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("ids", "warned"),
+    [
+        ((1, 255), True),
+        ((1, 2, 3, 255), True),
+        ((40, 80, 255), True),
+        ((255,), False),
+        ((1, 254), False),
+        ((127, 255), False),
+        ((128, 255), False),
+        ((85, 170, 255), False),
+        ((170, 255), False),
+    ],
+    ids=str,
+)
+def test_255_is_warned_of_beside_ids_but_not_among_even_greys(tmp_path, ids, warned):
+    found = texts(blocks(*ids), tmp_path)
+    assert ["data.ignore_id=255" in text for text in found] == [True] * warned
+
+
+def test_the_warning_says_what_becomes_of_the_values(tmp_path):
+    assert "counts as an object;" in texts(blocks(1, 255), tmp_path)[0]
+    assert "counts as part of the object;" in texts(blocks(1, 255), tmp_path, per_object=True)[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_an_ignored_value_is_background(tmp_path, mode):
+    image = Image.fromarray(blocks(1, 7, 255))
+    if mode == "P":
+        image.putpalette([v for v in range(256) for _ in "rgb"])
+    image.save(tmp_path / "m.png")
+    assert np.unique(read_labels(tmp_path / "m.png")).tolist() == [0, 1, 7, 255]
+    assert np.unique(read_labels(tmp_path / "m.png", ignore_id=7)).tolist() == [0, 1, 255]
+    assert np.array_equal(read_labels(tmp_path / "m.png", 255), blocks(1, 7, 0))

@@ -1,0 +1,1 @@
+"""Videos whose masks public evaluators score as well, and what these say of them."""

@@ -1,0 +1,387 @@
+"""``python -m core.evaluate``: what it writes, how it goes on, and what it says of mistakes."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as mask_utils
+from random_weights import write_random_weights
+from videos import Disc, draw, write_vos
+
+import core.data.split
+from core.checks import UserError
+from core.config import Config, ModelConfig, to_config
+from core.evaluate.__main__ import main
+from core.evaluate.settings import EvaluateConfig
+from core.evaluate.videos import find_videos, first_masks, prompts_of
+from core.tracking.masks import davis_palette, fits_palette, write_masks
+
+SIZE = (61, 83)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_random_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two videos: one annotated on every frame, one on every second with an object that is late."""
+    root = tmp_path_factory.mktemp("vos")
+    write_vos(root, "early", draw(6, SIZE, [Disc(1, (20, 20), 9)]))
+    late = draw(9, SIZE, [Disc(1, (20, 20), 9), Disc(3, (50, 40), 9, first=3)])
+    write_vos(root, "late", late, every=2)
+    (root / "val.txt").write_text("early\nlate\n")
+    (root / "train.txt").write_text("early\n")
+    return root
+
+
+@pytest.fixture
+def evaluate(weights, data, tmp_path, capsys):
+    """Run the program; return its status and what it said."""
+
+    def run(*overrides, out=tmp_path / "out"):
+        lists = ["data.val_list=val.txt", "data.train_list=train.txt"]
+        arguments = [f"weights={weights}", f"out={out}", "data=vos_folder", f"data.root={data}"]
+        status = main([*arguments, *lists, "trainer.accelerator=cpu", *overrides])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_masks_and_tables_of_every_video_are_written(evaluate, tmp_path, data):
+    status, said = evaluate("protocol=all")
+    assert status == 0, said
+    out = tmp_path / "out"
+    masks = sorted(path.relative_to(out / "masks") for path in out.rglob("masks/*/*.png"))
+    assert masks == [Path("early") / f"{t:05d}.png" for t in range(6)] + [
+        Path("late") / f"{t:05d}.png" for t in range(9)
+    ]
+    with Image.open(out / "masks" / "late" / "00002.png") as image:
+        assert (image.mode, image.size) == ("P", (83, 61))
+        assert set(np.unique(np.asarray(image))) <= {0, 1}  # object 3 was not prompted yet
+    objects = rows(out / "objects_sav.csv")
+    assert [(row["video"], row["object"], row["first_frame"]) for row in objects] == [
+        ("early", "1", "0"),
+        ("late", "1", "0"),
+        ("late", "3", "4"),
+    ]
+    davis = [(row["video"], row["object"]) for row in rows(out / "objects.csv")]
+    assert davis == [("early", "1"), ("late", "1")]
+    frames = rows(out / "frames.csv")
+    assert len([row for row in frames if row["video"] == "late"]) == 2 * 5
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["protocol"], summary["objects"], summary["objects_tracked"]) == ("davis", 2, 3)
+    assert "davis counts 2 objects, 3 were tracked" in summary["notes"]
+    assert summary["prompt"] == "mask"
+
+
+def test_scores_are_those_of_the_masks_that_were_written(evaluate, tmp_path, data):
+    evaluate("videos=[early]")
+    first = {}
+    for row in rows(tmp_path / "out" / "frames.csv"):
+        name = f"{int(row['frame']):05d}.png"
+        pred, gt = (
+            np.asarray(Image.open(folder / "early" / name)) == 1
+            for folder in (tmp_path / "out" / "masks", data / "Annotations")
+        )
+        assert float(row["J"]) == pytest.approx((pred & gt).sum() / (pred | gt).sum(), abs=1e-6)
+        first.setdefault(row["object"], float(row["J"]))
+    assert first["1"] > 0.8  # the prompt itself, through the model's resolution
+
+
+def test_a_second_start_goes_on_with_the_videos_that_are_missing(evaluate, tmp_path):
+    evaluate()
+    out = tmp_path / "out"
+    before = (out / "objects.csv").read_text()
+    kept = (out / "scores" / "early.npz").stat().st_mtime_ns
+    (out / "scores" / "late.npz").unlink()
+    status, said = evaluate()
+    assert status == 0, said
+    assert (out / "scores" / "early.npz").stat().st_mtime_ns == kept
+    assert (out / "objects.csv").read_text() == before
+
+
+def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, tmp_path):
+    evaluate("videos=[early]")
+    out = tmp_path / "out"
+    (out / "mine.txt").write_text("keep")
+    status, said = evaluate("videos=[early]", "prompt=bbox")
+    assert status == 1
+    assert "choose another folder" in said
+    assert "Traceback" not in said
+    status, said = evaluate("videos=[early]", "prompt=bbox", "overwrite=true")
+    assert status == 0, said
+    assert json.loads((out / "summary.json").read_text())["prompt"] == "bbox"
+    assert (out / "mine.txt").read_text() == "keep"
+
+
+def test_a_video_that_cannot_be_read_leaves_the_others_scored(evaluate, tmp_path, data):
+    broken = tmp_path / "broken"
+    for kind in ("JPEGImages", "Annotations"):
+        for video in ("early", "late"):
+            (broken / kind / video).mkdir(parents=True)
+            for path in (data / kind / video).iterdir():
+                (broken / kind / video / path.name).write_bytes(path.read_bytes())
+    (broken / "JPEGImages" / "late" / "00003.png").write_bytes(b"no image")
+    for name in ("val.txt", "train.txt"):
+        (broken / name).write_text((data / name).read_text())
+    status, said = evaluate(f"data.root={broken}")
+    assert status == 0, said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(summary["not_scored"]) == ["late"]
+    assert "00003.png" in summary["not_scored"]["late"]
+    assert summary["videos"] == 1
+    status, said = evaluate(f"data.root={broken}", "videos=[late]", out=tmp_path / "other")
+    assert status == 1
+    assert "left out    late" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["weights=null"], "weights is missing"),
+        (["weights=nowhere.pt"], "weights=nowhere.pt does not exist"),
+        (["videos=[erly]"], "has no erly, but early, late; did you mean 'early'"),
+        (["model=sam2.1_hiera_tiny"], "use model=tiny"),
+        (["protocol=davos"], "did you mean 'davis'"),
+        (["max_frames=1"], "max_frames must be null or at least 2"),
+        (["trainer.accelerator=tpu"], "trainer.accelerator=tpu is not available"),
+        (["data=synthetic", "split=train"], "expected split=val"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(evaluate, tmp_path, overrides, message):
+    status, said = evaluate(*overrides)
+    assert status == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_weights_is_refused(evaluate, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, said = evaluate(f"weights={tmp_path / 'empty'}")
+    assert status == 1
+    assert "has no weights" in said
+
+
+def test_settings_of_the_run_come_first_and_the_command_line_last(weights, data, tmp_path, capsys):
+    from omegaconf import OmegaConf
+
+    run = tmp_path / "run with = and ,"
+    (run / "weights").mkdir(parents=True)
+    for suffix in (".pt", ".yaml"):
+        content = weights.with_suffix(suffix).read_bytes()
+        (run / "weights" / f"best{suffix}").write_bytes(content)
+    config = Config(model=ModelConfig(image_size=64, prompt_type="bbox"), seed=5)
+    config.data.source, config.data.root = "vos_folder", str(data)
+    config.data.train_list, config.data.val_list = "train.txt", "val.txt"
+    OmegaConf.save(OmegaConf.structured(config), run / "config.yaml")
+    status = main([f"weights={run}", "data.val_list=train.txt", "trainer.accelerator=cpu"])
+    assert status == 0, capsys.readouterr()
+    summary = json.loads((run / "evaluation" / "summary.json").read_text())
+    assert (summary["videos"], summary["prompt"]) == (1, "bbox")
+
+
+def test_other_prompts_than_the_trained_ones_are_warned_of(weights, caplog):
+    from core.evaluate.program import evaluate as program
+    from core.tracking.weights import Weights
+
+    config = EvaluateConfig(prompt="point")
+    config.data.val_num_frames, config.data.synthetic.num_val_clips = 3, 1
+    config.model = ModelConfig(image_size=64)
+    config.trainer.accelerator = "cpu"
+    trained = Weights(weights, config.model, Config(model=config.model))
+    program(config, trained, weights.parent / "points")
+    assert "trained with mask prompts alone" in caplog.text
+
+
+# videos and prompts
+
+
+def of_source(**data):
+    config = EvaluateConfig()
+    for name, value in data.items():
+        setattr(config.data, name, value)
+    return find_videos(config)
+
+
+def test_synthetic_clips_are_those_of_validation():
+    config = EvaluateConfig()
+    config.data.val_num_frames, config.data.synthetic.num_val_clips = 5, 2
+    videos = find_videos(config)
+    assert videos.names == ["synthetic_val_00000", "synthetic_val_00001"]
+    video = videos.open(videos.names[1])
+    assert len(video.frames) == 5
+    dataset = core.data.SyntheticDataset(config.data, 128, config.seed, training=False)
+    assert np.array_equal(video.masks(3)[1], dataset[1].frames[3].objects[0].segment.numpy())
+
+
+def test_a_void_value_is_no_object(tmp_path):
+    video = draw(3, SIZE, [Disc(1, (20, 20), 9), Disc(255, (60, 40), 5)])
+    write_vos(tmp_path, "clip", video)
+    found = of_source(source="vos_folder", root=str(tmp_path)).open("clip")
+    assert list(first_masks(found)) == [1]
+
+
+def test_objects_in_folders_keep_the_numbers_of_their_folders(tmp_path):
+    video = draw(3, SIZE, [Disc(1, (20, 20), 9)])
+    write_vos(tmp_path, "clip", video)
+    for path in sorted((tmp_path / "Annotations" / "clip").glob("*.png")):
+        folder = tmp_path / "Annotations" / "clip" / "004"
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    found = of_source(source="png_folders", root=str(tmp_path)).open("clip")
+    assert list(first_masks(found)) == [4]
+
+
+def rle(mask):
+    coded = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": coded["size"], "counts": coded["counts"].decode()}
+
+
+def test_frames_of_sav_between_the_labelled_ones_are_tracked_too(tmp_path):
+    video = draw(9, SIZE, [Disc(1, (20, 20), 9)])
+    write_vos(tmp_path, "sav_001", video)
+    masklet = [[rle(video.masks(1)[t]), rle(video.masks(1)[0] & False)] for t in (0, 4, 8)]
+    (tmp_path / "sav_001_manual.json").write_text(json.dumps({"fps": 6, "masklet": masklet}))
+    source = {"source": "sav", "root": str(tmp_path), "annotation_folder": "."}
+    found = of_source(**source).open("sav_001")
+    assert (len(found.frames), found.annotated) == (9, [0, 4, 8])
+    assert list(found.masks(4)) == [0, 1]  # masklets count from 0
+    assert np.array_equal(found.masks(4)[0], video.masks(1)[4])
+    assert list(first_masks(found)) == [0]
+
+
+def test_category_layouts_have_names_and_frames_of_unknown_masks(tmp_path):
+    video = draw(3, SIZE, [Disc(1, (20, 20), 9)])
+    write_vos(tmp_path, "clip", video)
+    images = [
+        {"id": t, "file_name": f"{t:05d}.png", "video_id": 4, "order_in_video": t} for t in range(3)
+    ]
+    annotations = [
+        {"image_id": 0, "category_id": 9, "segmentation": rle(video.masks(1)[0])},
+        {"image_id": 1, "category_id": 9, "segmentation": None},
+    ]
+    categories = [{"id": 5, "name": "hook"}, {"id": 9, "name": "knife"}]
+    path = tmp_path / "coco.json"
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content))
+    images = str(tmp_path / "JPEGImages" / "clip")
+    found = of_source(source="coco_video", train_annotations=str(path), image_root=images).open("4")
+    assert (len(found.frames), found.annotated) == (3, [0, 2])
+    assert list(first_masks(found)) == [1]
+    assert found.object_names[1] == "knife"
+
+
+def test_prompts_stand_where_objects_first_appear():
+    mask = np.zeros((20, 30), bool)
+    mask[4:9, 10:19] = True
+    first = {7: (3, mask)}
+    (given,) = prompts_of(first, "mask")
+    assert (given.frame, given.object_id) == (3, 7)
+    assert np.array_equal(given.mask, mask)
+    (given,) = prompts_of(first, "bbox")
+    assert given.box == (10, 4, 18, 8)
+    (given,) = prompts_of(first, "point")
+    assert given.points.shape == (1, 2)
+    x, y = given.points[0]
+    assert (y, x) == (6, pytest.approx(14, abs=3))
+    assert given.labels.tolist() == [1]
+
+
+# masks
+
+
+@pytest.mark.parametrize(("object_id", "fits"), [(0, False), (1, True), (254, True), (255, False)])
+def test_ids_that_a_png_cannot_hold_get_folders(object_id, fits):
+    assert fits_palette([object_id], overlapping=False) is fits
+    assert not fits_palette([object_id], overlapping=True)
+
+
+@pytest.mark.parametrize("object_id", [255, 256, 2001])
+def test_folders_of_objects_hold_zeros_and_ones(tmp_path, object_id):
+    mask = np.zeros((4, 5), bool)
+    mask[1, 2] = True
+    write_masks(tmp_path, "00007", {object_id: mask}, [3, object_id], True, (4, 5))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / f"{object_id}" / "00007.png")), mask)
+    assert not np.asarray(Image.open(tmp_path / "003" / "00007.png")).any()
+
+
+def test_one_png_holds_ids_in_the_palette_of_davis(tmp_path):
+    masks = {key: np.zeros((4, 5), bool) for key in (1, 2, 254)}
+    masks[1][0, 0] = masks[2][1, 1] = masks[254][2, 2] = True
+    write_masks(tmp_path, "00000", masks, list(masks), False, (4, 5))
+    image = Image.open(tmp_path / "00000.png")
+    values = np.asarray(image)
+    assert (values[0, 0], values[1, 1], values[2, 2], values[3, 3]) == (1, 2, 254, 0)
+    assert np.asarray(image.convert("RGB"))[1, 1].tolist() == [0, 128, 0]
+    assert list(davis_palette()[3:6]) == [128, 0, 0]
+
+
+def test_the_settings_of_the_program_compose():
+    from hydra import compose, initialize_config_dir
+
+    from core.config import CONFIG_DIR, register_schema
+
+    register_schema("evaluate_schema", EvaluateConfig)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = to_config(compose("evaluate", ["data.num_frames=3"]))
+    assert isinstance(config, EvaluateConfig)
+    assert (config.data.num_frames, config.split) == (3, "val")
+    with pytest.raises(UserError, match="split must be one of val, train, all"):
+        EvaluateConfig(split="test")
+
+
+# pictures, films, comparison
+
+
+def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path):
+    pytest.importorskip("av")
+    status, said = evaluate("films=1")
+    assert status == 0, said
+    out = tmp_path / "out"
+    means = {}
+    for row in rows(out / "objects.csv"):
+        means.setdefault(row["video"], []).append(float(row["J&F"]))
+    worst = min(means, key=lambda name: np.mean(means[name]))
+    assert [path.name for path in (out / "films").iterdir()] == [f"{worst}.mp4"]
+    assert {path.stem for path in (out / "sheets").iterdir()} == set(means)
+    page = (out / "evaluation.html").read_text()
+    assert f'<video src="films/{worst}.mp4"' in page
+    assert page.count("data:image/png;base64,") == len(means)
+    assert "http" not in page
+
+
+def test_weights_are_compared_object_by_object(evaluate, tmp_path, weights):
+    content = torch.load(weights, weights_only=True)
+    bias = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
+    content["model"][bias].fill_(-10)  # this one never finds anything
+    other = tmp_path / "blind.pt"
+    torch.save(content, other)
+    other.with_suffix(".yaml").write_bytes(weights.with_suffix(".yaml").read_bytes())
+    status, said = evaluate(f"compare={other}", "films=none", "videos=[early]")
+    assert status == 0, said
+    (row,) = rows(tmp_path / "out" / "compare.csv")
+    assert float(row["J&F_compared"]) == 0
+    gain = float(row["J&F"])
+    assert float(row["gain"]) == pytest.approx(gain)
+    assert f"J&F {gain:+.4f} against {other}" in said
+    assert (tmp_path / "out" / "sheets" / "changes.png").is_file() is (gain != 0)
+    assert not (tmp_path / "out" / "films").exists()
+
+
+def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
+    status, said = evaluate("compare=released")
+    assert status == 1
+    assert "started from no released weights" in said

@@ -1,0 +1,245 @@
+"""Tracking whole videos: the masks are those of Meta's predictor that was given everything."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_weights import write_random_weights
+from videos import Disc, InMemory, draw
+
+from core.checks import UserError
+from core.config import ModelConfig
+from core.tracking.directions import store_backwards, track_backwards, track_both_ways
+from core.tracking.frames import ImageFolder
+from core.tracking.prompts import Prompt
+from core.tracking.tracker import track
+from core.tracking.weights import build_predictor, device_of, find
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    path = write_random_weights(tmp_path_factory.mktemp("weights"))
+    return build_predictor(find(str(path), ModelConfig()), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def video():
+    """Two objects from the start and one that comes late, more frames than any memory has."""
+    discs = [
+        Disc(1, (20, 20), 9),
+        Disc(2, (60, 30), 8, (-1.0, 1.2)),
+        Disc(7, (40, 40), 7, (0.5, -0.9), first=9),
+    ]
+    return draw(30, (61, 83), discs)
+
+
+def first_masks(video):
+    starts = {key: int(np.flatnonzero(video.masks(key).any((1, 2)))[0]) for key in video.ids}
+    return [Prompt(t, key, mask=video.masks(key)[t]) for key, t in starts.items()]
+
+
+def meta_state(predictor, folder):
+    """A state of Meta's own making, with all frames in memory."""
+    return predictor.init_state(video_path=str(folder))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, video):
+    folder = tmp_path_factory.mktemp("frames")
+    for t, image in enumerate(video.images):
+        Image.fromarray(image).save(folder / f"{t:05d}.jpg", quality=95)
+    return folder
+
+
+def alone(predictor, folder, prompt, **walk):
+    """Meta's `vos_separate_inference_per_object`: a pass over the video for one object alone."""
+    state = meta_state(predictor, folder)
+    predictor.add_new_mask(state, prompt.frame, prompt.object_id, prompt.mask)
+    return {t: logits[0, 0] for t, _, logits in predictor.propagate_in_video(state, **walk)}
+
+
+def test_masks_equal_those_of_separate_passes_with_all_frames_in_memory(predictor, video, folder):
+    prompts = first_masks(video)
+    expected = {prompt.object_id: alone(predictor, folder, prompt) for prompt in prompts}
+    frames = ImageFolder(folder, "source", 10**6)
+    tracked = list(track(predictor, frames, prompts))
+    assert [frame.index for frame in tracked] == list(range(30))
+    for frame in tracked:
+        ids = tuple(key for key in (1, 2, 7) if frame.index in expected[key])
+        assert frame.object_ids == ids
+        for key, logits in zip(ids, frame.logits, strict=True):
+            assert torch.equal(logits, expected[key][frame.index])
+
+
+def test_a_pixel_belongs_to_the_object_of_the_highest_logit(predictor, video):
+    *_, frame = track(predictor, InMemory(video.images[:3]), first_masks(video)[:2])
+    free, apart = frame.masks(overlapping=True), frame.masks(overlapping=False)
+    first, second = frame.logits.numpy()
+    assert np.array_equal(free[1], first > 0)
+    assert np.array_equal(apart[1], (first > 0) & (first >= second))
+    assert np.array_equal(apart[2], (second > 0) & (second > first))
+
+
+def test_frames_are_read_once_and_in_order(predictor, video):
+    frames = InMemory(video.images[:12])
+    prompt = Prompt(4, 1, mask=video.masks(1)[4])
+    assert [frame.object_ids for frame in track(predictor, frames, [prompt])][3:5] == [(), (1,)]
+    assert frames.asked == list(range(12))
+
+
+def test_what_is_kept_does_not_grow(predictor, video):
+    images = np.concatenate([video.images] * 2)
+    states = []
+    make = type(predictor).init_state
+
+    def init_state(self, *arguments, **options):
+        states.append(make(self, *arguments, **options))
+        return states[-1]
+
+    sizes = []
+    with patch.object(type(predictor), "init_state", init_state):
+        for frame in track(predictor, InMemory(images), first_masks(video)):
+            if frame.index in (35, 55):
+                sizes.append(_tensor_bytes(states[0]))
+    assert sizes[0] == sizes[1]
+
+
+def _tensor_bytes(value):
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(_tensor_bytes, value.values())) + 100 * len(value)
+    return sum(map(_tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def test_a_later_prompt_corrects_what_was_tracked(predictor, video, folder):
+    state = meta_state(predictor, folder)
+    predictor.add_new_mask(state, 0, 1, video.masks(1)[0])
+    expected = {}
+    for t, _, logits in predictor.propagate_in_video(state, max_frame_num_to_track=6):
+        expected[t] = logits[0, 0]
+    clicks = {"points": np.array([[30.0, 25.0]]), "labels": np.array([1])}
+    _, _, logits = predictor.add_new_points_or_box(state, 6, 1, **clicks)
+    expected[6] = logits[0, 0]
+    for t, _, logits in predictor.propagate_in_video(state, start_frame_idx=7):
+        expected[t] = logits[0, 0]
+    prompts = [Prompt(0, 1, mask=video.masks(1)[0]), Prompt(6, 1, **clicks)]
+    tracked = list(track(predictor, ImageFolder(folder, "source", 10**6), prompts))
+    assert all(torch.equal(frame.logits[0], expected[frame.index]) for frame in tracked)
+    assert not torch.equal(tracked[8].logits[0], alone(predictor, folder, prompts[0])[8])
+
+
+def test_backwards_equals_meta_in_a_state_of_its_own(predictor, video, folder):
+    prompts = [Prompt(25, 1, mask=video.masks(1)[25]), Prompt(20, 2, mask=video.masks(2)[20])]
+    expected = {
+        prompt.object_id: alone(
+            predictor, folder, prompt, start_frame_idx=prompt.frame, reverse=True
+        )
+        for prompt in prompts
+    }
+    tracked = list(track_backwards(predictor, ImageFolder(folder, "source", 10**6), prompts))
+    assert [frame.index for frame in tracked] == list(range(24, -1, -1))
+    for frame in tracked:
+        assert frame.object_ids == ((1, 2) if frame.index < 20 else (1,))
+        for key, logits in zip(frame.object_ids, frame.logits, strict=True):
+            assert torch.equal(logits, expected[key][frame.index])
+
+
+def test_both_ways_equals_backwards_before_the_first_prompts_and_forwards_behind(
+    predictor, video, folder, tmp_path
+):
+    prompts = [Prompt(8, 1, mask=video.masks(1)[8]), Prompt(4, 2, mask=video.masks(2)[4])]
+    frames = ImageFolder(folder, "source", 10**6)
+    expected = {frame.index: {} for frame in track(predictor, frames, prompts)}
+    for tracked in (track(predictor, frames, prompts), track_backwards(predictor, frames, prompts)):
+        for frame in tracked:
+            logits = frame.logits.clone()
+            expected[frame.index] |= dict(zip(frame.object_ids, logits, strict=True))
+    stored = list(store_backwards(predictor, frames, prompts, tmp_path))
+    assert stored == list(range(7, -1, -1))
+    for frame in track_both_ways(predictor, frames, prompts, tmp_path):
+        assert frame.object_ids == (1, 2)
+        for key, logits in zip(frame.object_ids, frame.logits, strict=True):
+            assert torch.equal(logits, expected[frame.index][key])
+    assert not list(tmp_path.iterdir())
+
+
+def a_mask(shape=(61, 83), filled=True):
+    mask = np.zeros(shape, bool)
+    mask[5:9, 5:9] = filled
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "has no prompt"),
+        ([Prompt(0, 1, mask=a_mask(filled=False))], "object 1 on frame 0: the mask is empty"),
+        ([Prompt(0, 1, mask=a_mask((83, 61)))], "61 x 83 pixels, expected the video's 83 x 61"),
+        ([Prompt(0, 1, mask=a_mask())] * 2, "object 1 on frame 0 is given twice"),
+        ([Prompt(30, 1, mask=a_mask())], "the video has the frames 0 to 29"),
+        ([Prompt(-1, 1, mask=a_mask())], "the video has the frames 0 to 29"),
+        ([Prompt(0, 1)], "is empty, expected a mask, a box or points"),
+        ([Prompt(0, 1, box=(9, 5, 5, 9))], "x0 <= x1"),
+        ([Prompt(0, 1, box=(0, 0, 90, 20))], "inside the video's 83 x 61"),
+        ([Prompt(0, 1, points=np.ones((1, 2)))], "points without labels"),
+        ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.zeros(1))], "a positive point"),
+        ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.full(1, 3))], "labels must be 1"),
+        ([Prompt(0, 1, points=np.full((1, 2), 99), labels=np.ones(1))], "lies outside"),
+        ([Prompt(0, 1, mask=a_mask(), box=(0, 0, 5, 5))], "one or the other"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused_before_anything_runs(
+    predictor, video, prompts, message
+):
+    frames = InMemory(video.images)
+    with pytest.raises(UserError, match=message):
+        next(track(predictor, frames, prompts))
+    assert frames.asked == []
+
+
+def test_a_frame_of_another_size_is_refused_by_name(predictor, video, tmp_path):
+    for t in range(3):
+        image = Image.fromarray(video.images[t])
+        image.resize((50, 40) if t == 2 else image.size).save(tmp_path / f"shot_{t}.png")
+    tracked = track(
+        predictor, ImageFolder(tmp_path, "source", 10**6), [Prompt(0, 1, mask=a_mask())]
+    )
+    with pytest.raises(UserError, match=r"shot_2.png is 50 x 40 pixels, expected 83 x 61"):
+        list(tracked)
+
+
+def test_images_come_in_the_order_of_their_numbers(tmp_path):
+    for name in (
+        "cam2_frame10.png",
+        "cam2_frame9.PNG",
+        "cam1_frame11.jpg",
+        "notes.txt",
+        "._x1.png",
+    ):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name, "PNG")
+    frames = ImageFolder(tmp_path, "source", 10**6)
+    assert frames.names == ["cam1_frame11", "cam2_frame9", "cam2_frame10"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "has no images"),
+        (("a1.png", "b.png"), "without a number in its name: b.png"),
+        (("a1.png", "b01.png"), "two images with the same number: a1.png and b01.png"),
+    ],
+)
+def test_a_folder_that_gives_no_order_is_refused(tmp_path, names, message):
+    for name in names:
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        ImageFolder(tmp_path, "source", 10**6)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert device_of("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"trainer\.accelerator=tpu is not available"):
+        device_of("tpu")
