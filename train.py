@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Optional
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from core.checks import UserError
@@ -52,6 +53,10 @@ def main(cfg: DictConfig) -> None:
         if not isinstance(error, MissingSam2Error):
             raise
         sys.exit(f"error: {error}")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.is_global_zero:
+        from core.run import compare_runs_of_sweep
+
+        compare_runs_of_sweep(Path(HydraConfig.get().sweep.dir).absolute())
 
 
 def build(
@@ -140,6 +145,7 @@ def train(
         say_how_to_go_on,
         signal_behind,
         status_after_signal,
+        store_settings,
         write_to_log_file,
     )
 
@@ -147,6 +153,7 @@ def train(
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
+        store_settings(config, run_dir)
         describe(config, module, ckpt_path)
     try:
         _fit(config, run_dir, module, data, trainer, ckpt_path)
@@ -182,6 +189,8 @@ def _fit(
     from core.loggers import build_loggers
     from core.run import leave_process_group_at_exit, report, warn_of_missing_pictures
 
+    # Only now: neither the stored settings nor a checkpoint are to name this folder.
+    config.visualizations.run_dir = config.visualizations.run_dir or str(run_dir)
     # After the Trainer, which knows every process's rank: only rank zero starts a run.
     if not config.trainer.fast_dev_run:
         trainer.loggers = build_loggers(config, run_dir)

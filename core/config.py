@@ -665,6 +665,11 @@ class VisualizationsConfig(Section):
         whole(between(64, 1024)),
         "longest side of a panel in pixels; larger frames are reduced",
     )
+    aspect: str = setting(
+        "original",
+        one_of("original", "model"),
+        "`original`: panels have the aspect of the video; `model`: that of the model's frames",
+    )
     pinned_clips: int = setting(
         1,
         whole(at_least(0)),
@@ -702,6 +707,27 @@ class VisualizationsConfig(Section):
         TRUE_OR_FALSE,
         "raise what would be a warning of the pictures, for tests and for those who write a module "
         "of their own; ends a run before training when no logger takes its pictures",
+    )
+    run_book: bool = setting(
+        True,
+        TRUE_OR_FALSE,
+        "store what is drawn under `pictures/` in the run directory, and write `run.html`",
+    )
+    run_book_frames: int = setting(
+        32,
+        whole(at_least(1)),
+        "frames of a pinned clip that the run book keeps, those of its sheet among them",
+    )
+    run_book_mb: float = setting(
+        200.0,
+        number(greater_than(0)),
+        "how large `pictures/` may become: clips of training are thinned first, pinned ones last",
+    )
+    run_dir: Optional[str] = setting(
+        None,
+        A_PATH,
+        "where the run book goes; null is the run directory in `train.py`, elsewhere the logger's "
+        "`log_dir`",
     )
 
 

@@ -58,9 +58,9 @@ def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
     return loggers
 
 
-def takes_pictures(loggers: list[Logger]) -> bool:
-    """Return whether one takes pictures: W&B's, TensorBoard's, or SwanLab's if not disabled."""
-    return any(
+def takes_pictures(config: Config, loggers: list[Logger]) -> bool:
+    """Return whether anything does: the run book, W&B, TensorBoard, or SwanLab if not disabled."""
+    return config.visualizations.run_book or any(
         isinstance(logger, (WandbLogger, TensorBoardLogger))
         or getattr(logger, "mode", "disabled") != "disabled"  # SwanLab's
         for logger in loggers

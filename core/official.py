@@ -218,6 +218,24 @@ def object_identifiers(batch: Batch) -> Tensor:
     return identifiers.detach()
 
 
+def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]:
+    """Return (height, width) of each of the B original videos as far as the metadata tells.
+
+    None where nothing tells, or where it lies on a device, which would have to be waited for.
+    """
+    sizes = getattr(getattr(batch, "metadata", None), "frame_orig_size", None)
+    layout = batch.obj_to_frame_idx
+    if not isinstance(sizes, Tensor) or sizes.shape != (*batch.masks.shape[:2], 2):
+        return None
+    if not (sizes.is_cpu and layout.is_cpu):
+        return None
+    known: list[Optional[tuple[int, int]]] = [None] * batch.img_batch.shape[1]
+    for video, (height, width) in zip(layout[0, :, 1].tolist(), sizes[0].tolist(), strict=True):
+        if height > 0 and width > 0 and 0 <= video < len(known):
+            known[video] = (height, width)
+    return known
+
+
 @dataclass(frozen=True)
 class GivenClicks:
     """All clicks that a frame received, with what tells the initial ones from corrections.

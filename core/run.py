@@ -3,16 +3,19 @@
 import atexit
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
+import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
@@ -20,10 +23,12 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from .checks import UserError, one_of
-from .config import Config, TrainerConfig
+from .config import Config, TrainerConfig, to_config
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .model import parameter_table
+from .report import COMPARISON, write_comparison
+from .visualization.store import FOLDER, PAGE, SETTINGS
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +139,30 @@ def checkpoint_to_resume(config: Config, run_dir: Path) -> Optional[str]:
     return config.ckpt_path
 
 
+def store_settings(config: Config, run_dir: Path) -> None:
+    """Write the settings that differ from the defaults, for the run book: name, value, default."""
+    if not GlobalHydra.instance().is_initialized():
+        return
+    values, defaults = (
+        dict(_flat(dataclasses.asdict(section)))
+        for section in (config, to_config(hydra.compose("config")))
+    )
+    rows = [
+        [name, json.dumps(value), json.dumps(defaults.get(name))]
+        for name, value in values.items()
+        if value != defaults.get(name)
+    ]
+    (run_dir / SETTINGS).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
     """Log which weights training starts from, and what of the model is trained."""
     if ckpt_path is not None:
@@ -153,7 +182,7 @@ def describe(config: Config, module: Any, ckpt_path: Optional[str]) -> None:
 
 def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
     """Say at the start that the pictures asked for will go nowhere; ``strict`` ends the run."""
-    if not config.visualizations.enabled or takes_pictures(loggers):
+    if not config.visualizations.enabled or takes_pictures(config, loggers):
         return
     said = "visualizations.enabled=true, but no logger takes pictures: use logger=swanlab, wandb or"
     if config.visualizations.strict:
@@ -190,10 +219,29 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
+    page = Path(config.visualizations.run_dir or run_dir) / PAGE
+    if config.visualizations.run_book and config.visualizations.enabled and page.is_file():
+        lines.append(f"run book    {page}")
     lines += _where_logged(trainer.loggers, config.swanlab.log_dir)
-    if config.visualizations.enabled and not takes_pictures(trainer.loggers):
+    if config.visualizations.enabled and not takes_pictures(config, trainer.loggers):
         lines.append("pictures    none: no logger of this run takes pictures")
     print("\n" + "\n".join(lines))
+
+
+def compare_runs_of_sweep(sweep_dir: Path) -> None:
+    """Write one page about the runs of a sweep that are done; a failure is only said."""
+    books = sweep_dir.rglob(f"{FOLDER}/start-0001.json")
+    runs = sorted((path.parent.parent for path in books), key=_in_order_of_numbers)
+    if len(runs) < 2:
+        return
+    try:
+        print(f"runs compared  {write_comparison(runs, sweep_dir / COMPARISON)}")
+    except Exception as error:
+        log.warning("the page that compares the runs of %s failed: %s", sweep_dir.name, error)
+
+
+def _in_order_of_numbers(run_dir: Path) -> tuple[int, str]:
+    return int(run_dir.name) if run_dir.name.isdigit() else sys.maxsize, str(run_dir)
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:

@@ -63,6 +63,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()
+        self.objects_table: Optional[Path] = None  # of the last validation
         self._table_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
@@ -207,6 +208,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             path.write_text(table, encoding="utf-8", errors="backslashreplace")
+            self.objects_table = path
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True

@@ -3,10 +3,14 @@
 Only the palette is shared with the code under test. Panels are found in the sheet by their pixels.
 """
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from prompt_reference import prompts_of
 
 from core.visualization.palette import category_color
@@ -42,6 +46,7 @@ class Expected:
     images: list
     gts: list
     preds: list
+    errors: list
     prompts: list
     categories: int
     size: tuple
@@ -68,35 +73,85 @@ class Found:
         return sheet[y : y + self.height, x : x + self.width]
 
 
-def reduced_size(height, width, panel_size):
-    longest = max(height, width)
-    if longest <= panel_size:
-        return height, width
-    return tuple(max(1, round(side / (longest / panel_size))) for side in (height, width))
+def reduced_size(height, width, panel_size, original=None):
+    """The longest side is at most `panel_size`, no side grows, the aspect is the original one."""
+    aspect = original[1] / original[0] if original else width / height
+    exact = min(width, height * aspect, panel_size, panel_size * aspect)
+    return max(1, round(exact / aspect)), max(1, min(width, round(exact)))
 
 
+@functools.cache
 def area_weights(size, reduced):
-    """[reduced, size]: display pixel i is the mean of the source pixels that it touches."""
-    weights = np.zeros((reduced, size))
-    for i in range(reduced):
-        first, last = i * size // reduced, -(-(i + 1) * size // reduced)
-        weights[i, first:last] = 1 / (last - first)
-    return weights
+    """[reduced, size]: how much of display pixel i lies over each source pixel."""
+    edges = [i * size / reduced for i in range(reduced + 1)]
+    return np.array(
+        [
+            [max(0, min(stop, x + 1) - max(start, x)) * reduced / size for x in range(size)]
+            for start, stop in itertools.pairwise(edges)
+        ]
+    )
 
 
-def sample_mask(mask, size):
-    """The source pixel under the centre of each display pixel."""
-    rows = [(2 * i + 1) * mask.shape[0] // (2 * size[0]) for i in range(size[0])]
-    columns = [(2 * j + 1) * mask.shape[1] // (2 * size[1]) for j in range(size[1])]
-    return mask[np.ix_(rows, columns)]
+def reduce_mask(mask, size):
+    """What of a mask [H, W] is drawn at `size`: nothing in it may be invisible.
+
+    Display pixels of which the mask covers half are drawn, and those that its thin parts touch:
+    what no rectangle of sqrt(2) display pixels inside the mask covers. Of the other pixels that it
+    touches those are left out, class after class of every second row and column, whose neighbours
+    touch each other without them.
+    """
+    (height, width), (h, w) = mask.shape, size
+    if (height, width) == (h, w):
+        return mask
+    # In whole numbers: a display pixel is height * width.
+    over_y, over_x = (
+        np.rint(area_weights(n, m) * n).astype(np.int64) for n, m in ((height, h), (width, w))
+    )
+
+    def covered(pixels):
+        return over_y @ pixels.astype(np.int64) @ over_x.T
+
+    rows, columns = (
+        1 if n == m else math.ceil(math.sqrt(2) * n / m) for n, m in ((height, h), (width, w))
+    )
+    fits = sliding_window_view(mask, (rows, columns)).all((2, 3))
+    fits = np.pad(fits, ((rows - 1, rows - 1), (columns - 1, columns - 1)))
+    thick = sliding_window_view(fits, (rows, columns)).any((2, 3))
+    touched = covered(mask) > 0
+    wanted = (covered(mask) * 2 >= height * width) | (covered(mask & ~thick) > 0)
+    for class_y, class_x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        for y, x in np.argwhere(touched & ~wanted):
+            in_class = y % 2 == class_y and x % 2 == class_x
+            if in_class and touching_each_other(touched, y, x):
+                touched[y, x] = False
+    return touched
+
+
+def touching_each_other(drawn, y, x):
+    """Whether the pixels drawn around one are there, and in one piece."""
+    around = np.zeros((3, 3), np.uint8)
+    top, left = max(0, y - 1), max(0, x - 1)
+    part = drawn[top : y + 2, left : x + 2]
+    around[top - y + 1 :, left - x + 1 :][: part.shape[0], : part.shape[1]] = part
+    around[1, 1] = 0
+    return cv2.connectedComponents(around, connectivity=8)[0] == 2
 
 
 def expected_sheet(
-    batch, outs, video, *, max_frames, stride, num_categories, panel_size, obj_to_cat=None
+    batch,
+    outs,
+    video,
+    *,
+    max_frames,
+    stride,
+    num_categories,
+    panel_size,
+    obj_to_cat=None,
+    original=None,
 ):
     num_frames, num_videos = batch.img_batch.shape[:2]
     height, width = batch.img_batch.shape[-2:]
-    size = reduced_size(height, width, panel_size)
+    size = reduced_size(height, width, panel_size, original)
     frames = [t for t in range(num_frames) if t % stride == 0][:max_frames]
     num_rows = batch.masks.shape[1]
     rows = [o for o in range(num_rows) if int(batch.obj_to_frame_idx[0, o, 1]) == video]
@@ -111,6 +166,7 @@ def expected_sheet(
         images=[],
         gts=[],
         preds=[],
+        errors=[],
         prompts=[],
         categories=categories,
         size=size,
@@ -133,10 +189,17 @@ def expected_sheet(
         )
         gt = np.zeros((categories, *size), bool)
         pred = np.zeros((categories, *size), bool)
+        hit, missed, false = (np.zeros((height, width), bool) for _ in range(3))
         for category, row in shown.items():
-            gt[category] = sample_mask(batch.masks[t, row].numpy() > 0, size)
+            truth = batch.masks[t, row].numpy() > 0
             logits = outs[t]["pred_masks_high_res"][row, 0].detach().double().numpy()
-            pred[category] = sample_mask(np.isfinite(logits) & (logits > 0), size)
+            found_there = np.isfinite(logits) & (logits > 0)
+            hit |= truth & found_there
+            missed |= truth & ~found_there
+            false |= found_there & ~truth
+            gt[category] = reduce_mask(truth, size)
+            pred[category] = reduce_mask(found_there, size)
+        expected.errors.append([reduce_mask(kind, size) for kind in (hit, missed, false)])
         expected.gts.append(gt)
         expected.preds.append(pred)
         place = {category: index for index, category in enumerate(expected.order)}
@@ -189,7 +252,7 @@ def frame_prompts(found, shown, num_videos, size):
         if owner is None:
             continue
         if given.kind == "mask":
-            mask = sample_mask(given.mask, size)
+            mask = reduce_mask(given.mask, size)
             if mask.any():
                 prompts.append(Prompt("mask", owner, mask=mask))
         elif given.kind == "box":
@@ -306,12 +369,7 @@ def check_masks(panel, image, masks, colors, what):
     assert (allowed | plain).all(), f"{what}: an outline pixel has no colour of a mask it bounds"
 
 
-def check_errors(panel, image, gts, preds):
-    hit, missed, false = (np.zeros(image.shape[:2], bool) for _ in range(3))
-    for gt, pred in zip(gts, preds, strict=True):
-        hit |= gt & pred
-        missed |= gt & ~pred
-        false |= ~gt & pred
+def check_errors(panel, image, hit, missed, false):
     as_hit, as_missed, as_false = (
         is_shaded(panel, shaded(image, color)) for color in (HIT, MISSED, FALSE)
     )
@@ -429,7 +487,7 @@ def check_sheet(sheet, expected):
         check_masks(found.panel(sheet, row, 1)[::e, ::e], image, gts, colors, "ground truth")
         check_prompts(found.panel(sheet, row, 2), image, expected.prompts[row], expected)
         check_masks(found.panel(sheet, row, 3)[::e, ::e], image, preds, colors, "prediction")
-        check_errors(found.panel(sheet, row, 4)[::e, ::e], image, gts, preds)
+        check_errors(found.panel(sheet, row, 4)[::e, ::e], image, *expected.errors[row])
     last = found.ys[-1] + found.height
     assert (sheet[last:] == WHITE).all(), "something is drawn below the last row"
     return found

@@ -12,8 +12,8 @@ from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.measure import GOALS, Results, interleave, ratios
 
 FIGURES = {
-    blocked: {"blocked_vs_usual", "blocked_vs_step", "hook_not_due_us"},
-    drawing: {"sheet_speedup_vs_usual", "panels_vs_copy"},
+    blocked: {"blocked_vs_usual", "blocked_vs_step", "blocked_pinned_32", "hook_not_due_us"},
+    drawing: {"sheet_speedup_vs_usual", "panels_vs_copy", "stored_vs_sheet"},
     growth: {
         "growth_categories_32",
         "growth_frame_size_2048",

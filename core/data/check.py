@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from PIL import Image
@@ -149,24 +150,34 @@ def draw_sheet(
     from ..visualization.clip import Clip, ClipFrame, Masks, plain_text
     from ..visualization.drawing.sheet import PANELS, render_sheet
     from ..visualization.prompts import implied_prompts
-    from ..visualization.reduction import Choice, Grid, OnCpu, denormalize_array
+    from ..visualization.reduction import (
+        Choice,
+        Grid,
+        OnCpu,
+        denormalize_array,
+        reduce_masks,
+    )
 
     num_frames, num_slots, height, width = batch.masks.shape
     positions = list(range(num_frames))
-    grid = Grid.fit(height, width, _PANEL_SIZE)
-    reduction = OnCpu(Choice([0], positions, positions, grid), list(range(num_slots)))
-    images = denormalize_array(reduction.images(batch.img_batch)[:, 0])
-    masks = grid.sample(batch.masks)
+    original = tuple(batch.metadata.frame_orig_size[0, 0].tolist())
+    grid = Grid.fit(height, width, _PANEL_SIZE, original)
+    reduction = OnCpu(Choice([0], positions, positions, [grid]), list(range(num_slots)))
+    images = denormalize_array(reduction.images(batch.img_batch)[0])
+    masks = reduce_masks(batch.masks.numpy(), grid)
     numbers = batch.metadata.unique_objects_identifier[:, 0, 2].tolist()
     frames = [ClipFrame(t, number) for t, number in enumerate(numbers)]
-    frames[0].prompted, frames[0].prompts = True, implied_prompts(masks[0], prompt_type)
+    frames[0].prompted, frames[0].prompts = (
+        True,
+        implied_prompts(torch.from_numpy(masks[0]), prompt_type),
+    )
     clip = Clip(
         name=header,
         frames=frames,
         images=np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
-        model_size=(grid.height, grid.width),
+        model_size=grid.size,
         ids=batch.metadata.unique_objects_identifier[0, :, 1].tolist(),
-        gt=Masks(masks.numpy(), batch.masks.sum((2, 3)).numpy()),
+        gt=Masks(masks, batch.masks.sum((2, 3)).numpy()),
         pred=None,
         category_names=[plain_text(name) for name in names],
     )

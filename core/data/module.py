@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
-from training.utils.data_utils import collate_fn
+from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
 from ..config import DataConfig
+from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
 from .loader import ClipOrder, ClipSampler, ResumableLoader
 from .readers.reader import SOURCES
@@ -51,6 +52,7 @@ class VideoDataModule(LightningDataModule):
         source = SOURCES.get(data.source)
         self.category_layout = source is not None and source.category_layout
         self.category_names: Optional[list[str]] = None
+        self.original_sizes: Optional[list[Optional[tuple[int, int]]]] = None
         self.num_categories: Optional[int] = None
         self.datasets: dict[str, Union[SyntheticDataset, ClipDataset]] = {}
 
@@ -95,6 +97,13 @@ class VideoDataModule(LightningDataModule):
         options, batch_size = self._loader_options("val"), self.data.val_batch_size
         order = ClipOrder(len(options["dataset"]), self.seed, shuffle=False)
         return DataLoader(batch_size=batch_size, sampler=ClipSampler(order, batch_size), **options)
+
+    def on_before_batch_transfer(
+        self, batch: BatchedVideoDatapoint, dataloader_idx: int
+    ) -> BatchedVideoDatapoint:
+        """Keep the sizes of the original videos, which on a device would have to be waited for."""
+        self.original_sizes = original_sizes_of(batch)
+        return batch
 
     def _loader_options(self, stage: str) -> dict[str, Any]:
         self.setup()

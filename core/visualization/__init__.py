@@ -2,11 +2,13 @@
 
 mixin.py        is a picture due (cadence.py)? hand the batch over
 visualizer.py   training thread: take a snapshot, queue it, go on (limits.py: budget, failures)
-snapshot.py     small copies of what a sheet needs, reduced where the tensors live
-                (reduction.py) and copied to the host once (transfer.py)
+snapshot.py     small copies of what a sheet needs (reduction.py; coverage.py: which panel pixels
+                a mask covers), copied to the host once (transfer.py)
 worker.py       one background thread, bounded
 publisher.py    on that thread: snapshot -> clips (clip.py, palette.py) -> sheets (drawing/)
                 -> loggers (images.py)
+keeper.py       the run book of that run, whose faults cost it alone (book.py: what is stored and
+                removed; record.py: clip -> JSON; curves.py; store.py: the files)
 worst.py        the worst clips of a validation
 flush.py        pictures are logged before a run ends
 """

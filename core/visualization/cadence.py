@@ -17,6 +17,7 @@ class Event:
         step: Optimizer steps taken.
         batch_idx: Position of the batch in its validation run; 0 in training.
         num_videos: How many of its videos are drawn, the first ones; it may have fewer.
+        num_pinned: How many of these are pinned clips, the first ones.
         is_scored: Its clips are candidates for the worst of the validation run.
     """
 
@@ -25,6 +26,7 @@ class Event:
     batch_idx: int
     num_videos: int
     is_scored: bool = False
+    num_pinned: int = 0
 
 
 class Cadence:
@@ -69,7 +71,9 @@ class Cadence:
         regular = config.max_videos if batch_idx % config.every_n_steps == 0 else 0
         pinned = config.pinned_clips - batch_idx * self._batch_sizes.get(stage, 1)
         is_scored = config.worst_clips > 0
-        event = Event(stage, step, batch_idx, max(regular, pinned), is_scored)
+        event = Event(
+            stage, step, batch_idx, max(regular, pinned), is_scored, num_pinned=max(pinned, 0)
+        )
         return event if event.num_videos > 0 or is_scored else None
 
     def _has_come(self, step: int, is_first_of_run: bool) -> bool:

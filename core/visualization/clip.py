@@ -22,7 +22,16 @@ from .prompts import (
     implied_click,
     prompts_from_clicks,
 )
-from .reduction import Choice, Clicks, Reduced, denormalize_array
+from .reduction import (
+    Choice,
+    Clicks,
+    Drawn,
+    Grid,
+    KeptMasks,
+    Reduced,
+    denormalize_array,
+    draw_mask,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +47,8 @@ class Moment:
         clip_name: Gives the name of a data set video by its id in the metadata.
         object_names: Gives a video's object names by object id.
         category_names: Names of the categories in the category layout.
+        original_sizes: (height, width) of each original video of the batch; None: what the batch's
+            ``metadata.frame_orig_size`` tells, where it can be read without waiting.
     """
 
     stage: str
@@ -46,6 +57,7 @@ class Moment:
     clip_name: Optional[Callable[[int], str]] = None
     object_names: Optional[Callable[[int], Optional[dict[int, str]]]] = None
     category_names: Optional[Sequence[str]] = None
+    original_sizes: Optional[Sequence[Optional[tuple[int, int]]]] = None
 
 
 @dataclass
@@ -121,6 +133,8 @@ class Clip:
         gt: Ground truth; None where there is none.
         pred: Prediction; None where there is none.
         scores: None unless there are both.
+        errors: [T, 3, h, w] bool, where any object is hit, missed and claimed falsely, compared at
+            full size; None unless there are both.
         moment: When in a training it was drawn; None: it is of no training, its name tells all.
         mean_iou: The metrics' mean IoU (`core.metrics.object_ious`) of the C categories, over the
             frames that were measured and received no prompt; NaN when nothing is left.
@@ -134,6 +148,8 @@ class Clip:
         not_prompted: Categories that the caller's `obj_to_cat` does not name.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
+        baseline_ious: [T, C] IoUs at the first validation of the run, NaN where there is none;
+            None: no such validation is known, or it is this one.
     """
 
     name: str
@@ -144,6 +160,7 @@ class Clip:
     gt: Optional[Masks]
     pred: Optional[Masks]
     scores: Optional[Scores] = None
+    errors: Optional[np.ndarray] = None
     moment: Optional[Moment] = None
     mean_iou: float = math.nan
     num_scored_frames: int = 0
@@ -155,6 +172,7 @@ class Clip:
     not_prompted: frozenset[int] = frozenset()
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
+    baseline_ious: Optional[np.ndarray] = None
 
     @property
     def colors(self) -> tuple[Color, ...]:
@@ -210,6 +228,8 @@ class Clip:
             gt=_of_frames(self.gt, index),
             pred=_of_frames(self.pred, index),
             scores=_of_frames(self.scores, index),
+            errors=None if self.errors is None else self.errors[index],
+            baseline_ious=None if self.baseline_ious is None else self.baseline_ious[index],
             prompts_elsewhere=sorted({*self.prompts_elsewhere, *left_out}),
         )
 
@@ -276,13 +296,14 @@ class _Rows:
 
     def kept_of(self, array: np.ndarray) -> np.ndarray:
         """Select from what was kept of each row, [T, R, ...]: [T, C, ...], zero where empty."""
-        return self._fill(array, self.kept, 0)
+        return self.fill(array, self.kept, 0)
 
     def of_batch(self, array: np.ndarray) -> np.ndarray:
         """Select from what is known of all rows, [T, O]: [T, C], NaN where empty."""
-        return self._fill(array, self.shown, math.nan)
+        return self.fill(array, self.shown, math.nan)
 
-    def _fill(self, array: np.ndarray, rows: np.ndarray, empty: float) -> np.ndarray:
+    def fill(self, array: np.ndarray, rows: np.ndarray, empty: float) -> np.ndarray:
+        """Select `rows` of [T, R, ...]: [T, C, ...], `empty` where there are fewer."""
         out = np.full((len(array), self.num_categories, *array.shape[2:]), empty, array.dtype)
         out[:, : len(rows)] = array[:, rows]
         return out
@@ -297,16 +318,17 @@ def _build_clip(
         ClipFrame(t, source.frame_numbers[t], [], prompting[t].first, prompting[t].by_mask)
         for t in choice.frames
     ]
-    images = denormalize_array(reduced.images[:, slot]).transpose(0, 2, 3, 1)
-    gt = rows.kept_of(reduced.masks.gt)
+    images = denormalize_array(reduced.images[slot]).transpose(0, 2, 3, 1)
+    grid = choice.grids[slot]
+    drawn = _drawn(rows, slot, grid, reduced)
     measured = [choice.measured.index(t) for t in choice.frames]
-    non_finite = rows.kept_of(reduced.masks.non_finite)
+    non_finite = rows.kept_of(reduced.counts.non_finite)
     gt_areas, pred_areas, intersections = (
         rows.kept_of(counts)
         for counts in (
-            reduced.masks.gt_areas,
-            reduced.masks.pred_areas,
-            reduced.masks.intersections,
+            reduced.counts.gt_areas,
+            reduced.counts.pred_areas,
+            reduced.counts.intersections,
         )
     )
     unions = gt_areas + pred_areas - intersections
@@ -317,16 +339,17 @@ def _build_clip(
         name=_clip_name(moment, source, rows.video),
         frames=frames,
         images=np.ascontiguousarray(images),
-        model_size=choice.grid.source,
+        model_size=grid.source,
         ids=_ids(moment, source, len(rows.shown)),
-        gt=Masks(gt, gt_areas[measured]),
-        pred=Masks(rows.kept_of(reduced.masks.pred), pred_areas[measured], non_finite[measured]),
+        gt=Masks(drawn.gt, gt_areas[measured]),
+        pred=Masks(drawn.pred, pred_areas[measured], non_finite[measured]),
         scores=Scores(
             intersections[measured],
             unions[measured],
             rows.of_batch(_highest(reduced.predicted_ious, choice.frames, num_rows)),
             rows.of_batch(_highest(reduced.object_scores, choice.frames, num_rows)),
         ),
+        errors=drawn.errors,
         moment=moment,
         mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted, not_prompted),
         num_scored_frames=is_prompted.count(False),
@@ -341,12 +364,21 @@ def _build_clip(
         not_prompted=not_prompted,
     )
     if reduced.prompts_told:
-        _add_prompts(clip, rows, reduced)
+        _add_prompts(clip, rows, reduced, slot, grid)
     else:
         # Frame 0 is always drawn, first.
-        frames[0].prompts = _implied_prompts(gt[0], clip.model_size)
+        frames[0].prompts = _implied_prompts(drawn.gt[0], clip.model_size)
         clip.prompts_implied = True
     return clip
+
+
+def _drawn(rows: _Rows, slot: int, grid: Grid, reduced: Reduced[np.ndarray]) -> Drawn[np.ndarray]:
+    """Return what is drawn of a video's C categories, empty where it has no row."""
+    if isinstance(reduced.masks, KeptMasks):
+        drawn, kept = reduced.masks.draw(rows.kept, grid), np.arange(len(rows.kept))
+    else:
+        drawn, kept = reduced.masks[slot], rows.kept
+    return Drawn(rows.fill(drawn.gt, kept, False), rows.fill(drawn.pred, kept, False), drawn.errors)
 
 
 @dataclass(frozen=True)
@@ -449,14 +481,18 @@ def _not_prompted(rows: _Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
     return frozenset(k for k, row in enumerate(rows.shown.tolist()) if row not in named)
 
 
-def _add_prompts(clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]) -> None:
+def _add_prompts(
+    clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray], slot: int, grid: Grid
+) -> None:
     """Give each drawn frame the prompts of its video, and count those that cannot be drawn."""
     for frame in clip.frames:
-        masks = reduced.mask_prompts.get(frame.position, ())
+        given = reduced.mask_prompts.get(frame.position, [])
+        masks = given[slot] if isinstance(given, dict) else given
         for index, obj_id in _assign(len(masks), clip, rows, reduced):
-            if masks[index].any():
-                mask = torch.from_numpy(masks[index].copy())
-                frame.prompts.append(PromptData("mask", obj_id, mask=mask))
+            kept = masks[index]
+            mask = kept.copy() if isinstance(kept, np.ndarray) else draw_mask(kept, grid)
+            if mask.any():
+                frame.prompts.append(PromptData("mask", obj_id, mask=torch.from_numpy(mask)))
         for clicks in _clicks_of(frame.position, reduced):
             for index, obj_id in _assign(len(clicks.coords), clip, rows, reduced):
                 labels = clicks.labels[index]

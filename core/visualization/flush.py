@@ -3,7 +3,8 @@
 import signal
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Optional, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -17,7 +18,13 @@ class Flushable(Protocol):
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the worst clips seen."""
 
-    def flush(self) -> None:
+    def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
+        """Keep what reached the loggers."""
+
+    def write_page(self, table: Optional[Path] = None, step: int = 0) -> None:
+        """Have the run book's page written."""
+
+    def flush(self, page_takers: Sequence[Any] = ()) -> None:
         """Wait for the pictures taken."""
 
     def raise_what_failed(self) -> None:
@@ -48,6 +55,17 @@ class FlushCallback(Callback):
         """Draw the worst clips of the validation run."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
+            self._visualizer.note_curves(trainer, after_validation=True)
+            table = getattr(pl_module, "objects_table", None)
+            self._visualizer.write_page(table, trainer.global_step)
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Keep what the step before logged, which reaches the loggers after its last hook."""
+        self._visualizer.note_curves(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what the last step logged."""
+        self._visualizer.note_curves(trainer)
 
     # Testing and predicting are runs like a validation.
     on_test_start = on_predict_start = on_validation_start
@@ -55,7 +73,7 @@ class FlushCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Flush before the loggers are closed."""
-        self._visualizer.flush()
+        self._visualizer.flush(trainer.loggers)
         self._visualizer.raise_what_failed()
 
     def on_exception(

@@ -7,6 +7,7 @@ import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional, Protocol
 
 import numpy as np
@@ -131,6 +132,27 @@ def log_gif(
         return False
     for logger in loggers:
         _SwanLab(logger).log_gif(key, buffer.getvalue(), int(step), caption)
+    return True
+
+
+def log_page(logger: Any, key: str, path: Path) -> bool:
+    """Log an HTML file to W&B, or to SwanLab's server: SwanLab's local dashboard shows none.
+
+    Returns:
+        False where the logger takes none, or none so large.
+    """
+    if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+        import wandb
+
+        logger.experiment.log({key: wandb.Html(str(path), inject=False)})
+        return True
+    if not _is_swanlab(logger) or getattr(logger, "mode", None) != "online":
+        return False
+    if path.stat().st_size > _MAX_SWANLAB_BYTES:
+        return False
+    import swanlab
+
+    logger.experiment.log({key: swanlab.Html(str(path))})
     return True
 
 

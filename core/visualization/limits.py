@@ -137,6 +137,16 @@ class Troubles:
             with self._lock:
                 self._to_raise.append(told)
 
+    def say_in_background(
+        self, kind: str, message: str, error: Optional[BaseException] = None
+    ) -> None:
+        """Do what `say_once` does where nobody could catch what it raises, and keep that."""
+        try:
+            self.say_once(kind, message, error)
+        except VisualizationsError as told:
+            with self._lock:
+                self._to_raise.append(told)
+
     def raise_what_failed(self) -> None:
         """Raise the first failure that was kept, and forget all of them.
 

@@ -149,10 +149,11 @@ def visualizer_of(module: Any) -> Optional[Visualizer]:
 
 def _section(module: Any) -> Any:
     """Return the settings of the pictures from the first place that has some, or None."""
-    for holder in (_entry(module, "config"), _entry(module, "hparams"), module):
+    for place in ("config", "hparams", None):
+        holder = module if place is None else _entry(module, place)
         section = _entry(holder, "visualizations")
         # A host may have something of its own by this name.
-        if isinstance(section, Mapping) or hasattr(section, "enabled"):
+        if hasattr(section, "enabled") or isinstance(section, Mapping):
             return section
     return None
 
@@ -168,7 +169,9 @@ def _num_categories(module: Any) -> Optional[int]:
 
 def _entry(holder: Any, name: str) -> Any:
     """Return an entry of a mapping or an attribute of anything else, or None."""
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+    found = None if isinstance(holder, dict) else getattr(holder, name, None)
+    # The hook asks at every step, and whether something is a mapping is slow to tell.
+    return holder.get(name) if found is None and isinstance(holder, Mapping) else found
 
 
 def _make_visualizer_once(module: Host, section: Any) -> Visualizer:
@@ -229,8 +232,10 @@ def _as_config(section: Any) -> VisualizationsConfig:
 
 
 def names_of(datamodule: Any, stage: str) -> dict[str, Any]:
-    """Return the names that a datamodule knows of its clips, objects and categories."""
-    names: dict[str, Any] = {"category_names": getattr(datamodule, "category_names", None)}
+    """Return what a datamodule knows of its clips, objects, categories and the batch in work."""
+    names: dict[str, Any] = {
+        name: getattr(datamodule, name, None) for name in ("category_names", "original_sizes")
+    }
     for name in ("clip_name", "object_names"):
         lookup = getattr(datamodule, name, None)
         if lookup is not None:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..config import VisualizationsConfig
-from .cadence import TRAIN
+from .cadence import TRAIN, Event
 from .clip import Clip, counted
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
 from .images import log_gif, log_images, takes_gifs
+from .keeper import Keeper
 from .limits import Troubles
+from .record import WORST
 from .snapshot import Snapshot
 from .worst import WorstClips
 
@@ -54,22 +56,30 @@ class Publisher:
         self._cost = _Cost()
 
     def publish(
-        self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
+        self,
+        keeper: Keeper,
+        loggers: list[Any],
+        snapshots: Sequence[Snapshot],
+        event: Event,
+        blocked_ms: float,
     ) -> None:
-        """Draw and log one event.
+        """Store, draw and log one event.
 
         Args:
+            keeper: Of the run's book.
             loggers: Where the pictures go.
-            snapshot: What they show.
-            batch_idx: Position of the batch in its validation run; 0 in training.
-            blocked_ms: For how long taking the snapshot blocked training.
+            snapshots: What they show; pinned clips come first.
+            event: What they were taken for.
+            blocked_ms: For how long taking them blocked training.
         """
-        task = functools.partial(self._publish, loggers, snapshot, batch_idx, blocked_ms)
+        task = functools.partial(self._publish, keeper, loggers, snapshots, event, blocked_ms)
         self._guard("drawing or logging", task)
 
-    def publish_worst(self, loggers: list[Any], stage: str, worst: WorstClips, step: int) -> None:
-        """Draw and log the worst clips of a validation run."""
-        task = functools.partial(self._publish_worst, loggers, stage, worst, step)
+    def publish_worst(
+        self, keeper: Keeper, loggers: list[Any], stage: str, worst: WorstClips, step: int
+    ) -> None:
+        """Store, draw and log the worst clips of a validation run."""
+        task = functools.partial(self._publish_worst, keeper, loggers, stage, worst, step)
         self._guard("drawing the worst clips", task)
 
     def rank(self, worst: WorstClips, blocked_ms: float) -> None:
@@ -93,19 +103,50 @@ class Publisher:
             self._troubles.failed_in_background(doing, error)
 
     def _publish(
-        self, loggers: list[Any], snapshot: Snapshot, batch_idx: int, blocked_ms: float
+        self,
+        keeper: Keeper,
+        loggers: list[Any],
+        snapshots: Sequence[Snapshot],
+        event: Event,
+        blocked_ms: float,
     ) -> None:
         started = time.perf_counter()
-        stage, step = snapshot.moment.stage, snapshot.moment.step
-        which = self._unused(loggers, f"{stage}/composites", step, batch_idx)
-        clips = snapshot.clips()
+        stage, step = event.stage, event.step
+        which = self._unused(loggers, f"{stage}/composites", step, event.batch_idx)
+        clips = [clip for snapshot in snapshots for clip in snapshot.clips()]
+        keeper.store(clips, stage, event.num_pinned)
         key = f"{stage}/composites{which}"
-        takers = self._log_sheets(loggers, key, clips, step, self._num_slots(stage))
+        takers = self._draw(keeper, loggers, key, clips, step, self._num_slots(stage))
         self._log_cost(takers, step, blocked_ms, started)
-        if snapshot.options.draw_all_frames:
+        keeper.store_costs(step, blocked_ms, (time.perf_counter() - started) * 1e3)
+        if snapshots[0].options.draw_all_frames:
             self._log_animations(takers, f"{stage}/animation{which}", clips, step)
 
-    def _publish_worst(self, loggers: list[Any], stage: str, worst: WorstClips, step: int) -> None:
+    def _draw(
+        self,
+        keeper: Keeper,
+        loggers: list[Any],
+        key: str,
+        clips: list[Clip],
+        step: int,
+        num_slots: int,
+    ) -> list[Any]:
+        """Draw sheets, unless only the run book asked for pictures; return who took them."""
+        if keeper.is_open and (not loggers or self._troubles.are_useless(loggers)):
+            return []
+        takers = self._log_sheets(loggers, key, clips, step, num_slots)
+        if not takers:
+            self._troubles.take_no_images(loggers)
+            if not keeper.is_open:
+                self._troubles.say_once(
+                    "no logger",
+                    "visualizations: no logger accepts images, so no pictures are drawn",
+                )
+        return takers
+
+    def _publish_worst(
+        self, keeper: Keeper, loggers: list[Any], stage: str, worst: WorstClips, step: int
+    ) -> None:
         started = time.perf_counter()
         key = f"{stage}/worst"
         key += self._unused(loggers, key, step)
@@ -120,8 +161,9 @@ class Publisher:
                 "fell behind",
             )
         clips = worst.clips()
+        keeper.store(clips, WORST)
         if clips:
-            takers = self._log_sheets(loggers, key, clips, step, self._config.worst_clips)
+            takers = self._draw(keeper, loggers, key, clips, step, self._config.worst_clips)
             self._log_cost(takers, step, 0.0, started)
 
     def _num_slots(self, stage: str) -> int:
@@ -169,11 +211,6 @@ class Publisher:
                 f"visualizations: {name} did not accept the pictures; other loggers did",
                 failure,
             )
-        if not takers:
-            self._troubles.say_once(
-                "no logger", "visualizations: no logger accepts images, so no pictures are drawn"
-            )
-            self._troubles.take_no_images(loggers)
         return takers
 
     def _sheet_frames(self, clip: Clip) -> list[int]:

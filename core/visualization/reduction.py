@@ -1,22 +1,23 @@
-"""Reducing frames and masks to display size where they live, and counting pixels at full size.
+"""Reducing frames and masks to display size, and counting pixels at full size, where they live.
 
-On CPU NumPy does it plane by plane, on CUDA torch does it without waiting for the device. Masks and
-counts are the same either way, frames up to the rounding of a sum.
+On CPU NumPy does it plane by plane and leaves masks to the worker, packed; on CUDA torch does it
+without waiting for the device. Masks and counts are the same either way, frames up to the rounding
+of a sum.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Optional, Protocol, TypeVar, Union
+from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
 from .arrays import above, as_array, as_bool
+from .coverage import Axis, cover, cover_array
 
 # A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
@@ -28,74 +29,81 @@ _TIES_UP = 2**-12
 class Grid:
     """How frames of one size are reduced to display size: [H, W] -> [h, w]."""
 
-    height: int
-    width: int
-    factor: Optional[int]
-    source: tuple[int, int]
+    rows: Axis
+    columns: Axis
 
     @staticmethod
-    def fit(height: int, width: int, panel_size: int) -> "Grid":
-        """Choose the display size: the longest side is at most `panel_size`, never enlarged."""
-        ratio = max(height, width) / panel_size
-        h = height if ratio <= 1 else max(1, round(height / ratio))
-        w = width if ratio <= 1 else max(1, round(width / ratio))
-        factor = height // h if height % h == 0 and width == w * (height // h) else None
-        return Grid(h, w, factor, (height, width))
+    def fit(
+        height: int, width: int, panel_size: int, original: Optional[tuple[int, int]] = None
+    ) -> "Grid":
+        """Choose the display size: the longest side is at most `panel_size`, never enlarged.
 
-    def sample(self, masks: Tensor) -> Tensor:
-        """Take the nearest pixel: [..., H, W] -> [..., h, w] in memory of its own."""
-        if self.factor is not None:
-            offset = self.factor // 2
-            return masks[..., offset :: self.factor, offset :: self.factor].clone()
-        ys, xs = self._centers(masks.device)
-        return masks.index_select(-2, ys).index_select(-1, xs)
+        Args:
+            height: H of the frames.
+            width: W of the frames.
+            panel_size: In pixels.
+            original: (height, width) of the video, whose aspect panels get; None: the frames' own.
+        """
+        original_height, original_width = original or (height, width)
+        aspect = original_width / original_height
+        w = min(width, height * aspect, panel_size, panel_size * aspect)
+        return Grid(
+            Axis(height, max(1, round(w / aspect))), Axis(width, max(1, min(width, round(w))))
+        )
 
-    def sample_array(self, mask: np.ndarray, out: np.ndarray) -> None:
-        """Do what `sample` does with one mask [H, W] bool, into `out` [h, w] bool."""
-        if self.factor is None:
-            ys, xs = (index.numpy() for index in self._centers(torch.device("cpu")))
-            out[:] = mask.take(ys, -2).take(xs, -1)
-            return
-        offset = self.factor // 2
-        rows = mask[offset :: self.factor]
-        if self.factor == 2 and rows.strides[1] == 1:
-            # Two pixels read as one number: more than a byte's worth where the second one is set.
-            np.greater(rows.view("<u2"), 255, out=out)
-        else:
-            out[:] = rows[:, offset :: self.factor]
+    @property
+    def source(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.rows.source, self.columns.source
 
-    def _centers(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the source pixels under the centres of the display pixels."""
-        (height, width), (h, w) = self.source, (self.height, self.width)
-        ys = (2 * torch.arange(h, device=device) + 1) * height // (2 * h)
-        xs = (2 * torch.arange(w, device=device) + 1) * width // (2 * w)
-        return ys, xs
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.rows.panel, self.columns.panel
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether nothing is reduced."""
+        return self.source == self.size
 
     def average(self, images: Tensor) -> Tensor:
-        """Take the mean over each display pixel's area: [N, 3, H, W] -> [N, 3, h, w] float32."""
-        if self.factor is None:
-            return F.interpolate(images.float(), size=(self.height, self.width), mode="area")
-        return F.avg_pool2d(images.float(), self.factor)
+        """Take the mean over each display pixel's area: [..., H, W] -> [..., h, w] float32."""
+        images = images.float()
+        for dim, axis in ((-1, self.columns), (-2, self.rows)):
+            images = _average_along(images, dim, axis)
+        return images
 
     def average_array(self, plane: np.ndarray, out: np.ndarray) -> None:
         """Do what `average` does with one [H, W], into `out` [h, w] float32."""
-        if self.factor is None:
-            out[:] = self.average(torch.from_numpy(plane)[None, None])[0, 0].numpy()
-            return
-        if self.factor == 1:
+        if self.keeps_size:
             out[:] = plane
             return
         plane = plane.astype(np.float32, copy=False)
         # Read straight through, a plane is in the cache in half the time that the steps of
         # shrinking it would take to bring it there.
         cv2.norm(plane, cv2.NORM_INF)
-        factor = self.factor
-        while factor % 2 == 0 and factor > 2:
+        (height, width), (h, w) = self.source, self.size
+        while height % (2 * h) == 0 and width % (2 * w) == 0 and height > 2 * h and width > 2 * w:
             # OpenCV halves several times faster than it takes any other mean.
-            factor //= 2
-            halved = (plane.shape[1] // 2, plane.shape[0] // 2)
-            plane = cv2.resize(plane, halved, interpolation=cv2.INTER_AREA)
-        cv2.resize(plane, (self.width, self.height), dst=out, interpolation=cv2.INTER_AREA)
+            height, width = height // 2, width // 2
+            plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
+        cv2.resize(plane, (w, h), dst=out, interpolation=cv2.INTER_AREA)
+
+
+def _average_along(images: Tensor, dim: int, axis: Axis) -> Tensor:
+    if axis.source == axis.panel:
+        return images
+    # Each panel pixel reaches so many source pixels at most; their weights are the parts of them.
+    edges = torch.arange(axis.panel + 1, device=images.device) * axis.source
+    first = edges[:-1] // axis.panel
+    total = torch.zeros((), device=images.device)
+    for offset in range(-(-axis.source // axis.panel) + 1):
+        start = (first + offset) * axis.panel
+        part = torch.minimum(edges[1:], start + axis.panel) - torch.maximum(edges[:-1], start)
+        weights = part.clamp_min(0).float() / axis.source
+        taken = images.index_select(dim, (first + offset).clamp_max(axis.source - 1))
+        total = total + taken * (weights[:, None] if dim == -2 else weights)
+    return total
 
 
 @dataclass(frozen=True)
@@ -107,14 +115,14 @@ class Choice:
         frames: Positions in the clip of the T' frames drawn.
         measured: Positions in the clip of the M frames whose pixels are counted, the drawn ones
             among them.
-        grid: How frames are reduced.
+        grids: How the frames of each video are reduced.
         num_categories: Categories of each video; None: all its objects.
     """
 
     videos: list[int]
     frames: list[int]
     measured: list[int]
-    grid: Grid
+    grids: list[Grid]
     num_categories: Optional[int] = None
 
 
@@ -124,24 +132,132 @@ Kind = TypeVar("Kind", bound=Either)
 
 
 @dataclass
-class ReducedMasks(Generic[Kind]):
-    """Ground truth and prediction of R mask rows.
+class Counts(Generic[Kind]):
+    """Pixels of R mask rows on the M measured frames, at full size.
 
     Attributes:
-        gt: [T', R, h, w] bool at display size.
-        pred: [T', R, h, w] bool at display size, logits > 0; non-finite logits are false.
-        gt_areas: [M, R] pixels at full size.
+        gt_areas: [M, R] pixels.
         pred_areas: [M, R] pixels.
         intersections: [M, R] pixels.
         non_finite: [M, R] bool, the logits hold NaN or inf.
     """
 
-    gt: Kind
-    pred: Kind
     gt_areas: Kind
     pred_areas: Kind
     intersections: Kind
     non_finite: Kind
+
+
+@dataclass
+class Drawn(Generic[Kind]):
+    """Ground truth, prediction and errors of one video at display size.
+
+    Attributes:
+        gt: [T', R, h, w] bool.
+        pred: [T', R, h, w] bool, logits > 0; non-finite logits are false.
+        errors: [T', 3, h, w] bool, where any object of the video is hit, missed or claimed
+            falsely, compared at full size.
+    """
+
+    gt: Kind
+    pred: Kind
+    errors: Kind
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A mask [H, W] as a copy of the box that holds it; the worker reduces it.
+
+    Attributes:
+        rows: Of the box.
+        columns: Of the box.
+        bits: Its pixels, eight to a byte.
+    """
+
+    rows: slice
+    columns: slice
+    bits: np.ndarray
+
+    @staticmethod
+    def of(mask: np.ndarray) -> "Crop":
+        """Copy from [H, W] bool."""
+        left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return Crop(rows, columns, np.packbits(mask[rows, columns]))
+
+    def write(self, out: np.ndarray) -> np.ndarray:
+        """Write the mask into `out` [H, W] bool, empty before, and return the box written."""
+        box = out[self.rows, self.columns]
+        box[:] = np.unpackbits(self.bits, count=box.size).view(bool).reshape(box.shape)
+        return box
+
+
+@dataclass(frozen=True)
+class KeptMasks:
+    """Masks of R rows on the T' drawn frames, at full size: what a batch on the CPU leaves.
+
+    Reducing them is left to the worker.
+
+    Attributes:
+        gt: T' lists of R.
+        pred: Likewise.
+    """
+
+    gt: list[list[Crop]]
+    pred: list[list[Crop]]
+
+    def draw(self, rows: np.ndarray, grid: Grid) -> Drawn[np.ndarray]:
+        """Reduce the masks of a video, whose rows these are, and compare them."""
+        shape = (len(self.gt), len(rows), *grid.size)
+        drawn = Drawn(
+            np.empty(shape, bool),
+            np.empty(shape, bool),
+            np.empty((len(self.gt), 3, *grid.size), bool),
+        )
+        gt, pred = np.zeros(grid.source, bool), np.zeros(grid.source, bool)
+        for t, (all_gt, all_pred) in enumerate(zip(self.gt, self.pred, strict=True)):
+            errors = np.zeros((3, *grid.source), bool)
+            for slot, row in enumerate(rows.tolist()):
+                boxes = all_gt[row].write(gt), all_pred[row].write(pred)
+                cover_array(gt, grid.rows, grid.columns, drawn.gt[t, slot])
+                cover_array(pred, grid.rows, grid.columns, drawn.pred[t, slot])
+                ys, xs = _around(all_gt[row], all_pred[row])
+                _compare(gt[ys, xs], pred[ys, xs], errors[:, ys, xs])
+                for box in boxes:
+                    box[:] = False
+            for kind, out in zip(errors, drawn.errors[t], strict=True):
+                cover_array(kind, grid.rows, grid.columns, out)
+        return drawn
+
+
+def _around(one: Crop, other: Crop) -> tuple[slice, slice]:
+    """Return the box that holds both masks."""
+    rows, columns = (
+        slice(min(a.start, b.start), max(a.stop, b.stop))
+        for a, b in ((one.rows, other.rows), (one.columns, other.columns))
+    )
+    return rows, columns
+
+
+def _compare(gt: np.ndarray, pred: np.ndarray, errors: np.ndarray) -> None:
+    """Add where one object is hit, missed and claimed falsely to `errors` [3, ...] bool."""
+    errors[0] |= gt & pred
+    errors[1] |= gt > pred
+    errors[2] |= pred > gt
+
+
+def compare_masks(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Return where any of C objects is hit, missed and claimed falsely.
+
+    Args:
+        gt: [T, C, h, w] bool.
+        pred: [T, C, h, w] bool.
+
+    Returns:
+        [T, 3, h, w] bool.
+    """
+    kinds = (gt & pred, gt > pred, pred > gt)
+    return np.stack([kind.any(1) for kind in kinds], 1)
 
 
 @dataclass
@@ -170,19 +286,21 @@ class Clicks(Generic[Kind]):
 class Reduced(Generic[Kind]):
     """What is kept of a batch: small, first where the batch lives, then on the host.
 
-    Dictionaries hold those of the drawn frames that have such a thing, by position in the clip.
+    Dictionaries of frames hold those drawn that have such a thing, by position in the clip. Masks
+    at display size are one per video, by its place among those chosen: panels may differ in size.
 
     Attributes:
         num_videos: B of the batch.
-        rows: The R rows of the batch that `masks` holds; None: all of them.
+        rows: The R rows of the batch that `counts` and `masks` hold; None: all of them.
         row_videos: [O] the video of each row of the batch.
         identifiers: See `core.official.object_identifiers`.
-        images: [T', V, 3, h, w] float32, still normalised.
-        masks: Of the rows kept.
+        images: [T', 3, h, w] float32 of each video, still normalised.
+        counts: Of the rows kept.
+        masks: Of the rows kept: each video's, reduced, or what the worker reduces.
         clicks: Of all prompt rows.
         initial_clicks: Likewise, where `clicks` may not begin with them.
         boxes: [K, 4] float each, x0, y0, x1, y1 in model pixels.
-        mask_prompts: [K, h, w] bool each.
+        mask_prompts: K masks each: [K, h, w] bool of each video, or what the worker reduces.
         predicted_ious: [O, M] each, the model's estimate for each of M masks per object.
         object_scores: [O, 1] logits each.
         obj_to_cat: [K] the mask row of each prompt row, where the caller knows it.
@@ -195,12 +313,13 @@ class Reduced(Generic[Kind]):
     rows: Optional[list[int]]
     row_videos: Kind
     identifiers: Kind
-    images: Kind
-    masks: ReducedMasks[Kind]
+    images: dict[int, Kind]
+    counts: Counts[Kind]
+    masks: Union[dict[int, Drawn[Kind]], KeptMasks]
     clicks: dict[int, Clicks[Kind]]
     initial_clicks: dict[int, Clicks[Kind]]
     boxes: dict[int, Kind]
-    mask_prompts: dict[int, Kind]
+    mask_prompts: dict[int, Union[dict[int, Kind], list[Crop]]]
     predicted_ious: dict[int, Kind]
     object_scores: dict[int, Kind]
     obj_to_cat: Optional[Kind]
@@ -216,21 +335,21 @@ class Reduction(Protocol):
     def rows(self) -> Optional[list[int]]:
         """Rows of the batch that are kept; None: all of them."""
 
-    def images(self, img_batch: Tensor) -> Either:
-        """Reduce the chosen frames of [T, B, 3, H, W]: [T', V, 3, h, w] float32."""
+    def images(self, img_batch: Tensor) -> Any:
+        """Reduce the chosen frames of [T, B, 3, H, W]: [T', 3, h, w] float32 of each video."""
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> ReducedMasks:
-        """Threshold, count pixels at full size and reduce; [T, O, H, W] and T times [O, H, W]."""
+    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts, Any]:
+        """Threshold, count pixels at full size and keep; [T, O, H, W] and T times [O, H, W]."""
 
-    def mask_prompts(self, masks: Tensor) -> Either:
-        """Reduce masks [K, H, W], true where positive: [K, h, w] bool."""
+    def mask_prompts(self, masks: Tensor) -> Any:
+        """Keep masks [K, H, W], true where positive."""
 
 
 def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> Reduction:
     """Return the reduction for where a batch and its logits live."""
     layout = batch.obj_to_frame_idx.detach()
     if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
-        return OnDevice(choice)
+        return OnDevice(choice, layout[0, :, 1])
     videos = layout[0, :, 1].tolist()
     return OnCpu(choice, [row for row, video in enumerate(videos) if video in choice.videos])
 
@@ -243,36 +362,72 @@ class OnDevice:
     """
 
     choice: Choice
+    row_videos: Tensor
     rows: Optional[list[int]] = None
 
-    def images(self, img_batch: Tensor) -> Tensor:
+    def images(self, img_batch: Tensor) -> dict[int, Tensor]:
         """See `Reduction.images`."""
-        frames, videos, grid = self.choice.frames, self.choice.videos, self.choice.grid
-        if not videos:
-            return torch.zeros((len(frames), 0, 3, grid.height, grid.width))
-        sampled = torch.stack([img_batch[t, video] for t in frames for video in videos])
-        return grid.average(sampled).unflatten(0, (len(frames), len(videos)))
+        choice = self.choice
+        return {
+            slot: grid.average(torch.stack([img_batch[t, video] for t in choice.frames]))
+            for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
+        }
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> ReducedMasks[Tensor]:
+    def masks(
+        self, masks: Tensor, logits: Sequence[Tensor]
+    ) -> tuple[Counts[Tensor], dict[int, Drawn[Tensor]]]:
         """See `Reduction.masks`; frame by frame, to bound the memory."""
-        drawn, counts, ranges = [], [], []
+        counts, ranges = [], []
+        drawn: dict[int, list[tuple[Tensor, ...]]] = {slot: [] for slot in self._slots()}
         for t in self.choice.measured:
             gt = masks[t] if masks.dtype == torch.bool else masks[t] > 0
             pred = above(logits[t])
             if t in self.choice.frames:
-                drawn.append(torch.stack([self.choice.grid.sample(mask) for mask in (gt, pred)]))
+                for slot, frames in drawn.items():
+                    frames.append(self._draw(gt, pred, slot))
             counts.append(torch.stack([mask.sum((1, 2)) for mask in (gt, pred, gt & pred)]))
             ranges.append(torch.stack(_value_range(logits[t])))
-        drawn_gt, drawn_pred = torch.stack(drawn, 1).unbind()
         gt_areas, pred_areas, intersections = torch.stack(counts, 1).unbind()
         lowest, highest = torch.stack(ranges, 1).unbind()
         # NaN is lowest and highest of whatever holds it, and compares false.
         finite = (lowest > -math.inf) & (highest < math.inf)
-        return ReducedMasks(drawn_gt, drawn_pred, gt_areas, pred_areas, intersections, ~finite)
+        return Counts(gt_areas, pred_areas, intersections, ~finite), {
+            slot: Drawn(*(torch.stack(kind) for kind in zip(*frames, strict=True)))
+            for slot, frames in drawn.items()
+        }
 
-    def mask_prompts(self, masks: Tensor) -> Tensor:
+    def mask_prompts(self, masks: Tensor) -> dict[int, Tensor]:
         """See `Reduction.mask_prompts`."""
-        return self.choice.grid.sample(masks) > 0
+        grids = self.choice.grids
+        return {
+            slot: cover(masks > 0, grids[slot].rows, grids[slot].columns) for slot in self._slots()
+        }
+
+    def _slots(self) -> range:
+        return range(len(self.choice.videos))
+
+    def _draw(self, gt: Tensor, pred: Tensor, slot: int) -> tuple[Tensor, ...]:
+        """Reduce one frame's masks for a video, and the errors of its rows."""
+        grid = self.choice.grids[slot]
+        mine = self._rows_of(slot, gt)
+        if self.choice.num_categories is not None:
+            mine = mine & (mine.cumsum(0) <= self.choice.num_categories)
+        kinds = (gt & pred, gt & ~pred, pred & ~gt)
+        errors = torch.stack([(kind & mine[:, None, None]).any(0) for kind in kinds])
+        stacked = torch.cat([gt, pred, errors])
+        return cover(stacked, grid.rows, grid.columns).split([len(gt), len(pred), 3])
+
+    def _rows_of(self, slot: int, masks: Tensor) -> Tensor:
+        """Return which of the rows of [O, H, W] belong to a video: [O] bool, on their device."""
+        video = self.choice.videos[slot]
+        if not self.row_videos.is_cpu or masks.is_cpu:
+            return self.row_videos == video
+        # Copying the layout there would wait for the device.
+        places = torch.arange(len(masks), device=masks.device)
+        mine = torch.zeros_like(places, dtype=torch.bool)
+        for row in torch.nonzero(self.row_videos == video).flatten().tolist():
+            mine = mine | (places == row)
+        return mine
 
 
 def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,7 +439,7 @@ def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class OnCpu:
-    """Reduces plane by plane with NumPy, only the rows of the chosen videos.
+    """Reads plane by plane with NumPy, only the rows of the chosen videos.
 
     A plane stays in the cache this way, and torch's thread pool, which has to wait for every core,
     is not woken for work this small.
@@ -293,29 +448,29 @@ class OnCpu:
     choice: Choice
     rows: list[int]
 
-    def images(self, img_batch: Tensor) -> np.ndarray:
+    def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
         """See `Reduction.images`."""
-        frames, videos, grid = self.choice.frames, self.choice.videos, self.choice.grid
-        out = np.empty((len(frames), len(videos), 3, grid.height, grid.width), np.float32)
-        for position, t in enumerate(frames):
-            for slot, video in enumerate(videos):
+        frames = self.choice.frames
+        images = {}
+        for slot, (video, grid) in enumerate(
+            zip(self.choice.videos, self.choice.grids, strict=True)
+        ):
+            images[slot] = out = np.empty((len(frames), 3, *grid.size), np.float32)
+            for position, t in enumerate(frames):
                 image = as_array(img_batch[t, video])
                 for channel in range(3):
-                    grid.average_array(image[channel], out[position, slot, channel])
-        return out
+                    grid.average_array(image[channel], out[position, channel])
+        return images
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> ReducedMasks[np.ndarray]:
+    def masks(
+        self, masks: Tensor, logits: Sequence[Tensor]
+    ) -> tuple[Counts[np.ndarray], KeptMasks]:
         """See `Reduction.masks`."""
-        frames, measured, grid = self.choice.frames, self.choice.measured, self.choice.grid
-        counted, drawn = (len(measured), len(self.rows)), (len(frames), len(self.rows))
-        reduced = ReducedMasks(
-            gt=np.empty((*drawn, grid.height, grid.width), bool),
-            pred=np.empty((*drawn, grid.height, grid.width), bool),
-            gt_areas=np.zeros(counted, np.int64),
-            pred_areas=np.zeros(counted, np.int64),
-            intersections=np.zeros(counted, np.int64),
-            non_finite=np.zeros(counted, bool),
-        )
+        frames, measured = self.choice.frames, self.choice.measured
+        shape = (len(measured), len(self.rows))
+        areas = np.zeros((3, *shape), np.int64)
+        counts = Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+        kept = KeptMasks([[] for _ in frames], [[] for _ in frames])
         all_gt = as_array(masks)
         buffer = np.empty(all_gt.shape[2:], bool)
         position_of = {t: position for position, t in enumerate(frames)}
@@ -324,23 +479,34 @@ class OnCpu:
             for slot, row in enumerate(self.rows):
                 gt = as_bool(all_gt[t, row])
                 pred, is_finite = _above(frame_logits[row], buffer)
-                reduced.non_finite[index, slot] = not is_finite
-                reduced.gt_areas[index, slot] = gt_area = _area(gt)
-                reduced.pred_areas[index, slot] = pred_area = _area(pred)
+                counts.non_finite[index, slot] = not is_finite
+                counts.gt_areas[index, slot] = gt_area = _area(gt)
+                counts.pred_areas[index, slot] = pred_area = _area(pred)
                 differing = cv2.norm(gt.view(np.uint8), pred.view(np.uint8), cv2.NORM_L1)
-                reduced.intersections[index, slot] = (gt_area + pred_area - differing) / 2
+                counts.intersections[index, slot] = (gt_area + pred_area - differing) / 2
                 if t in position_of:
-                    grid.sample_array(gt, reduced.gt[position_of[t], slot])
-                    grid.sample_array(pred, reduced.pred[position_of[t], slot])
-        return reduced
+                    kept.gt[position_of[t]].append(Crop.of(gt))
+                    kept.pred[position_of[t]].append(Crop.of(pred))
+        return counts, kept
 
-    def mask_prompts(self, masks: Tensor) -> np.ndarray:
+    def mask_prompts(self, masks: Tensor) -> list[Crop]:
         """See `Reduction.mask_prompts`."""
-        grid = self.choice.grid
-        drawn = np.empty((len(masks), grid.height, grid.width), bool)
-        for mask, out in zip(as_array(masks), drawn, strict=True):
-            grid.sample_array(as_bool(mask), out)
-        return drawn
+        return [Crop.of(as_bool(mask)) for mask in as_array(masks)]
+
+
+def draw_mask(crop: Crop, grid: Grid) -> np.ndarray:
+    """Reduce one kept mask: [h, w] bool."""
+    mask = np.zeros(grid.source, bool)
+    crop.write(mask)
+    return reduce_masks(mask, grid)
+
+
+def reduce_masks(masks: np.ndarray, grid: Grid) -> np.ndarray:
+    """Reduce [..., H, W] bool: [..., h, w] bool."""
+    out = np.empty((*masks.shape[:-2], *grid.size), bool)
+    for index in np.ndindex(masks.shape[:-2]):
+        cover_array(masks[index], grid.rows, grid.columns, out[index])
+    return out
 
 
 def _above(logits: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, bool]:

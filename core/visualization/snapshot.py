@@ -23,6 +23,7 @@ from ..official import (
     check_batch_and_outputs,
     given_clicks,
     object_identifiers,
+    original_sizes_of,
     prompting_of,
     rows_are_components,
     tell_prompts,
@@ -41,7 +42,10 @@ class SnapshotOptions:
         frame_stride: Only frames at multiples of it are drawn.
         num_categories: Categories of each video; None: all its objects.
         panel_size: Longest side of what is drawn of a frame.
+        aspect: ``original``: panels have the aspect of the video where it is known; ``model``: that
+            of the frames.
         draw_all_frames: Keep every frame, for an animation.
+        kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
     """
 
@@ -49,7 +53,9 @@ class SnapshotOptions:
     frame_stride: int = 1
     num_categories: Optional[int] = None
     panel_size: int = 256
+    aspect: str = "original"
     draw_all_frames: bool = False
+    kept_frames: int = 0
     measure_all_frames: bool = False
 
 
@@ -119,21 +125,31 @@ def take_snapshot(
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
-    choice = _choose(batch, options, videos)
+    sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
+    choice = _choose(batch, options, videos, sizes)
     reduced = _reduce(batch, outs_per_frame, choice, obj_to_cat)
     return Snapshot(moment, options, choice, *to_host(reduced, batch.img_batch.device))
 
 
-def _choose(batch: Batch, options: SnapshotOptions, videos: Sequence[int]) -> Choice:
+def _choose(
+    batch: Batch,
+    options: SnapshotOptions,
+    videos: Sequence[int],
+    sizes: Optional[Sequence[Optional[tuple[int, int]]]],
+) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
     sampled = all_frames[:: options.frame_stride][: options.max_frames]
-    frames = all_frames if options.draw_all_frames else sampled
+    kept = sorted({*sampled, *all_frames[: options.kept_frames]})
+    frames = all_frames if options.draw_all_frames else kept
+    chosen = [video for video in videos if video < num_videos]
+    if sizes is None or len(sizes) != num_videos:
+        sizes = [None] * num_videos
     return Choice(
-        videos=[video for video in videos if video < num_videos],
+        videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
-        grid=Grid.fit(height, width, options.panel_size),
+        grids=[Grid.fit(height, width, options.panel_size, sizes[video]) for video in chosen],
         num_categories=options.num_categories,
     )
 
@@ -149,13 +165,15 @@ def _reduce(
     assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
     scored = [] if _is_ambiguous(assigned, num_rows) else list(drawn.items())
     prompting = [prompting_of(outputs) for outputs in outs_per_frame]
+    counts, kept_masks = reduction.masks(batch.masks.detach(), logits)
     return Reduced(
         num_videos=batch.img_batch.shape[1],
         rows=reduction.rows,
         row_videos=batch.obj_to_frame_idx.detach()[0, :, 1],
         identifiers=object_identifiers(batch),
         images=reduction.images(batch.img_batch.detach()),
-        masks=reduction.masks(batch.masks.detach(), logits),
+        counts=counts,
+        masks=kept_masks,
         clicks=_clicks(drawn),
         initial_clicks=_initial_clicks(drawn),
         boxes={

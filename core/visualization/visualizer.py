@@ -9,6 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
@@ -16,6 +17,7 @@ from ..official import Batch, FrameOutputs
 from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
 from .images import goes_nowhere, takes_gifs
+from .keeper import Keeper
 from .limits import Budget, Troubles, VisualizationsError
 from .publisher import Publisher
 from .snapshot import Snapshot, SnapshotOptions, take_snapshot
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Looking for the worst clips ends at this part of the budget: the rest is for pictures.
 SCORING_PART = 0.5
+# So does keeping frames of pinned clips that no sheet shows.
+FURTHER_PART = 0.5
 
 
 class Trainer(Protocol):
@@ -74,6 +78,7 @@ class Visualizer:
         self.worker = BackgroundWorker(config.max_pending)
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
+        self._keeper = Keeper(self.troubles)
         self._worst: dict[str, WorstClips] = {}
         self._trainer: Optional[Trainer] = None
         self._callback: Any = None  # what `attach` added to the trainer
@@ -126,6 +131,7 @@ class Visualizer:
         self.troubles.begin_anew()
         self._budget = Budget(self.config.max_overhead)
         self.forget_clips()
+        self._keeper = self._keeper.of_run(self.config, trainer)
         self._callback = FlushCallback(self)
         self._add_callback(trainer)
         let_python_handle_interrupts()
@@ -158,7 +164,7 @@ class Visualizer:
             VisualizationsError: Something failed and `strict` is on; nothing else is raised.
         """
         loggers = list(loggers)
-        if self.disabled or self.troubles.are_useless(loggers):
+        if self.disabled or not (self._keeper.is_open or not self.troubles.are_useless(loggers)):
             return
         with self._budget.spending():
             try:
@@ -190,7 +196,12 @@ class Visualizer:
             for stage, worst in seen.items():
                 taken = self.worker.submit(
                     functools.partial(
-                        self._publisher.publish_worst, list(loggers), stage, worst, step
+                        self._publisher.publish_worst,
+                        self._keeper,
+                        list(loggers),
+                        stage,
+                        worst,
+                        step,
                     ),
                     num_pictures=min(self.config.worst_clips, worst.num_seen),
                     even_if_full=True,
@@ -199,6 +210,39 @@ class Visualizer:
                     self._drop_for_lack_of_room()
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
+
+    def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
+        """Have the run book keep what reached the loggers since the last call.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        try:
+            if self._keeper.note_curves(trainer, after_validation=after_validation):
+                self.worker.submit(self._keeper.store_curves, num_pictures=0)
+        except Exception as error:
+            self.troubles.failed("reading the curves", error)
+
+    def write_page(
+        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+    ) -> None:
+        """Have the page of the run book written.
+
+        Args:
+            table: Where the metrics of all objects of a validation are listed.
+            step: Optimizer steps taken.
+            at_the_end: The run ends here, as far as anybody knows.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        if not self._keeper.is_open:
+            return
+        try:
+            write = functools.partial(self._keeper.write_page, table, step, at_the_end=at_the_end)
+            self.worker.submit(write, num_pictures=0)
+        except Exception as error:
+            self.troubles.failed("writing the run book", error)
 
     def forget_clips(self) -> None:
         """Start looking for the worst clips anew."""
@@ -216,14 +260,21 @@ class Visualizer:
         """Warn of what `raise_what_failed` would raise, and forget it."""
         self.troubles.say_what_failed()
 
-    def flush(self) -> None:
+    def flush(self, page_takers: Sequence[Any] = ()) -> None:
         """Wait until the pictures taken are logged, at most `flush_timeout_s` seconds.
 
         Never raises an Exception: it runs while training ends, or fails for a reason of its own.
         With `strict`, `raise_what_failed` raises what went wrong.
+
+        Args:
+            page_takers: Loggers that get the run book's page, where they show one.
         """
         try:
             self.cadence.begin_anew()
+            self.write_page(at_the_end=True)
+            if self._keeper.is_open and page_takers:
+                log_page = functools.partial(self._keeper.log_page, list(page_takers))
+                self.worker.submit(log_page, num_pictures=0)
             given_up = self.worker.drain(self.config.flush_timeout_s)
             if given_up:
                 self._say_what_was_given_up(given_up)
@@ -259,14 +310,32 @@ class Visualizer:
         if not self.worker.has_room():
             self._drop_for_lack_of_room()
             return
-        options = self._options(draw_all_frames=self._is_animated(event, loggers))
-        snapshot = take(videos=range(event.num_videos), options=options)
-        self._say_what_is_missing(snapshot)
+        snapshots = self._snapshots(event, loggers, take)
+        self._say_what_is_missing(snapshots[0])
         blocked_ms = (time.perf_counter() - started) * 1e3
         publish = functools.partial(
-            self._publisher.publish, loggers, snapshot, event.batch_idx, blocked_ms
+            self._publisher.publish, self._keeper, loggers, snapshots, event, blocked_ms
         )
-        self.worker.submit(publish, num_pictures=len(snapshot.videos))
+        num_pictures = sum(len(snapshot.videos) for snapshot in snapshots)
+        self.worker.submit(publish, num_pictures=num_pictures)
+
+    def _snapshots(
+        self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
+    ) -> list[Snapshot]:
+        """Take snapshots of an event's clips; those of pinned ones may keep more frames."""
+        is_animated = self._is_animated(event, loggers)
+        keeps_more = self._keeper.is_open and self._budget.allows(FURTHER_PART) and not is_animated
+        num_pinned = event.num_pinned if keeps_more else 0
+        ranges = [(range(num_pinned), self.config.run_book_frames)] if num_pinned else []
+        if event.num_videos > num_pinned:
+            ranges.append((range(num_pinned, event.num_videos), 0))
+        return [
+            take(
+                videos=videos,
+                options=self._options(draw_all_frames=is_animated, kept_frames=kept_frames),
+            )
+            for videos, kept_frames in ranges
+        ]
 
     def _say_what_is_missing(self, snapshot: Snapshot) -> None:
         reduced = snapshot.reduced
@@ -291,14 +360,15 @@ class Visualizer:
         rank = functools.partial(self._publisher.rank, worst, blocked_ms)
         self.worker.submit(rank, num_pictures=0)
 
-    def _options(self, **every_frame: bool) -> SnapshotOptions:
+    def _options(self, **frames: Any) -> SnapshotOptions:
         config = self.config
         return SnapshotOptions(
             max_frames=config.max_frames,
             frame_stride=config.frame_stride,
             num_categories=self.num_categories,
             panel_size=config.panel_size,
-            **every_frame,
+            aspect=config.aspect,
+            **frames,
         )
 
     def _is_animated(self, event: Event, loggers: list[Any]) -> bool:

@@ -19,14 +19,10 @@ from typing import Optional
 
 import numpy as np
 import pytest
+from chromium import find_browser, open_browser
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--window-size=1500,1100",
-)  # fmt: skip
 KEYS = ("train/composites", "val/composites")
 
 pytestmark = pytest.mark.browser
@@ -83,16 +79,6 @@ def experiment(server) -> dict:
     return json.loads(get(f"{server}/api/v1/project"))["data"]["experiments"][0]
 
 
-def find_browser():
-    """Return selenium's webdriver and both programs; skip where the programs are missing alone."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed: `make browser` as root does it")
-    from selenium import webdriver
-
-    return webdriver, chromium, driver
-
-
 def test_a_browser_without_selenium_is_a_failure_and_no_skip(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setitem(sys.modules, "selenium", None)
@@ -102,14 +88,7 @@ def test_a_browser_without_selenium_is_a_failure_and_no_skip(monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver, chromium, driver = find_browser()
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    window = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    window.set_page_load_timeout(120)
-    window.set_script_timeout(60)
+    window = open_browser(tmp_path_factory.mktemp("profile"))
     yield window
     window.quit()
 

@@ -147,7 +147,10 @@ def queue_is_full(monkeypatch):
 
 
 WARNINGS = {
-    "no logger accepts images": {"logger": lambda path: CSVLogger(path)},
+    "no logger accepts images": {
+        "logger": lambda path: CSVLogger(path),
+        "fields": {"run_book": False},
+    },
     "no logger accepts GIFs": {"fields": {"animation": True}},
     "RememberingLogger did not accept the pictures; other loggers did": {
         "logger": lambda path: [refusing(0), RememberingLogger()]

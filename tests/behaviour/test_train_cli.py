@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from books import read_runs
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 from processes import REPOSITORY, SLURM, TINY, png_files, run_apart, run_here
@@ -49,6 +50,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, capsys, argume
     said = capsys.readouterr().out
     assert f"run         {tmp_path / 'run'}" in said
     assert "view with: make dashboard" in said
+    page = tmp_path / "run" / "run.html"
+    assert f"run book    {page}\n" in said
+    assert str(tmp_path) not in page.read_text()
     code = tmp_path / "run" / "weights" / "load.py"
     assert f"load with   {code}" in said
     size = ModelConfig(image_size=64)
@@ -83,6 +87,10 @@ def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     for job, seed in (("0", 1), ("1", 2)):
         assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
         assert (sweep / job / "weights" / "last.pt").exists()
+    runs = read_runs(sweep / "0", sweep / "1")
+    assert ["seed", "1", "2"] in runs[0]["settings"]
+    assert all(name != "seed" for name, *_ in runs[1]["settings"])  # 2 is the default
+    assert '"title":"sweep/0 · sweep/1"' in (sweep / "comparison.html").read_text()
 
 
 def test_cfg_job_prints_the_configuration_and_trains_nothing(monkeypatch, tmp_path, capsys):

@@ -6,6 +6,7 @@ the usual way, right after each other. The worker is idle when an event comes, a
 steps; what its work costs training is measured in `training`.
 """
 
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, Optional
@@ -29,15 +30,25 @@ def measure(quick: bool) -> Results:
     usual_clip = take_snapshot(
         batch, outs_per_frame, Moment("train", 0), SnapshotOptions(panel_size=1024)
     ).clips()[0]
-    hooked = HookedModule(DiscardingLogger(), max_overhead=1.0)
+    hooked = HookedModule(DiscardingLogger(), max_overhead=1.0, run_book=False)
     train_step, own_batch = _make_step(quick)
-    blocked_ms: dict[str, list[float]] = {"event": [], "event_of_the_step": []}
+    blocked_ms: dict[str, list[float]] = {"event": [], "event_of_the_step": [], "pinned": []}
+    run_dir = tempfile.TemporaryDirectory()
+    pinned_scene = make_scene(num_frames=32, size=64 if quick else 512)
+    pinning = HookedModule(DiscardingLogger(), max_overhead=1.0, run_dir=run_dir.name)
 
     def event(name: str, batch: Any, outs: list[dict[str, Any]]) -> None:
         started = time.perf_counter()
         hooked.next_event((batch, outs))
         blocked_ms[name].append((time.perf_counter() - started) * 1e3)
         hooked.wait()
+
+    def pinned() -> None:
+        started = time.perf_counter()
+        pinning.event(pinning.trainer.global_step + 1, pinned_scene, "val")
+        blocked_ms["pinned"].append((time.perf_counter() - started) * 1e3)
+        pinning.wait()
+        pinning.visualizer.flush()
 
     times = interleave(
         1 if quick else 15,
@@ -48,6 +59,7 @@ def measure(quick: bool) -> Results:
                 lambda own: event("event_of_the_step", own_batch, own)
             ),
             "usual": lambda: draw_the_usual_way(usual_clip, 2 if quick else 10),
+            "pinned": lambda: train_step(lambda own: pinned()),
         },
     )
     blocked = blocked_ms["event"][1:]  # the first one warms up
@@ -59,10 +71,14 @@ def measure(quick: bool) -> Results:
         blocked_own_batch_vs_step=ratios(blocked_own, times["step"]),
         blocked_ms=blocked,
         blocked_own_batch_ms=blocked_own,
+        blocked_pinned_32_ms=blocked_ms["pinned"][1:],
+        blocked_pinned_32=ratios(blocked_ms["pinned"][1:], blocked),
         step_ms=times["step"],
         usual_ms=times["usual"],
         hook_not_due_us=_not_due_us(batch, outs_per_frame),
     )
+    pinning.visualizer.flush()
+    run_dir.cleanup()
     if hooked.visualizer.dropped:
         results.notes.append(f"blocked: {hooked.visualizer.dropped} events were dropped")
     return results

@@ -5,6 +5,11 @@ the same panel size too (`sheet_512_speedup_vs_usual`). Panels alone, without te
 drawn by everyone from the same frames and masks at the same size, peers included.
 """
 
+import itertools
+import tempfile
+from pathlib import Path
+
+from core.visualization.book import RunBook
 from core.visualization.clip import Clip
 from core.visualization.drawing.sheet import _paint_panels, render_sheet
 from core.visualization.images import encode_png
@@ -40,6 +45,7 @@ def measure(quick: bool) -> Results:
         sheet_ms=times["sheet"],
         sheet_draw_ms=times["draw"],
     )
+    results.merge(_storing(scene, small, quick))
     drawers, notes = peers()
     results.notes += notes
     panels = _panels(full)
@@ -51,6 +57,41 @@ def measure(quick: bool) -> Results:
     for name in drawers:
         results.figures[f"panels_speedup_vs_{name}"] = ratios(times[name], times["ours"])
     results.add(panels_vs_copy=ratios(times["ours"], times["copy"]), panels_ms=times["ours"])
+    return results
+
+
+def _storing(scene: tuple, drawn: Clip, quick: bool) -> Results:
+    """Time what the run book keeps of the same clip, drawn or of 32 frames, against its sheet."""
+    long_scene = make_scene(num_frames=32, size=64 if quick else 512)
+    steps = itertools.count()
+
+    def clip_of(scene: tuple, kept_frames: int) -> Clip:
+        options = SnapshotOptions(panel_size=drawn_size, kept_frames=kept_frames)
+        return take_snapshot(*scene, Moment("val", next(steps)), options).clips()[0]
+
+    drawn_size = max(drawn.images.shape[1:3])
+    with tempfile.TemporaryDirectory() as run_dir:
+        book = RunBook(Path(run_dir), write_page=lambda run_dir: None)
+        short, long = clip_of(scene, 0), clip_of(long_scene, 32)
+
+        def store(clip: Clip) -> None:
+            clip.moment = Moment("val", next(steps))
+            book.add(clip, "pinned")
+
+        times = interleave(
+            1 if quick else 9,
+            {
+                "sheet": lambda: encode_png(render_sheet(drawn)),
+                "stored": lambda: store(short),
+                "stored_32": lambda: store(long),
+            },
+        )
+    results = Results()
+    results.add(
+        stored_vs_sheet=ratios(times["stored"], times["sheet"]),
+        stored_ms=times["stored"],
+        stored_32_ms=times["stored_32"],
+    )
     return results
 
 

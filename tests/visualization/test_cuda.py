@@ -10,6 +10,7 @@ from devices import PretendedCuda, RealCuda
 from fakes import HookedModule, RememberingLogger
 from scenes import clicked_clips, make_scene, take
 
+from core.visualization import limits
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.reduction import denormalize
 
@@ -42,6 +43,8 @@ def test_hook_waits_for_no_device(size, device, monkeypatch):
 
     # Of an event the device's debug mode says nothing.
     monkeypatch.setattr(torch.cuda.Event, "synchronize", wait_on_the_worker_alone)
+    # The pretended device computes slowly.
+    monkeypatch.setattr(limits, "GRACE_S", 1e9)
     logger = RememberingLogger()
     module = HookedModule(logger, worst_clips=2, max_pending=100, max_overhead=1.0)
     scene = device.put(make_scene(size=size))

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from scenes import make_scene
+from sheet_reference import area_weights
 
 from core.official import IMAGENET_MEAN, IMAGENET_STD
 from core.visualization.drawing import paint
@@ -41,21 +41,42 @@ def spoiled_scene(size, dtype):
     return batch, outs
 
 
+def on_device(choice, batch):
+    return OnDevice(choice, batch.obj_to_frame_idx[0, :, 1])
+
+
+def weigh(plane, weights):
+    """Means by area; what has no weight does not count, not even NaN."""
+    out = torch.zeros(len(weights), len(weights), dtype=torch.float64)
+    for i, of_row in enumerate(weights):
+        rows = of_row > 0
+        for j, of_column in enumerate(weights):
+            columns = of_column > 0
+            part = plane[rows][:, columns]
+            out[i, j] = (part * of_row[rows][:, None] * of_column[columns]).sum()
+    return out
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", SIZES)
 def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, _ = spoiled_scene(size, dtype)
-    choice = Choice([0], [0, 2], [0, 2], Grid.fit(size, size, 32))
-    of_device = denormalize_array(OnDevice(choice).images(batch.img_batch).numpy())
-    of_cpu = denormalize_array(OnCpu(choice, [0, 1]).images(batch.img_batch))
+    choice = Choice([0], [0, 2], [0, 2], [Grid.fit(size, size, 32)])
+    of_device = on_device(choice, batch).images(batch.img_batch)[0].numpy()
+    of_cpu = OnCpu(choice, [0, 1]).images(batch.img_batch)[0]
+    of_device, of_cpu = denormalize_array(of_device), denormalize_array(of_cpu)
     # The exact mean of each area; one that lies between two bytes is rounded up.
     statistics = (IMAGENET_MEAN, IMAGENET_STD)
     mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in statistics)
-    exact = F.interpolate(batch.img_batch[[0, 2], 0].double(), (32, 32), mode="area")
-    exact = ((exact * std + mean) * 255).nan_to_num(0, 255, 0).clamp(0, 255)[:, None]
+    weights = torch.from_numpy(area_weights(size, 32))
+    exact = batch.img_batch[[0, 2], 0].double()
+    # Whatever is not finite stays so, where it has any weight.
+    exact = torch.stack([weigh(plane, weights) for plane in exact.flatten(0, 1)])
+    exact = exact.unflatten(0, (2, 3))
+    exact = ((exact * std + mean) * 255).nan_to_num(0, 255, 0).clamp(0, 255)
     ties_up = 2**-12
     for reduced in (of_device, of_cpu):
-        assert reduced.shape == (2, 1, 3, 32, 32)
+        assert reduced.shape == (2, 3, 32, 32)
         assert reduced.dtype == np.uint8
         assert np.abs(reduced - exact.numpy() - ties_up).max() < 0.5001
 
@@ -63,22 +84,27 @@ def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
 @pytest.mark.parametrize(
     ("size", "panel_size"), [*((size, 32) for size in SIZES), (512, 256), (1024, 256), (512, 32)]
 )
-def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_size):
+@pytest.mark.parametrize("original", [None, (480, 854), (90, 70)])
+def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_size, original):
     batch, _ = make_scene(num_frames=3, size=size)
-    choice = Choice([0], [0, 1, 2], [0, 1, 2], Grid.fit(size, size, panel_size))
-    of_device = denormalize_array(OnDevice(choice).images(batch.img_batch).numpy())
-    of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch))
+    choice = Choice([0], [0, 1, 2], [0, 1, 2], [Grid.fit(size, size, panel_size, original)])
+    of_device = denormalize_array(on_device(choice, batch).images(batch.img_batch)[0].numpy())
+    of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch)[0])
     assert np.array_equal(of_device, of_cpu)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", SIZES)
-def test_masks_are_reduced_alike_on_both_kinds_of_device(size, dtype):
+@pytest.mark.parametrize("original", [None, (480, 854)])
+def test_masks_are_reduced_alike_on_both_kinds_of_device(size, dtype, original):
     batch, outs = spoiled_scene(size, dtype)
-    choice = Choice([0], [0, 2], [0, 1, 2], Grid.fit(size, size, 32))
+    grid = Grid.fit(size, size, 32, original)
+    choice = Choice([0], [0, 2], [0, 1, 2], [grid])
     logits = [item["pred_masks_high_res"][:, 0] for item in outs]
-    of_device = vars(OnDevice(choice).masks(batch.masks, logits))
-    of_cpu = vars(OnCpu(choice, [0, 1]).masks(batch.masks, logits))
+    device_counts, device_masks = on_device(choice, batch).masks(batch.masks, logits)
+    cpu_counts, cpu_masks = OnCpu(choice, [0, 1]).masks(batch.masks, logits)
+    of_device = vars(device_counts) | vars(device_masks[0])
+    of_cpu = vars(cpu_counts) | vars(cpu_masks.draw(np.array([0, 1]), grid))
     assert of_device.keys() == of_cpu.keys()
     for name, array in of_device.items():
         assert array.numpy().dtype == of_cpu[name].dtype, name
@@ -90,8 +116,8 @@ def test_logits_whose_sum_overflows_are_finite():
     batch, outs = make_scene(num_frames=1, size=32, num_objects=1)
     outs[0]["pred_masks_high_res"] = torch.full((1, 1, 32, 32), 1e38)
     snapshot = take_snapshot(batch, outs, Moment("train", 0))
-    assert not snapshot.reduced.masks.non_finite.any()
-    assert snapshot.reduced.masks.pred_areas.tolist() == [[32 * 32]]
+    assert not snapshot.reduced.counts.non_finite.any()
+    assert snapshot.reduced.counts.pred_areas.tolist() == [[32 * 32]]
 
 
 def test_packed_tensors_come_back_as_they_were():

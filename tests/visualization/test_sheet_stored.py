@@ -119,6 +119,12 @@ def test_stored_sheets_of_the_category_layout_show_the_recorded_batches(prompt_t
     check_stored_sheets(tmp_path, recorded)
 
 
+def original_size(batch, video):
+    """(height, width) of a video's files, as the collate function says for each of its objects."""
+    rows = (batch.obj_to_frame_idx[0, :, 1] == video).nonzero().flatten()
+    return tuple(batch.metadata.frame_orig_size[0, rows[0]].tolist())
+
+
 def check_stored_sheets(tmp_path, recorded):
     """Every sheet that the recorded batches must give is in the store once, and no other."""
     paths = png_files(tmp_path / "swanlog")
@@ -135,6 +141,7 @@ def check_stored_sheets(tmp_path, recorded):
                 stride=STRIDE,
                 num_categories=None,
                 panel_size=64,
+                original=original_size(batch, video),
             )
             answers = {name: shows(sheets[name], expected) for name in at_step}
             matching = [name for name, answer in answers.items() if answer is True]

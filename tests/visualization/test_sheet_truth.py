@@ -33,6 +33,7 @@ class Case:
     num_categories: int | None
     panel_size: int
     obj_to_cat: list | None
+    original: tuple | None = None
     features: set = field(default_factory=set)
 
     def clip(self, outs=None):
@@ -62,6 +63,7 @@ class Case:
             num_categories=self.num_categories,
             panel_size=self.panel_size,
             obj_to_cat=self.obj_to_cat,
+            original=self.original,
         )
 
 
@@ -323,8 +325,20 @@ def make_case(seed):
         panel_size=panel_size,
         obj_to_cat=obj_to_cat,
     )
+    case.original = tell_original_size(random.Random(seed), case.batch, case.video, features)
     case.features = features | name_features(case, per_video[case.video], memory, dtype)
     return case
+
+
+def tell_original_size(pick, batch, video, features):
+    """Put the size of each original video into the metadata, and return that of one."""
+    sizes = [pick.choice([(48, 64), (90, 160), (160, 90)]) for _ in range(batch.img_batch.shape[1])]
+    if pick.random() < 0.5 or not (batch.obj_to_frame_idx[0, :, 1] == video).any():
+        return None
+    features.add("aspect of the video")
+    for row, owner in enumerate(batch.obj_to_frame_idx[0, :, 1].tolist()):
+        batch.metadata.frame_orig_size[:, row] = torch.tensor(sizes[owner])
+    return sizes[video]
 
 
 class TextSpy:

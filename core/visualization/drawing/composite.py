@@ -9,6 +9,7 @@ import torch
 from ..arrays import masks, rgb, to_array
 from ..clip import Clip, ClipFrame, Masks, Scores
 from ..prompts import PromptData
+from ..reduction import compare_masks
 from .sheet import render_sheet
 
 
@@ -59,6 +60,7 @@ def create_composite_visualization(
         gt=_of_one_frame(gt),
         pred=_of_one_frame(pred),
         scores=_compare(gt, pred),
+        errors=None if gt is None or pred is None else compare_masks(gt[None], pred[None]),
         ids=list(range(count)),
     )
     return render_sheet(clip)

@@ -104,52 +104,35 @@ def paint_mask_prompts(
     return out
 
 
-def paint_errors(
-    image: np.ndarray,
-    gt_masks: np.ndarray,
-    pred_masks: np.ndarray,
-    gt_boxes: Optional[Boxes] = None,
-    pred_boxes: Optional[Boxes] = None,
-) -> np.ndarray:
+def paint_errors(image: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Colour hit, missed and false pixels over all objects, on a copy.
 
-    A pixel that one object misses and another claims falsely (a swap) is striped in both colours.
-    As in a mask, only the frame's brightness shows through.
+    What is missed or claimed falsely lies above what is hit. A pixel that one object misses and
+    another claims falsely (a swap) is striped in both colours. As in a mask, only the frame's
+    brightness shows through.
 
     Args:
         image: [h, w] packed, left as it is.
-        gt_masks: [C, h, w] bool.
-        pred_masks: [C, h, w] bool.
-        gt_boxes: What `bounding_boxes` says of `gt_masks`, where that is known already.
-        pred_boxes: The same for `pred_masks`.
+        errors: [3, h, w] bool: hit, missed, false.
 
     Returns:
         [h, w] packed.
     """
     out = image.copy()
-    hit, missed, false = (np.zeros(image.shape, bool) for _ in range(3))
-    gt_boxes = bounding_boxes(gt_masks) if gt_boxes is None else gt_boxes
-    pred_boxes = bounding_boxes(pred_masks) if pred_boxes is None else pred_boxes
-    if not gt_boxes and not pred_boxes:
+    boxes = bounding_boxes(errors.max(0)[None])
+    if not boxes:
         return out
-    for k, box in gt_boxes:
-        gt = gt_masks[k][box]
-        both = gt & pred_masks[k][box]
-        hit[box] |= both
-        missed[box] |= gt ^ both
-    for k, box in pred_boxes:
-        false[box] |= pred_masks[k][box] > gt_masks[k][box]
-    ((_, box),) = bounding_boxes((hit | missed | false)[None])
-    hit, missed, false = hit[box], missed[box], false[box]
+    ((_, (rows, columns)),) = boxes
+    hit, missed, false = errors[:, rows, columns]
     swapped = missed & false
-    turn = _hatching(*image.shape)[box]
-    grey = _brightness(image[box])
+    turn = _hatching(*image.shape)[rows, columns]
+    grey = _brightness(image[rows, columns])
     for mask, color in (
         (hit & ~missed & ~false, HIT),
         (missed & ~(swapped & turn), MISSED),
         (false & ~(swapped & ~turn), FALSE),
     ):
-        _fill(out[box], mask, color, grey)
+        _fill(out[rows, columns], mask, color, grey)
     return out
 
 

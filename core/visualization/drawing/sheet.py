@@ -121,11 +121,7 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
         "prediction": lambda: (
             image if pred is None else paint_masks(image, pred, clip.colors, pred_boxes)
         ),
-        "errors": lambda: (
-            image
-            if gt is None or pred is None
-            else paint_errors(image, gt, pred, gt_boxes, pred_boxes)
-        ),
+        "errors": lambda: image if clip.errors is None else paint_errors(image, clip.errors[index]),
     }
     return [painters[name]() for name in names]
 
@@ -289,13 +285,20 @@ class _Outcome:
     predicted_iou: float
     object_score: float
     non_finite: bool
+    iou_before: float = math.nan  # at the first validation of the run
 
 
 def _outcomes(
-    gt: Masks, pred: Masks, scores: Scores, index: int, categories: Sequence[int]
+    gt: Masks,
+    pred: Masks,
+    scores: Scores,
+    index: int,
+    categories: Sequence[int],
+    baseline_ious: Optional[np.ndarray],
 ) -> dict[int, _Outcome]:
     """Return what became of each category's object on one frame."""
     ious, unknown = scores.ious[index], np.full(gt.areas.shape[1], math.nan)
+    before = unknown if baseline_ious is None else baseline_ious[index]
     says = unknown if scores.predicted_ious is None else scores.predicted_ious[index]
     score = unknown if scores.object_scores is None else scores.object_scores[index]
     return {
@@ -307,6 +310,7 @@ def _outcomes(
             predicted_iou=says[k],
             object_score=score[k],
             non_finite=pred.non_finite is not None and bool(pred.non_finite[index, k]),
+            iou_before=before[k],
         )
         for k in categories
     }
@@ -316,7 +320,7 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
     """Say per object how well it was found, and what the model thinks of that itself."""
     if clip.gt is None or clip.pred is None or clip.scores is None:
         return []
-    outcomes = _outcomes(clip.gt, clip.pred, clip.scores, index, drawn)
+    outcomes = _outcomes(clip.gt, clip.pred, clip.scores, index, drawn, clip.baseline_ious)
     # What is there comes first, then false alarms: the last ones are summed up where room is short.
     order = sorted(drawn, key=lambda k: (not outcomes[k].present, not outcomes[k].predicted))
     chips: list[Entry] = []
@@ -337,7 +341,8 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
 
 def _tracking_words(outcome: _Outcome, is_tracked: bool) -> list[str]:
     present, predicted, score = outcome.present, outcome.predicted, outcome.object_score
-    words = [f"IoU {outcome.iou:.2f}" if present or predicted else "absent"]
+    before = "" if math.isnan(outcome.iou_before) else f"{outcome.iou_before:.2f} → "
+    words = [f"IoU {before}{outcome.iou:.2f}" if present or predicted else "absent"]
     if predicted and math.isfinite(outcome.predicted_iou):
         words.append(f"est. {outcome.predicted_iou:.2f}")
     if math.isfinite(score):

@@ -1,0 +1,414 @@
+"""The run book of one run: what is stored, what is removed again, and when its page is written."""
+
+import importlib
+import importlib.metadata
+import logging
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from ..config import VisualizationsConfig
+from . import store
+from .cadence import TRAIN
+from .clip import Clip
+from .record import (
+    PINNED,
+    VAL,
+    WORST,
+    FrameRecord,
+    clip_key,
+    encode_frame,
+    encode_gt,
+    event_record,
+    frame_ious,
+    frame_records,
+    object_summaries,
+    objects_of,
+    painting_order,
+)
+
+log = logging.getLogger(__name__)
+
+# What is removed first when the folder is too large; what is not named here goes before all.
+_KEPT_LONGEST = (VAL, WORST, PINNED)
+_MAX_KNOWN_CLIPS = 256
+_PACKAGES = ("torch", "lightning", "sam2", "numpy", "swanlab", "wandb")
+
+
+@dataclass
+class _Kept:
+    """An event that lies in the folder."""
+
+    path: Path
+    kind: str
+    step: int
+    key: str
+
+
+@dataclass
+class _Known:
+    """What is stored of a clip."""
+
+    frames: dict[int, FrameRecord] = field(default_factory=dict)
+    pieces: list[Path] = field(default_factory=list)
+
+
+class RunBook:
+    """Stores what is drawn in a run, and writes its page; for one thread.
+
+    Nothing is touched before something is stored. Its methods raise OSError where the disk does,
+    and `store.NotABook` where the folder is another run's: that one stays as it is.
+
+    Args:
+        run_dir: Where ``pictures/`` and ``run.html`` go.
+        max_mb: How large ``pictures/`` may be.
+        continues: The folder of the book to go on with, where a checkpoint of its run is resumed.
+        write_page: Writes the page of a run directory.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        max_mb: float = 200,
+        continues: Optional[Path] = None,
+        write_page: Optional[Callable[[Path], None]] = None,
+    ) -> None:
+        self.run_dir = run_dir
+        self.folder = run_dir / store.FOLDER
+        self._max_bytes = int(max_mb * 2**20)
+        self._continues = continues
+        self._write_page = write_page or _write_page
+        self._start = 0  # which start of the run this is; 0: the folder was not looked at
+        self._num_written = 0
+        self._size = 0
+        self._known: dict[str, _Known] = {}
+        self._kept: list[_Kept] = []
+        self._thinned: dict[str, int] = {}
+        self._baseline_step: Optional[int] = None
+        self._baselines: dict[str, dict[int, list[Optional[float]]]] = {}
+        self._has_news = self._has_ended = False
+
+    def add(self, clip: Clip, kind: str) -> Optional[np.ndarray]:
+        """Store one clip of an event.
+
+        Args:
+            clip: Of any number of frames.
+            kind: ``pinned``, ``val``, ``worst`` or ``train``.
+
+        Returns:
+            The IoUs of the same frames and objects at the run's first validation, [T, C], NaN where
+            there is none; None where that validation is this one or had no such clip.
+        """
+        step = clip.moment.step if clip.moment else 0
+        self._open(step)
+        records = frame_records(clip)
+        key = self._key_of(clip, kind, records)
+        gt = self._store_frames(key, clip, records)
+        ious = frame_ious(clip)
+        header = {
+            "key": key,
+            "kind": kind,
+            "name": clip.name,
+            "stage": clip.moment.stage if clip.moment else "",
+            "step": step,
+            "time": _now(),
+            "numbers": [record.number for record in records],
+            "objects": objects_of(clip),
+            "height": clip.images.shape[1],
+            "width": clip.images.shape[2],
+            "ious": ious,
+            "summaries": object_summaries(clip),
+        }
+        self._num_written += 1
+        path = store.event_path(self.folder, kind, self._start, step, self._num_written)
+        self._size += store.write(path, header, store.as_json(event_record(clip, gt)))
+        self._kept.append(_Kept(path, kind, step, key))
+        self._has_news = True
+        baseline = self._baseline_of(clip, kind, key, records, ious)
+        if kind == TRAIN:
+            del self._known[key]  # it is never seen again
+        self._thin()
+        return baseline
+
+    def add_curves(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Append to the curves; see `store.append_curves`."""
+        if lines:
+            self._open(lines[0]["step"])
+            self._size += store.append_curves(self.folder, lines)
+            self._has_news = True
+
+    def add_table(self, path: Path, step: int) -> None:
+        """Keep the metrics of all objects of a validation, where somebody has written them."""
+        if path.is_file():
+            self._open(step)
+            target = store.table_path(self.folder, self._start, step)
+            self._size += store.replace_whole(target, path.read_bytes())
+            self._has_news = True
+
+    def write_page(self, *, at_the_end: bool = False) -> None:
+        """Write ``run.html`` anew where anything was stored since it was written.
+
+        Args:
+            at_the_end: The run ends here, as far as anybody knows.
+        """
+        ends = at_the_end and self._start > 0 and not self._has_ended
+        if self._has_news or ends:
+            if at_the_end:
+                store.append_curves(self.folder, [{"end": _now()}])
+            self._write_page(self.run_dir)
+            self._has_news, self._has_ended = False, at_the_end
+
+    def _open(self, step: int) -> None:
+        """Make sure that the folder is there and this run's own."""
+        if self._start and store.is_book(self.folder):
+            return
+        self._check_free()
+        if self._continues and store.is_book(self._continues) and not store.is_book(self.folder):
+            store.carry_over(self._continues, self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        store.remove_partial_files(self.folder)
+        starts = [0]
+        if store.is_book(self.folder):
+            starts += [content["start"] for content in store.list_folder(self.folder).starts]
+        self._start = max(starts) + 1
+        content = {
+            "format": store.FORMAT,
+            "start": self._start,
+            "step": step,
+            "time": _now(),
+            "versions": _versions(),
+        }
+        store.append_curves(self.folder, [{"start": step}])
+        path = store.start_path(self.folder, self._start)
+        store.replace_whole(path, store.as_json(content).encode())
+        self._remember_what_is_stored()
+
+    def _check_free(self) -> None:
+        """Raise `store.NotABook` where the folder is that of another run, or of something else."""
+        folder = self.folder
+        has_files = folder.is_dir() and any(folder.iterdir())
+        is_own = self._start or (self._continues and self._continues.resolve() == folder.resolve())
+        if not has_files or (is_own and store.is_book(folder)):
+            return
+        whose = "another run's pictures" if store.is_book(folder) else "other files"
+        raise store.NotABook(
+            f"the folder {store.FOLDER} of {self.run_dir.absolute().name} holds {whose}"
+        )
+
+    def _remember_what_is_stored(self) -> None:
+        """Learn what the folder holds, of an earlier start of the run where there was one."""
+        found = store.list_folder(self.folder)
+        self._size, self._thinned = found.size, store.read_thinned(self.folder)
+        self._known, self._kept, self._baselines, self._baseline_step = {}, [], {}, None
+        for key, paths in found.clips.items():
+            known = _Known(pieces=list(paths))
+            for path in paths:
+                for item in _header_of(path).get("frames", ()):
+                    record = FrameRecord(**item)
+                    known.frames[record.number] = record
+            self._known[key] = known
+        for event in found.events:
+            header = _header_of(event.path)
+            if header:
+                kept = _Kept(event.path, header["kind"], event.step, header["key"])
+                self._kept.append(kept)
+                by_number = dict(zip(header["numbers"], header["ious"], strict=False))
+                self._note_baseline(kept, by_number)
+
+    def _key_of(self, clip: Clip, kind: str, records: Sequence[FrameRecord]) -> str:
+        """Return the clip's name, or one with a number where another clip has that already."""
+        name = clip_key(clip, kind)
+        for count in range(1, len(self._known) + 2):
+            key = name if count == 1 else f"{name}.{count}"
+            known = self._known.get(key)
+            if known is None:
+                self._forget_the_oldest()
+                self._known[key] = _Known()
+                return key
+            if kind != TRAIN and _is_same(known, records):
+                return key
+        raise AssertionError("one more name than there are clips is free")
+
+    def _forget_the_oldest(self) -> None:
+        if len(self._known) >= _MAX_KNOWN_CLIPS:
+            del self._known[next(iter(self._known))]
+
+    def _store_frames(
+        self, key: str, clip: Clip, records: Sequence[FrameRecord]
+    ) -> Optional[list[Optional[list[str]]]]:
+        """Store those frames that are not; return the ground truth where it is another by now."""
+        known = self._known[key]
+        if not all(path.is_file() for path in known.pieces):
+            known.frames.clear()
+        new = [i for i, record in enumerate(records) if record.number not in known.frames]
+        if new:
+            body = [
+                {
+                    "number": records[i].number,
+                    "gt": encode_gt(clip, i),
+                    "image": encode_frame(clip.images[i]),
+                }
+                for i in new
+            ]
+            path = store.clip_path(self.folder, key, len(known.pieces) + 1)
+            header = {"frames": [vars(records[i]) for i in new]}
+            self._size += store.write(path, header, store.as_json(body))
+            known.pieces.append(path)
+            known.frames |= {records[i].number: records[i] for i in new}
+        if all(record.gt_sum == known.frames[record.number].gt_sum for record in records):
+            return None
+        return [encode_gt(clip, index) for index in range(len(records))]
+
+    def _baseline_of(
+        self,
+        clip: Clip,
+        kind: str,
+        key: str,
+        records: Sequence[FrameRecord],
+        ious: Sequence[list[Optional[float]]],
+    ) -> Optional[np.ndarray]:
+        numbers = [record.number for record in records]
+        self._note_baseline(self._kept[-1], dict(zip(numbers, ious, strict=False)))
+        first = self._baselines.get(key)
+        if kind == TRAIN or first is None or self._kept[-1].step == self._baseline_step:
+            return None
+        before = np.full((len(numbers), clip.num_categories), math.nan)
+        for index, frame_number in enumerate(numbers):
+            for k, iou in zip(painting_order(clip), first.get(frame_number, ()), strict=False):
+                before[index, k] = math.nan if iou is None else iou
+        return before
+
+    def _note_baseline(self, kept: _Kept, by_number: dict[int, list[Optional[float]]]) -> None:
+        """Keep the IoUs of the first validation."""
+        if kept.kind == TRAIN:
+            return
+        if self._baseline_step is None:
+            self._baseline_step = kept.step
+        if kept.step == self._baseline_step:
+            self._baselines.setdefault(kept.key, by_number)
+
+    def _thin(self) -> None:
+        """Remove events until the folder is small enough; of pinned clips the middle ones, last."""
+        removed = False
+        while self._size > self._max_bytes:
+            victims = self._next_to_remove()
+            if not victims:
+                break
+            for kept in victims:
+                self._remove(kept)
+            removed = True
+        if removed:
+            store.write_thinned(self.folder, self._thinned)
+
+    def _next_to_remove(self) -> list[_Kept]:
+        kinds = {kept.kind for kept in self._kept}
+        for kind in sorted(kinds, key=lambda kind: (kind in _KEPT_LONGEST, _rank(kind))):
+            steps = sorted({kept.step for kept in self._kept if kept.kind == kind})
+            step = _least_missed(steps, keep_ends=kind in _KEPT_LONGEST)
+            if step is not None:
+                return [kept for kept in self._kept if kept.kind == kind and kept.step == step]
+        return []
+
+    def _remove(self, kept: _Kept) -> None:
+        self._kept.remove(kept)
+        self._thinned[kept.kind] = self._thinned.get(kept.kind, 0) + 1
+        paths = [kept.path]
+        if all(other.key != kept.key for other in self._kept):
+            known = self._known.pop(kept.key, None)
+            paths += known.pieces if known else sorted(self.folder.glob(f"clip-{kept.key}-*"))
+        for path in paths:
+            if path.is_file():
+                self._size -= path.stat().st_size
+                path.unlink()
+
+
+def open_book(config: VisualizationsConfig, trainer: Any) -> Optional[RunBook]:
+    """Return the book of a run that begins, None where it has none.
+
+    Args:
+        config: Section of the configuration.
+        trainer: Lightning's; of one that resumes a checkpoint the book of that run goes on.
+    """
+    if not config.run_book or getattr(trainer, "fast_dev_run", False):
+        return None
+    run_dir = run_dir_of(config, trainer.loggers)
+    if run_dir is None:
+        log.info(
+            "visualizations: no run book is kept: no logger has a log_dir; "
+            "visualizations.run_dir=DIR names a folder for it"
+        )
+        return None
+    checkpoint = getattr(trainer, "ckpt_path", None)
+    is_fitting = getattr(getattr(trainer, "state", None), "fn", None) == "fit"
+    resumed = own_book_of(Path(checkpoint)) if checkpoint and is_fitting else None
+    return RunBook(run_dir, config.run_book_mb, resumed)
+
+
+def run_dir_of(config: VisualizationsConfig, loggers: Sequence[Any]) -> Optional[Path]:
+    """Return where the run book goes: the setting, or the first logger's folder that there is."""
+    found = [config.run_dir, *(getattr(logger, "log_dir", None) for logger in loggers)]
+    return next((Path(path).absolute() for path in found if path), None)
+
+
+def own_book_of(checkpoint: Path) -> Optional[Path]:
+    """Return the folder of the book whose run wrote a checkpoint, None where there is none."""
+    for parent in list(checkpoint.absolute().parents)[:4]:
+        if store.is_book(parent / store.FOLDER):
+            return parent / store.FOLDER
+    return None
+
+
+def _is_same(known: _Known, records: Sequence[FrameRecord]) -> bool:
+    common = [record for record in records if record.number in known.frames]
+    return bool(common) and all(
+        record.shows_the_same_as(known.frames[record.number]) for record in common
+    )
+
+
+def _header_of(path: Path) -> dict[str, Any]:
+    """Return a file's header, an empty one where it cannot be read."""
+    try:
+        return store.read(path, header_only=True).header
+    except (store.NotABook, OSError):
+        return {}
+
+
+def _rank(kind: str) -> int:
+    return _KEPT_LONGEST.index(kind) if kind in _KEPT_LONGEST else 0
+
+
+def _least_missed(steps: Sequence[int], *, keep_ends: bool) -> Optional[int]:
+    """Return the step that leaves the smallest gap; the first and the last go last, or never."""
+    if len(steps) > 2:
+        gaps = [steps[i + 1] - steps[i - 1] for i in range(1, len(steps) - 1)]
+        return steps[1 + gaps.index(min(gaps))]
+    return None if keep_ends or len(steps) < 2 else steps[0]
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> list[list[str]]:
+    versions = [["python", platform.python_version()]]
+    for name in _PACKAGES:
+        try:
+            versions.append([name, importlib.metadata.version(name)])
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _write_page(run_dir: Path) -> None:
+    """Have the report write a run's page.
+
+    It reads what is stored here, so it is looked up by name: nothing here depends on it.
+    """
+    package = (__package__ or "").rpartition(".")[0]
+    importlib.import_module(f"{package}.report").write_page(run_dir)

@@ -1,0 +1,117 @@
+"""The run book as a training meets it: whatever goes wrong with it costs the book alone."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from ..config import VisualizationsConfig
+from .book import RunBook, open_book, run_dir_of
+from .clip import Clip
+from .curves import CurveReader
+from .images import log_page
+from .limits import Troubles
+from .record import PINNED
+from .store import PAGE, NotABook
+
+
+class Keeper:
+    """Keeps the book of one run, or none; only `note_curves` belongs to the training thread.
+
+    Args:
+        troubles: Where failures are told.
+        book: The run's; None: none is kept.
+    """
+
+    def __init__(self, troubles: Troubles, book: Optional[RunBook] = None) -> None:
+        self._troubles = troubles
+        self._book = book
+        self._curves = CurveReader()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a run book, which needs no logger."""
+        return self._book is not None
+
+    def of_run(self, config: VisualizationsConfig, trainer: Any) -> "Keeper":
+        """Return what keeps the book of a run that begins: itself where the folder is the same.
+
+        Raises:
+            VisualizationsError: There can be no book, and ``strict`` is on.
+        """
+        try:
+            if self._book and run_dir_of(config, trainer.loggers) == self._book.run_dir:
+                return self
+            return Keeper(self._troubles, open_book(config, trainer))
+        except Exception as error:
+            self._troubles.failed("opening the run book", error)
+            return Keeper(self._troubles)
+
+    def note_curves(self, trainer: Any, *, after_validation: bool = False) -> bool:
+        """Note what reached the loggers, and return whether `store_curves` is to be called."""
+        return self.is_open and self._curves.read(trainer, after_validation)
+
+    def store(self, clips: Sequence[Clip], kind: str, num_pinned: int = 0) -> None:
+        """Store clips, of which the first are pinned, and give them their baseline."""
+
+        def store(book: RunBook) -> None:
+            for index, clip in enumerate(clips):
+                clip.baseline_ious = book.add(clip, PINNED if index < num_pinned else kind)
+
+        self._do(store)
+
+    def store_costs(self, step: int, blocked_ms: float, render_ms: float) -> None:
+        """Store what an event cost."""
+        values = {
+            "visualizations/blocked_ms": blocked_ms,
+            "visualizations/render_ms": render_ms,
+            "visualizations/dropped": self._troubles.num_dropped,
+        }
+        self._do(lambda book: book.add_curves([{"step": step, "values": values}]))
+
+    def store_curves(self) -> None:
+        """Store the points of the curves that wait."""
+        self._do(lambda book: book.add_curves(self._curves.take()))
+
+    def write_page(
+        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+    ) -> None:
+        """Write the page, with the curves so far and a validation's table of all objects."""
+
+        def write(book: RunBook) -> None:
+            book.add_curves(self._curves.take())
+            if table is not None:
+                book.add_table(table, step)
+            book.write_page(at_the_end=at_the_end)
+
+        self._do(write)
+
+    def log_page(self, loggers: Sequence[Any]) -> None:
+        """Log the page to the loggers that show one."""
+
+        def log(book: RunBook) -> None:
+            page = book.run_dir / PAGE
+            if page.is_file():
+                for logger in loggers:
+                    log_page(logger, "run_book", page)
+
+        self._do(log)
+
+    def _do(self, task: Callable[[RunBook], None]) -> None:
+        if self._book is None:
+            return
+        try:
+            task(self._book)
+        except NotABook as refused:
+            self._book = None
+            self._troubles.say_in_background(
+                "no run book",
+                f"visualizations: no run book is kept: {refused}, which stay as they are; "
+                "visualizations.run_dir=DIR names another folder",
+            )
+        except Exception as error:
+            self._troubles.say_in_background(
+                f"run book: {type(error).__name__}",
+                "visualizations: the run book could not be written; training continues, and so do "
+                "the other pictures (reported once per kind of failure)",
+                error,
+            )

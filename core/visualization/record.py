@@ -1,0 +1,267 @@
+"""What a run book keeps of a clip: its frames, and what one event shows on them.
+
+The names are those that the page reads; masks and frames have the sheet's size.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from .arrays import as_array, as_bool
+from .cadence import TRAIN
+from .clip import Clip, ClipFrame
+from .images import deflate
+from .palette import Color
+from .prompts import PADDING, PromptData
+from .store import encode_mask, rounded
+
+# Kinds of clips; whatever else a module calls its stages is a kind too.
+PINNED, VAL, WORST = "pinned", "val", "worst"
+# Frames may differ by this much on average, in grey levels, from those of the sheet.
+MAX_DIFFERENCE = 2.5
+_QUALITIES = (85, 93, 98)
+# Frames of one clip that two devices reduced differ by less than this in an eighth of their side.
+_SAME_FRAME = 3
+# An object is lost from the first frame on which less than this of it is found.
+BAD_IOU = 0.5
+
+
+@dataclass
+class FrameRecord:
+    """One frame of a clip as it is stored, without what changes from event to event.
+
+    Attributes:
+        number: In the original video.
+        fingerprint: Its brightness on a grid of 8 x 8, by which it is known again.
+        gt_sum: A checksum of its ground truth; None: there is none.
+    """
+
+    number: int
+    fingerprint: list[int]
+    gt_sum: Optional[int]
+
+    def shows_the_same_as(self, other: "FrameRecord") -> bool:
+        """Return whether it is the same frame, but for the rounding of another device."""
+        pairs = zip(self.fingerprint, other.fingerprint, strict=True)
+        return all(abs(one - two) < _SAME_FRAME for one, two in pairs)
+
+
+def clip_key(clip: Clip, kind: str) -> str:
+    """Return a name for what a clip is of: the same for every validation, and in every run.
+
+    A clip of training is never seen again, so each has one of its own.
+    """
+    what: list[Any] = [clip.name, clip.ids, list(clip.images.shape[1:3]), clip.frames[0].number]
+    if kind == TRAIN:
+        what += [clip.moment.step if clip.moment else 0, zlib.crc32(clip.images.tobytes())]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+def painting_order(clip: Clip) -> list[int]:
+    """Return the categories in the order in which a sheet paints them, by id."""
+    return sorted(range(clip.num_categories), key=clip.id_of)
+
+
+def objects_of(clip: Clip) -> list[dict[str, Any]]:
+    """Return id, name and colour of each object."""
+    names = clip.category_names
+    return [
+        {
+            "id": str(clip.id_of(k)),
+            "name": (names[k] or None) if names else None,
+            "color": _hex(clip.color_of(k)),
+        }
+        for k in painting_order(clip)
+    ]
+
+
+def frame_records(clip: Clip) -> list[FrameRecord]:
+    """Return what tells the frames of a clip from others."""
+    records = []
+    for index, frame in enumerate(clip.frames):
+        small = cv2.resize(clip.images[index], (8, 8), interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        masks = None if clip.gt is None else np.ascontiguousarray(clip.gt.masks[index])
+        gt_sum = None if masks is None else deflate.crc32(masks.data)
+        records.append(FrameRecord(frame.number, grey.ravel().tolist(), gt_sum))
+    return records
+
+
+def encode_gt(clip: Clip, index: int) -> Optional[list[str]]:
+    """Return the ground truth of a frame, one mask per object, None where there is none."""
+    if clip.gt is None:
+        return None
+    return [encode_mask(clip.gt.masks[index, k]) for k in painting_order(clip)]
+
+
+def encode_frame(image: np.ndarray) -> str:
+    """Return a frame [h, w, 3] uint8 as the data URL of a JPEG that looks the same."""
+    data = b""
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "jpeg", quality=quality, subsampling=0)
+        data = buffer.getvalue()
+        decoded = np.asarray(Image.open(io.BytesIO(data)))
+        if cv2.norm(decoded, image, cv2.NORM_L1) <= MAX_DIFFERENCE * image.size:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def event_record(clip: Clip, gt: Optional[list[Optional[list[str]]]]) -> dict[str, Any]:
+    """Return what one event shows on a clip.
+
+    Args:
+        clip: What was drawn.
+        gt: Its ground truth per frame, where that is another than the one stored with the frames.
+    """
+    order = painting_order(clip)
+    moment = clip.moment
+    return {
+        "step": moment.step if moment else 0,
+        "epoch": moment.epoch if moment else 0,
+        "gt": gt,
+        "pred": None
+        if clip.pred is None
+        else [[encode_mask(masks[k]) for k in order] for masks in clip.pred.masks],
+        "errors": _errors(clip),
+        "prompts": [
+            [item for prompt in frame.prompts for item in _prompt(prompt, clip, order)]
+            for frame in clip.frames
+        ],
+        "scores": [_scores(clip, index, order) for index in range(len(clip.frames))],
+        "prompted": [_is_prompted(frame) for frame in clip.frames],
+        "mean_iou": rounded(clip.mean_iou),
+        "notes": [],
+    }
+
+
+def frame_ious(clip: Clip) -> list[list[Optional[float]]]:
+    """Return per frame the IoU of each object, in painting order; None where there is none."""
+    if clip.scores is None:
+        return []
+    order = painting_order(clip)
+    return [[rounded(frame[k]) for k in order] for frame in clip.scores.ious]
+
+
+def object_summaries(clip: Clip) -> list[dict[str, Any]]:
+    """Return each object's mean IoU and where it is lost, over the frames that tell.
+
+    Those are the ones that received no prompt. A frame where neither mask has a pixel counts 1, as
+    in the metrics.
+    """
+    order = painting_order(clip)
+    if clip.scores is None or clip.gt is None:
+        return [{"iou": None, "first_bad_frame": None} for _ in order]
+    unions = clip.scores.unions
+    ious = np.where(unions > 0, clip.scores.intersections / np.maximum(unions, 1), 1.0)
+    open_frames = [i for i, frame in enumerate(clip.frames) if not _is_prompted(frame)]
+    summaries = []
+    for k in order:
+        tells = clip.gt.areas[:, k].any() and k not in clip.not_prompted and open_frames
+        values = ious[open_frames, k] if tells else np.zeros(0)
+        bad = np.flatnonzero(values < BAD_IOU)
+        summaries.append(
+            {
+                "iou": rounded(values.mean()) if len(values) else None,
+                "first_bad_frame": clip.frames[open_frames[bad[0]]].number if len(bad) else None,
+            }
+        )
+    return summaries
+
+
+def _is_prompted(frame: ClipFrame) -> bool:
+    return frame.prompted or bool(frame.prompts)
+
+
+def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:
+    """Return where any object of a frame is hit, missed or claimed falsely."""
+    if clip.errors is None:
+        return None
+    names = ("hit", "missed", "false")
+    return [
+        {name: encode_mask(kind) for name, kind in zip(names, kinds, strict=True)}
+        for kinds in clip.errors
+    ]
+
+
+def _scores(clip: Clip, index: int, order: Sequence[int]) -> list[dict[str, Any]]:
+    scores = clip.scores
+    if scores is None:
+        return [{} for _ in order]
+    ious = scores.ious[index]
+    told = []
+    for k in order:
+        found = {
+            "iou": rounded(ious[k], 3),
+            "predicted_iou": _score(scores.predicted_ious, index, k),
+            "object_score": _score(scores.object_scores, index, k),
+            "word": _word(clip, index, k),
+        }
+        told.append({name: value for name, value in found.items() if value is not None})
+    return told
+
+
+def _score(values: Optional[np.ndarray], index: int, category: int) -> Optional[float]:
+    return None if values is None else rounded(values[index, category], 3)
+
+
+def _word(clip: Clip, index: int, category: int) -> Optional[str]:
+    """Return the word that a sheet has for what became of an object on a frame."""
+    if clip.gt is None or clip.pred is None or clip.scores is None:
+        return None
+    present = clip.gt.areas[index, category] > 0
+    predicted = clip.pred.areas[index, category] > 0
+    overlaps = clip.scores.intersections[index, category] > 0
+    if clip.frames[index].mask_prompted:
+        return None if present else "absent"
+    if present and not overlaps:
+        return "not prompted" if category in clip.not_prompted else "lost"
+    if predicted and not present:
+        return "false alarm"
+    return None if present else "absent"
+
+
+def _prompt(prompt: PromptData, clip: Clip, order: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a prompt's box, mask or clicks, in pixels of the frames that are stored."""
+    known = prompt.obj_id in order
+    whose = {"object": list(order).index(prompt.obj_id) if known else -1}
+    if prompt.mask is not None and prompt.prompt_type == "mask":
+        mask = as_bool(as_array(prompt.mask.detach().cpu()))
+        return [{**whose, "kind": "mask", "round": 0, "mask": encode_mask(mask)}]
+    if prompt.bbox is not None and prompt.prompt_type == "bbox":
+        x0, y0, x1, y1 = prompt.bbox.tolist()
+        box = [*_place(clip, x0, y0), *_place(clip, x1, y1)]
+        return [] if None in box else [{**whose, "kind": "box", "round": 0, "box": box}]
+    if prompt.points is None or prompt.labels is None:
+        return []
+    labels = prompt.labels.tolist()
+    rounds = [0] * len(labels) if prompt.rounds is None else prompt.rounds.tolist()
+    clicks = []
+    for (x, y), label, round_number in zip(prompt.points.tolist(), labels, rounds, strict=True):
+        at_x, at_y = _place(clip, x, y)
+        if label != PADDING and at_x is not None and at_y is not None:
+            place = {"x": at_x, "y": at_y, "positive": label == 1, "round": round_number}
+            clicks.append({**whose, "kind": "click", **place})
+    return clicks
+
+
+def _place(clip: Clip, x: float, y: float) -> tuple[Optional[float], Optional[float]]:
+    """Return a place in model pixels, whose first centre is 0, in those stored, where it is 0.5."""
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return None, None
+    (height, width), (h, w) = clip.model_size, clip.images.shape[1:3]
+    return rounded((x + 0.5) * w / width, 2), rounded((y + 0.5) * h / height, 2)
+
+
+def _hex(color: Color) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)

@@ -1,0 +1,256 @@
+"""The run book of real fits: where it goes, what it holds, and what a fault costs."""
+
+import errno
+import logging
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from books import read_runs
+from fakes import HookedModule, RememberingLogger, visualizations
+from lightning.pytorch.loggers import CSVLogger
+from scenes import make_scene
+from trainings import assert_same_training, fit, our_warnings
+
+from core.visualization import book, limits, store
+
+PAGE = "run.html"
+
+
+def steps_of(run, kind):
+    clips = [clip for clip in run["clips"] if clip["kind"] == kind]
+    return sorted({event["step"] for clip in clips for event in clip["events"]})
+
+
+def test_a_fit_without_a_logger_has_a_run_book_and_is_the_same_fit(untouched, tmp_path, caplog):
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    training = fit(tmp_path, section)
+    assert_same_training(training, untouched)
+    assert our_warnings(caplog) == []
+    (run,) = read_runs(tmp_path / "run")
+    assert steps_of(run, "train") == [0, 1, 2, 3, 4, 5]
+    assert steps_of(run, "pinned") == [3, 6]
+    assert run["curves"]["val_loss"]["steps"] == [3, 6]
+    assert run["finished"] is not None
+    assert (tmp_path / "run" / PAGE).read_text().count("<html") == 1
+
+
+def test_a_run_book_and_a_logger_get_the_same_events(untouched, tmp_path):
+    logger = RememberingLogger()
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    assert_same_training(fit(tmp_path, section, logger), untouched)
+    (run,) = read_runs(tmp_path / "run")
+    assert steps_of(run, "train") == logger.steps()
+    assert steps_of(run, "pinned") == sorted(set(logger.steps("val")))
+
+
+def test_it_lies_where_the_logger_writes(tmp_path):
+    logger = CSVLogger(tmp_path, name="mine", version="")
+    fit(tmp_path, visualizations(), logger)
+    assert (tmp_path / "mine" / PAGE).is_file()
+    (run,) = read_runs(tmp_path / "mine")
+    assert "val_loss" in run["curves"]
+
+
+def test_without_a_folder_there_is_none_and_one_sentence_says_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "core")
+    fit(tmp_path, visualizations(), RememberingLogger())
+    said = [record.getMessage() for record in caplog.records if "run book" in record.getMessage()]
+    assert len(said) == 1
+    assert "visualizations.run_dir=DIR" in said[0]
+    assert list(tmp_path.rglob("pictures")) == []
+
+
+def test_it_can_be_turned_off(tmp_path):
+    fit(tmp_path, visualizations(run_book=False, run_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_in_its_folder_is_refused_in_one_sentence(untouched, tmp_path, caplog):
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    fit(tmp_path, section)
+    page = (tmp_path / "run" / PAGE).read_bytes()
+    logger = RememberingLogger()
+    assert_same_training(fit(tmp_path, section, logger), untouched)
+    (warning,) = our_warnings(caplog)
+    assert "pictures of run holds another run's pictures" in warning.getMessage()
+    assert logger.steps() == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "run" / PAGE).read_bytes() == page
+
+
+# Further frames of pinned clips
+
+
+def validate(tmp_path, step=0, **options):
+    """One event of validation with twelve frames, of which a sheet shows two."""
+    options = {"max_frames": 2, "panel_size": 64, "max_overhead": 1.0, **options}
+    module = HookedModule(RememberingLogger(), run_dir=str(tmp_path / "run"), **options)
+    scene = make_scene(12, 64, 2)
+    module.event(step, scene, "val")
+    module.visualizer.flush()
+    return module
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(32, 12), (5, 5), (1, 2)])
+def test_pinned_clips_are_kept_with_more_frames_than_their_sheet_shows(tmp_path, kept, expected):
+    module = validate(tmp_path, run_book_frames=kept)
+    (clip,) = read_runs(tmp_path / "run")[0]["clips"]
+    assert clip["frame_numbers"] == list(range(expected))
+    ((sheet,),) = module.trainer.loggers[0].images.values()
+    assert sheet.shape[0] < 500  # two rows
+
+
+def test_other_clips_of_the_event_are_kept_as_their_sheet_shows_them(tmp_path):
+    validate(tmp_path, pinned_clips=0)
+    (clip,) = read_runs(tmp_path / "run")[0]["clips"]
+    assert (clip["kind"], clip["frame_numbers"]) == ("val", [0, 1])
+
+
+def test_over_budget_only_the_frames_of_the_sheet_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits.Budget, "allows", lambda self, part=1.0: part == 1.0)
+    validate(tmp_path)
+    (clip,) = read_runs(tmp_path / "run")[0]["clips"]
+    assert clip["frame_numbers"] == [0, 1]
+
+
+# Faults
+
+
+def fit_with_fault(tmp_path, untouched, caplog, logger=None):
+    """Fit, compare with the fit without pictures and return the run book's warnings."""
+    logger = RememberingLogger() if logger is None else logger
+    training = fit(tmp_path, visualizations(run_dir=str(tmp_path / "run")), logger)
+    assert_same_training(training, untouched)
+    assert logger.steps() == [0, 1, 2, 3, 4, 5]
+    return [record.getMessage() for record in our_warnings(caplog)]
+
+
+def test_a_full_disk_costs_the_events_in_work(untouched, tmp_path, caplog, monkeypatch):
+    write = store.replace_whole
+
+    def refuse(path, content):
+        if "00000001" in path.name or "00000002" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(store, "replace_whole", refuse)
+    warnings = fit_with_fault(tmp_path, untouched, caplog)
+    assert len(warnings) == 1
+    assert "the run book could not be written; training continues" in warnings[0]
+    assert "No space left" in caplog.text
+    (run,) = read_runs(tmp_path / "run")
+    assert steps_of(run, "train") == [0, 3, 4, 5]
+    assert (tmp_path / "run" / PAGE).is_file()
+
+
+def test_a_folder_that_is_removed_is_begun_anew(untouched, tmp_path, caplog):
+    def remove(key, step):
+        if key.startswith("train") and step == 2:
+            for path in (tmp_path / "run" / "pictures").iterdir():
+                path.unlink()
+            (tmp_path / "run" / "pictures").rmdir()
+
+    assert fit_with_fault(tmp_path, untouched, caplog, RememberingLogger(remove)) == []
+    (run,) = read_runs(tmp_path / "run")
+    assert steps_of(run, "train") == [3, 4, 5]
+    assert steps_of(run, "pinned") == [3, 6]
+
+
+def test_a_folder_that_cannot_be_made_is_said_once(untouched, tmp_path, caplog):
+    (tmp_path / "run").write_text("a file")
+    warnings = fit_with_fault(tmp_path, untouched, caplog)
+    assert len(warnings) == 1
+    assert "the run book could not be written" in warnings[0]
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_a_page_that_cannot_be_written_costs_the_page_alone(untouched, tmp_path, caplog):
+    (tmp_path / "run" / PAGE).mkdir(parents=True)
+    warnings = fit_with_fault(tmp_path, untouched, caplog)
+    assert len(warnings) == 1
+    (run,) = read_runs(tmp_path / "run")
+    assert steps_of(run, "train") == [0, 1, 2, 3, 4, 5]
+    assert [path.name for path in tmp_path.glob("run/*.part")] == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("x")], ids=type)
+def test_whatever_fails_while_an_event_is_stored_costs_that_event(
+    error, untouched, tmp_path, caplog, monkeypatch
+):
+    record = book.event_record
+
+    def fail(clip, gt):
+        if clip.moment.step == 1:
+            raise error
+        return record(clip, gt)
+
+    monkeypatch.setattr(book, "event_record", fail)
+    warnings = fit_with_fault(tmp_path, untouched, caplog)
+    assert len(warnings) == 1
+    assert steps_of(read_runs(tmp_path / "run")[0], "train") == [0, 2, 3, 4, 5]
+
+
+def test_a_run_that_hangs_in_the_disk_is_given_up_at_the_end(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(store, "replace_whole", lambda path, content: time.sleep(3))
+    started = time.monotonic()
+    validate(tmp_path, flush_timeout_s=0.2)
+    assert time.monotonic() - started < 3
+    assert "not logged within" in caplog.text
+
+
+WRITE_UNTIL_KILLED = """
+import sys
+from pathlib import Path
+from books import make_book, scene_clip
+
+book = make_book(Path(sys.argv[1]))
+clip = scene_clip()
+step = 0
+while True:
+    clip.moment = type(clip.moment)("val", step)
+    book.add(clip, "pinned")
+    book.add_curves([{"step": step, "values": {"loss": step}}])
+    print(step, flush=True)
+    step += 1
+"""
+
+
+def test_what_was_stored_before_a_process_is_killed_can_be_read(tmp_path):
+    command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path)]
+    path = {"PYTHONPATH": ":".join(item for item in sys.path if item)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**path})
+    while int(process.stdout.readline()) < 20:
+        pass
+    process.send_signal(signal.SIGKILL)
+    told = [int(line) for line in process.stdout.read().split()]
+    process.wait()
+    (run,) = read_runs(tmp_path)
+    steps = steps_of(run, "pinned")
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 21 + len(told)
+    assert run["notes"] == []
+    assert run["finished"] is None
+
+
+class WandbLogger(RememberingLogger):
+    """Named as W&B's, with an experiment that remembers what it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    @property
+    def experiment(self):
+        return SimpleNamespace(log=self.logged.append)
+
+
+def test_the_page_is_logged_once_to_a_logger_that_shows_pages(untouched, tmp_path):
+    wandb_logger, other = WandbLogger(), RememberingLogger()
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    assert_same_training(fit(tmp_path, section, [wandb_logger, other]), untouched)
+    (logged,) = wandb_logger.logged
+    assert list(logged) == ["run_book"]
+    assert type(logged["run_book"]).__name__ == "Html"

@@ -1,0 +1,282 @@
+"""The run book: what is stored of a clip is what its sheet shows; the folder stays in bounds."""
+
+import base64
+import gzip
+import io
+import json
+
+import numpy as np
+import pytest
+from books import another_video, make_book, read_runs, scene_clip
+from PIL import Image
+
+from core.visualization import store
+from core.visualization.drawing import sheet
+from core.visualization.store import NotABook, decode_mask, encode_mask
+
+
+def runs_of(text):
+    """Undo COCO's compression by its description: 5 bits a character, lowest first, 6th: more."""
+    runs, value, shift = [], 0, 0
+    for character in text:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            # From the fourth on, a run is told as its difference to the last but one.
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return runs
+
+
+def by_hand(text, height, width):
+    flat = np.zeros(height * width, bool)
+    at = 0
+    for index, run in enumerate(runs_of(text)):
+        flat[at : at + run] = index % 2
+        at += run
+    return flat.reshape(height, width)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 40)])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_a_mask_is_its_rows_run_lengths_as_coco_compresses_them(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    text = encode_mask(mask)
+    assert np.array_equal(by_hand(text, *shape), mask)
+    assert np.array_equal(decode_mask(text, *shape), mask)
+
+
+def test_what_is_stored_of_an_event_is_what_the_clip_shows(tmp_path):
+    clip = scene_clip(step=7)
+    make_book(tmp_path).add(clip, "pinned")
+    (stored,) = read_runs(tmp_path)[0]["clips"]
+    (event,) = stored["events"]
+    assert (event["step"], stored["kind"], stored["name"]) == (7, "pinned", "a clip")
+    assert [item["id"] for item in stored["objects"]] == ["1", "2", "3"]
+    size = (stored["height"], stored["width"])
+    for t in range(4):
+        for k in range(3):
+            assert np.array_equal(decode_mask(stored["gt"][t][k], *size), clip.gt.masks[t, k])
+            assert np.array_equal(decode_mask(event["pred"][t][k], *size), clip.pred.masks[t, k])
+            assert event["scores"][t][k]["iou"] == pytest.approx(clip.scores.ious[t, k], abs=1e-3)
+    gt, pred = clip.gt.masks.any(1), clip.pred.masks.any(1)  # discs that never meet
+    for name, expected in {"hit": gt & pred, "missed": gt & ~pred, "false": pred & ~gt}.items():
+        found = [decode_mask(frame[name], *size) for frame in event["errors"]]
+        assert np.array_equal(found, expected), name
+
+
+def test_prompts_are_stored_on_their_frame_in_pixels_of_the_panel(tmp_path):
+    clip = scene_clip(size=96)  # a panel has half of its pixels
+    make_book(tmp_path).add(clip, "pinned")
+    ((event,),) = [stored["events"] for stored in read_runs(tmp_path)[0]["clips"]]
+    first, *_, last = event["prompts"]
+    assert [(item["kind"], item["object"]) for item in first] == [("mask", k) for k in range(3)]
+    assert event["prompted"] == [True, False, False, True]
+    # The scene clicks the middle of each disc; cells are half a frame wide, columns then rows.
+    expected = [(24.72, 24), (72.72, 24), (24.72, 72)]
+    expected = [(x / 96 * 48, y / 96 * 48) for x, y in expected]
+    found = [(item["x"], item["y"]) for item in last]
+    assert found == [pytest.approx(place, abs=0.8) for place in expected]
+    assert all(item["positive"] and item["round"] == 1 for item in last)
+
+
+def test_frames_are_stored_once_and_look_like_those_of_the_sheet(tmp_path):
+    clips = [scene_clip(step, shift=step) for step in range(3)]
+    book = make_book(tmp_path)
+    for clip in clips:
+        book.add(clip, "pinned")
+    assert len(list(tmp_path.glob("pictures/clip-*"))) == 1
+    (stored,) = read_runs(tmp_path)[0]["clips"]
+    assert [event["step"] for event in stored["events"]] == [0, 1, 2]
+    for image, url in zip(clips[0].images, stored["images"], strict=True):
+        data = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
+        decoded = np.asarray(Image.open(io.BytesIO(data)), float)
+        assert np.abs(decoded - image).mean() < 3
+
+
+def test_further_frames_of_a_clip_join_those_that_are_stored(tmp_path):
+    book = make_book(tmp_path)
+    book.add(scene_clip(0, kept_frames=0), "pinned")
+    book.add(scene_clip(1, kept_frames=4), "pinned")
+    book.add(scene_clip(2, kept_frames=0), "pinned")
+    (run,) = read_runs(tmp_path)
+    (stored,) = run["clips"]
+    assert stored["frame_numbers"] == [0, 1, 2, 3]
+    assert [event.get("frames") for event in stored["events"]] == [[0, 1], None, [0, 1]]
+    assert any("only the frames of its sheet at step 0, 2" in note for note in run["notes"])
+
+
+def test_another_clip_of_the_same_name_is_a_clip_of_its_own(tmp_path):
+    book = make_book(tmp_path)
+    clip = scene_clip(0)
+    book.add(clip, "val")
+    book.add(another_video(clip, step=1), "val")
+    assert [len(clip["events"]) for clip in read_runs(tmp_path)[0]["clips"]] == [1, 1]
+
+
+def test_the_same_clip_has_the_same_key_in_every_run(tmp_path):
+    for name in ("one", "two"):
+        make_book(tmp_path / name).add(scene_clip(shift=len(name)), "pinned")
+    one, two = read_runs(tmp_path / "one", tmp_path / "two")
+    assert one["clips"][0]["key"] == two["clips"][0]["key"]
+
+
+def test_the_first_validation_is_the_baseline(tmp_path):
+    book = make_book(tmp_path)
+    first, second = scene_clip(0, shift=6), scene_clip(100)
+    assert book.add(scene_clip(0, "train"), "train") is None
+    assert book.add(first, "pinned") is None
+    before = book.add(second, "pinned")
+    assert before == pytest.approx(first.scores.ious, abs=1e-3)
+    (run,) = read_runs(tmp_path)
+    assert run["baseline_step"] == 0
+    for row in run["objects"]:
+        assert row["baseline"] < row["now"]
+
+
+def test_an_object_is_bad_from_the_first_frame_that_finds_less_than_half_of_it(tmp_path):
+    clip = scene_clip(0)
+    clip.scores.intersections[2, 1] = 0
+    make_book(tmp_path).add(clip, "pinned")
+    bad = [row["first_bad_frame"] for row in read_runs(tmp_path)[0]["objects"]]
+    assert bad == [None, 2, None]
+
+
+# What goes first when the folder is full
+
+
+def fill(book, kinds):
+    for step, kind in enumerate(kinds):
+        stage = "train" if kind == "train" else "val"
+        book.add(scene_clip(step, stage, shift=step % 5), kind)
+
+
+def test_clips_of_training_go_first_and_pinned_ones_stay(tmp_path):
+    book = make_book(tmp_path, max_mb=0.1)
+    fill(book, ["pinned", "train"] * 12)
+    (run,) = read_runs(tmp_path)
+    kinds = [clip["kind"] for clip in run["clips"]]
+    assert kinds.count("train") < 12
+    assert [len(clip["events"]) for clip in run["clips"] if clip["kind"] == "pinned"] == [12]
+    size = sum(path.stat().st_size for path in tmp_path.glob("pictures/*"))
+    assert size <= 0.1 * 2**20
+    assert any("train events were removed" in note for note in run["notes"])
+
+
+def test_of_pinned_clips_the_first_and_the_last_event_stay(tmp_path):
+    book = make_book(tmp_path, max_mb=0.02)
+    fill(book, ["pinned"] * 9)
+    ((clip,),) = [run["clips"] for run in read_runs(tmp_path)]
+    steps = [event["step"] for event in clip["events"]]
+    assert steps[0] == 0
+    assert steps[-1] == 8
+    assert len(steps) < 9
+
+
+# Whose folder it is
+
+
+def test_the_folder_of_another_run_is_left_as_it_is(tmp_path):
+    make_book(tmp_path).add(scene_clip(0), "pinned")
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("pictures/*"))
+    with pytest.raises(NotABook, match="holds another run's pictures"):
+        make_book(tmp_path).add(scene_clip(0), "pinned")
+    after = sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("pictures/*"))
+    assert after == before
+
+
+def test_somebody_elses_pictures_are_left_as_they_are(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(NotABook, match="holds other files"):
+        make_book(tmp_path).add(scene_clip(0), "pinned")
+    assert [path.name for path in tmp_path.glob("pictures/*")] == ["cat.jpg"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same folder", "another folder"])
+def test_a_resumed_run_goes_on_and_replaces_what_it_does_again(tmp_path, elsewhere):
+    old = make_book(tmp_path / "old")
+    first = scene_clip(0, shift=6)
+    for clip in (first, scene_clip(100), scene_clip(200, shift=3)):
+        old.add(clip, "pinned")
+    old.add_curves([{"step": step, "values": {"loss": step / 100}} for step in (50, 150, 199)])
+    run_dir = tmp_path / ("new" if elsewhere else "old")
+    book = make_book(run_dir, continues=tmp_path / "old" / "pictures")
+    again = scene_clip(150)
+    before = book.add(again, "pinned")
+    book.add_curves([{"step": 160, "values": {"loss": 9.0}}])
+    assert before == pytest.approx(first.scores.ious, abs=1e-3)
+    (run,) = read_runs(run_dir)
+    ((stored),) = run["clips"]
+    assert [event["step"] for event in stored["events"]] == [0, 100, 150]
+    assert run["curves"]["loss"] == {"steps": [50, 160], "values": [0.5, 9.0]}
+    assert run["baseline_step"] == 0
+    if elsewhere:  # the old run's own book is as it was
+        ((stored),) = read_runs(tmp_path / "old")[0]["clips"]
+        assert [event["step"] for event in stored["events"]] == [0, 100, 200]
+
+
+# Damaged files
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "foreign":
+        path.write_bytes(gzip.compress(b'{"a": 1}\n'))
+    elif how == "no gzip":
+        path.write_bytes(b"hello")
+    else:
+        header, body, _ = gzip.decompress(data).decode().split("\n")
+        newer = json.dumps({**json.loads(header), "format": 99})
+        path.write_bytes(gzip.compress(f"{newer}\n{body}\n".encode()))
+
+
+DAMAGES = [
+    (what, how)
+    for what in ("pinned-*-00000001-*", "clip-*")
+    for how in ("truncated", "foreign", "no gzip", "newer")
+]
+
+
+@pytest.mark.parametrize(("what", "how"), [*DAMAGES, ("start-0001.json", "truncated")])
+def test_a_damaged_file_is_left_out_and_said(tmp_path, what, how):
+    book = make_book(tmp_path)
+    for step in range(3):
+        book.add(scene_clip(step), "pinned")
+    (path,) = tmp_path.glob(f"pictures/{what}")
+    damage(path, how)
+    (run,) = read_runs(tmp_path)
+    assert any(path.name in note for note in run["notes"]), run["notes"]
+    if what.startswith("pinned"):
+        assert [event["step"] for event in run["clips"][0]["events"]] == [0, 2]
+
+
+def test_a_line_of_the_curves_that_was_cut_off_costs_that_line_alone(tmp_path):
+    book = make_book(tmp_path)
+    book.add_curves([{"step": 1, "values": {"loss": 1.0}}])
+    with (tmp_path / "pictures" / "curves.jsonl").open("a") as file:
+        file.write('{"step": 2, "valu')
+    book.add_curves([{"step": 3, "values": {"loss": 3.0}}])
+    assert store.read_curves(tmp_path / "pictures")["loss"]["steps"] == [1, 3]
+
+
+def test_the_sheet_says_before_and_now_where_there_is_a_baseline(tmp_path, monkeypatch):
+    texts = []
+    write = sheet.Canvas.lines
+    monkeypatch.setattr(
+        sheet.Canvas,
+        "lines",
+        lambda self, y, lines: (texts.append(lines), write(self, y, lines))[1],
+    )
+    clip = scene_clip(100)
+    clip.baseline_ious = np.full((4, 3), 0.254)
+    clip.baseline_ious[2, 1] = np.nan
+    sheet.render_sheet(clip)
+    words = [text for lines in texts for line in lines for _, text in line]
+    third = clip.scores.ious[2]
+    assert any(f"1 IoU 0.25 → {third[0]:.2f}" in text for text in words)
+    assert any(f"2 IoU {third[1]:.2f}" in text for text in words)
