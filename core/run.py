@@ -202,20 +202,7 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     if trainer.checkpoint_callback.best_model_path:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
     lines = [f"run         {run_dir}"]
-    folder = run_dir / "weights"
-    for name, checkpoint in checkpoints.items():
-        exported = ""
-        if "meta" in config.export.formats:
-            weights = export_checkpoint(checkpoint, folder / f"{name}.pt")
-            exported += f", for Meta's predictor: {weights}"
-        if "hf" in config.export.formats:
-            exported += f", for Hugging Face: {export_checkpoint(checkpoint, folder / name, 'hf')}"
-        lines.append(f"{name:<11} {checkpoint}{exported}")
-    # The best ones, where anything was validated.
-    if "meta" in config.export.formats:
-        code = folder / "load.py"
-        code.write_text(f"{loading_code(weights, config.model)}\n")
-        lines.append(f"load with   {code}")
+    lines += _export(config, checkpoints, run_dir / "weights")
     iou = trainer.callback_metrics.get("val/iou")
     if iou is not None:
         lines.append(f"val/iou     {float(iou):.3f}")
@@ -242,6 +229,25 @@ def compare_runs_of_sweep(sweep_dir: Path) -> None:
 
 def _in_order_of_numbers(run_dir: Path) -> tuple[int, str]:
     return int(run_dir.name) if run_dir.name.isdigit() else sys.maxsize, str(run_dir)
+
+
+def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[str]:
+    """Write the weights in each format; return lines that say where."""
+    lines = []
+    for name, checkpoint in checkpoints.items():
+        exported = ""
+        if "meta" in config.export.formats:
+            weights = export_checkpoint(checkpoint, folder / f"{name}.pt")
+            exported += f", for Meta's predictor: {weights}"
+        if "hf" in config.export.formats:
+            exported += f", for Hugging Face: {export_checkpoint(checkpoint, folder / name, 'hf')}"
+        lines.append(f"{name:<11} {checkpoint}{exported}")
+    # The best ones, where anything was validated.
+    if "meta" in config.export.formats:
+        code = folder / "load.py"
+        code.write_text(f"{loading_code(weights, config.model)}\n")
+        lines.append(f"load with   {code}")
+    return lines
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[str]:
