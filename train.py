@@ -3,6 +3,7 @@
 Composes ``configs/`` with the overrides given, builds module and data, and runs Lightning.
 """
 
+import dataclasses
 import math
 import signal
 import sys
@@ -37,6 +38,10 @@ def main(cfg: DictConfig) -> None:
     with warnings_as_lines():
         try:
             config = to_config(cfg)
+            if config.model.architecture == "auto":
+                from core.model import with_architecture
+
+                config = dataclasses.replace(config, model=with_architecture(config.model))
             run_dir = Path(HydraConfig.get().runtime.output_dir)
             module, data, trainer = build(config, run_dir)
             train(config, run_dir, module, data, trainer)

@@ -50,6 +50,7 @@ ARCHITECTURES = (
     "sam2.1_hiera_large",
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
+LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
 DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
@@ -63,6 +64,17 @@ _MODULE_NAMES = Rule(
     lambda value: (
         value is None
         or isinstance(value, str)
+        or (
+            isinstance(value, (list, tuple))
+            and len(value) > 0
+            and all(isinstance(name, str) for name in value)
+        )
+    ),
+)
+_LORA_MODULES = Rule(
+    f"a preset ({', '.join(LORA_PRESETS)}) or a list of presets and module names",
+    lambda value: (
+        isinstance(value, str)
         or (
             isinstance(value, (list, tuple))
             and len(value) > 0
@@ -149,6 +161,34 @@ _MAX_STEPS = Rule("at least 1, or -1 for no limit", lambda value: value >= -1 an
 
 
 @dataclass
+class LoraConfig(Section):
+    """Low-rank adapters, trained in place of the weights of linear layers."""
+
+    prefix: ClassVar[str] = "model.lora."
+
+    rank: Optional[int] = setting(
+        None, or_null(at_least(1)), "rank of the adapters; null: no adapters"
+    )
+    modules: Any = setting(
+        "all",
+        _LORA_MODULES,
+        "which linear layers get adapters: a preset (`memory`, `decoder_memory`, `image_encoder`, "
+        "`all` of these) or a list of presets and SAM 2 module names",
+    )
+    alpha: Optional[float] = setting(
+        None,
+        or_null(greater_than(0)),
+        "the adapter's output is multiplied by alpha / rank; null: by 1",
+    )
+    dropout: float = setting(0.0, within("[0, 1)"), "dropout on the adapter's input")
+
+    def __post_init__(self) -> None:
+        """Check the settings; make a list of the modules."""
+        super().__post_init__()
+        self.modules = [self.modules] if isinstance(self.modules, str) else list(self.modules)
+
+
+@dataclass
 class ModelConfig(Section):
     """The SAM 2 that is trained."""
 
@@ -156,15 +196,17 @@ class ModelConfig(Section):
 
     architecture: str = setting(
         "tiny",
-        one_of(*ARCHITECTURES),
-        "`tiny` (1.5 M parameters, learns the synthetic task in minutes) or the name of a released "
-        "model, built from the YAML inside the `sam2` package",
+        one_of(*ARCHITECTURES, "auto"),
+        "`tiny` (1.5 M parameters, learns the synthetic task in minutes), the name of a released "
+        "model, built from the YAML inside the `sam2` package, or `auto`: that of the weights in "
+        "`checkpoint_path`",
     )
     checkpoint_path: Optional[str] = setting(
         None,
         A_PATH,
-        "released or exported weights (a .pt file with a `model` entry); null starts from random "
-        "weights",
+        "released or exported weights: a .pt file, a checkpoint, a folder or .safetensors file of "
+        "Hugging Face's `Sam2VideoModel`, or `hf:OWNER/NAME[@REVISION]` of its hub; null starts "
+        "from random weights",
     )
     image_size: int = setting(
         128,
@@ -189,10 +231,11 @@ class ModelConfig(Section):
     trainable_modules: Any = setting(
         None,
         _MODULE_NAMES,
-        "null or `all`: everything is trained; a preset (`memory`, `decoder_memory`, "
-        "`all_but_image_encoder`) or a list of SAM 2 module names: every parameter outside them is "
-        "frozen",
+        "null or `all`: everything is trained (null with `lora.rank`: the adapters alone); a "
+        "preset (`memory`, `decoder_memory`, `all_but_image_encoder`) or a list of SAM 2 module "
+        "names: every parameter outside them is frozen, adapters aside",
     )
+    lora: LoraConfig = field(default_factory=LoraConfig)
     activation_checkpointing: bool = setting(
         False,
         ANY_VALUE,
@@ -689,6 +732,23 @@ class VisualizationsConfig(Section):
 
 
 @dataclass
+class ExportConfig(Section):
+    """What the end of a run writes to ``weights/``."""
+
+    prefix: ClassVar[str] = "export."
+
+    formats: List[str] = setting(  # noqa: UP006
+        ["meta"],
+        Rule(
+            "a list of meta and hf",
+            lambda value: len(value) > 0 and set(value) <= {"meta", "hf"},
+        ),
+        "`meta` (a .pt file for Meta's predictor), `hf` (a folder for Hugging Face's "
+        "`Sam2VideoModel`), or both",
+    )
+
+
+@dataclass
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -700,6 +760,7 @@ class Config(Section):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     swanlab: SwanLabConfig = field(default_factory=SwanLabConfig)
     visualizations: VisualizationsConfig = field(default_factory=VisualizationsConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     seed: int = setting(
         0, between(0, 2**32 - 1), "seeds weights, data order, synthetic clips and augmentation"
     )
@@ -717,6 +778,12 @@ class Config(Section):
         for name in self.logger:
             one_of(*LOGGERS).check("logger", name)
         self._leave_a_frame_to_track()
+        require(
+            "hf" not in self.export.formats or self.model.architecture != "tiny",
+            "export.formats",
+            self.export.formats,
+            "meta alone with model=tiny, which Hugging Face does not have",
+        )
 
     def _leave_a_frame_to_track(self) -> None:
         if self.model.prompt_type != "mask":
@@ -750,6 +817,16 @@ def config_of(stored: Mapping[str, Any]) -> Config:
         return _section_of(Config, stored)
     except TypeError as error:
         raise UserError(f"the stored configuration is not of this version: {error}") from error
+
+
+def model_config_of(stored: Mapping[str, Any]) -> ModelConfig:
+    """Return the model section of a stored configuration; see `config_of`.
+
+    Raises:
+        TypeError: It has a setting that this version does not know.
+        UserError: A setting has a value that makes no sense.
+    """
+    return _section_of(ModelConfig, stored)
 
 
 def _section_of(section: type, stored: Mapping[str, Any]) -> Any:

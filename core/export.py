@@ -1,7 +1,7 @@
-"""Writes weights as files that Meta's own predictor loads as they are.
+"""Writes weights as files that Meta's own predictor or Hugging Face's loads as they are.
 
-``python -m core.export CHECKPOINT.ckpt [OUT.pt]`` does it for a Lightning checkpoint and prints the
-lines of Python that load the result.
+``python -m core.export CHECKPOINT.ckpt [OUT] [--format hf]`` does it for a Lightning checkpoint and
+prints the lines of Python that load the result.
 """
 
 import argparse
@@ -13,16 +13,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from .config import ModelConfig
+from . import hugging_face, lora
+from .config import ModelConfig, model_config_of
 from .model import (
     PACKAGED_CONFIGS,
-    CheckpointError,
     architecture_node,
     build_model,
     load_weights,
-    read_checkpoint,
     size_overrides,
 )
+from .weights import CheckpointError, read_checkpoint
 
 _PACKAGED_IMAGE_SIZE = 1024
 
@@ -109,30 +109,64 @@ def loading_code(path: Union[str, Path], config: ModelConfig) -> str:
     )
 
 
-def export_checkpoint(checkpoint: Union[str, Path], path: Union[str, Path, None] = None) -> Path:
-    """Export a Lightning checkpoint of this program.
+def export_folder(model: nn.Module, folder: Union[str, Path], config: ModelConfig) -> None:
+    """Write the weights of `model` for Hugging Face's ``Sam2VideoModel.from_pretrained``.
+
+    Args:
+        model: What `build_model` returned, on any device; not changed.
+        folder: Made where it is missing.
+        config: The model section that `model` was built from.
+
+    Raises:
+        CheckpointError: Hugging Face has no such architecture.
+    """
+    hugging_face.write_folder(
+        model.state_dict(), Path(folder), config.architecture, config.image_size
+    )
+
+
+def export_checkpoint(
+    checkpoint: Union[str, Path], path: Union[str, Path, None] = None, file_format: str = "meta"
+) -> Path:
+    """Export a Lightning checkpoint of this program; adapters are merged into the weights.
 
     Args:
         checkpoint: A ``.ckpt`` whose ``hyper_parameters`` hold the configuration under ``config``.
-        path: The file to write; None: beside the checkpoint, with the suffix ``.pt``.
+        path: The file to write, or the folder with `file_format` ``hf``; None: beside the
+            checkpoint, with the suffix ``.pt`` or without one.
+        file_format: ``meta`` or ``hf``, see `export_weights` and `export_folder`.
 
     Returns:
-        The file written.
+        What was written.
 
     Raises:
-        CheckpointError: The checkpoint is missing, unreadable, without configuration, or does not
-            fit the model that its configuration describes.
+        CheckpointError: The checkpoint is missing, unreadable, without configuration, does not fit
+            the model that its configuration describes, or the format has no such model.
         MissingSam2Error: The package ``sam2`` is not installed.
     """
     checkpoint = Path(checkpoint)
-    path = checkpoint.with_suffix(".pt") if path is None else Path(path)
+    suffix = ".pt" if file_format == "meta" else ""
+    path = checkpoint.with_suffix(suffix) if path is None else Path(path)
     if path.resolve() == checkpoint.resolve():
         raise CheckpointError(f"{path}: choose another output file: this is the checkpoint itself")
     config = stored_config(checkpoint)
+    if file_format == "hf":
+        _check_folder(path)
+        hugging_face.check_architecture(config.architecture)
     model = build_model(config)
+    lora.inject(model, config.lora)
     load_weights(model, checkpoint)
-    export_weights(model, path, config)
+    lora.merge(model)
+    if file_format == "hf":
+        export_folder(model, path, config)
+    else:
+        export_weights(model, path, config)
     return path
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path} is a file, expected the name of a folder for --format hf")
 
 
 def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
@@ -143,7 +177,7 @@ def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
     """
     content: Any = read_checkpoint(Path(checkpoint), "checkpoint")
     try:
-        return ModelConfig(**content["hyper_parameters"]["config"]["model"])
+        return model_config_of(content["hyper_parameters"]["config"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint} was not written by train.py: no readable configuration is stored in it "
@@ -155,18 +189,31 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Export the checkpoint named on the command line and print how to load it."""
     parser = argparse.ArgumentParser(
         prog="python -m core.export",
-        description="Write a checkpoint of train.py as a file that Meta's SAM 2 predictor loads.",
+        description="Write a checkpoint of train.py for Meta's predictor or for Hugging Face.",
     )
     parser.add_argument("checkpoint", help="a Lightning checkpoint (.ckpt)")
-    parser.add_argument("out", nargs="?", help="the file to write; default: CHECKPOINT.pt")
+    parser.add_argument(
+        "out",
+        nargs="?",
+        help="the file (meta) or folder (hf) to write; default: CHECKPOINT.pt, CHECKPOINT/",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("meta", "hf"),
+        default="meta",
+        help="a file for Meta's predictor, or a folder for Hugging Face's Sam2VideoModel",
+    )
     options = parser.parse_args(arguments)
     try:
-        path = export_checkpoint(options.checkpoint, options.out)
+        path = export_checkpoint(options.checkpoint, options.out, options.format)
     except (CheckpointError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{path} written; load it with\n")
-    print(loading_code(path, stored_config(options.checkpoint)))
+    if options.format == "hf":
+        print(hugging_face.loading_code(path))
+    else:
+        print(loading_code(path, stored_config(options.checkpoint)))
     return 0
 
 

@@ -1,20 +1,18 @@
 """Builds SAM 2 for training, loads released or exported weights into it, and freezes parts of it.
 
-The order is `build_model`, `load_weights`, `freeze`. The other way, to a file that Meta's own
-predictor loads, is in ``core/export.py``.
+The order is `build_model`, `load_weights`, `core.lora.inject`, `freeze`. The other way, to a file
+that Meta's own predictor loads, is in ``core/export.py``.
 
 ``sam2`` is imported inside the functions, through `import_sam2`, so that this module and its error
 classes can be imported where the package is missing.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
-import pickle
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -24,9 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .checks import UserError, nearest
+from .checks import UserError, nearest, require
 from .config import TRAINABLE_PRESETS, ModelConfig
+from .hugging_face import is_hugging_face, read_hugging_face
+from .lora import is_adapter
 from .official import import_sam2
+from .weights import PROBE, CheckpointError, FoundWeights, read_file
 
 if TYPE_CHECKING:
     from training.model.sam2 import SAM2Train
@@ -75,10 +76,6 @@ _TRUNKS = {
     (144, 48): "sam2.1_hiera_large",
 }
 
-# Entries under which programs save weights, and a parameter that every SAM 2 has.
-_ENTRIES = ("model", "state_dict", "model_state_dict", "net", "weights")
-_PROBE = "image_encoder.trunk.patch_embed.proj.weight"
-
 # Parameters that SAM 2.1 added to SAM 2.0.
 _NEW_IN_SAM21 = frozenset(
     {"no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias"}
@@ -99,10 +96,6 @@ _DECODER_MODULES = (
     "obj_ptr_tpos_proj",
     "no_obj_ptr",
 )
-
-
-class CheckpointError(UserError):
-    """A file with weights is missing, unreadable, or does not fit the model."""
 
 
 def build_model(config: ModelConfig) -> "SAM2Train":
@@ -158,6 +151,12 @@ def architecture_node(config: ModelConfig) -> DictConfig:
         MissingSam2Error: The package ``sam2`` is not installed.
     """
     import_sam2()
+    require(
+        config.architecture != "auto",
+        "model.architecture",
+        "auto",
+        "resolved by `with_architecture` before a model is built",
+    )
     name = PACKAGED_CONFIGS.get(config.architecture, PACKAGED_CONFIGS["sam2.1_hiera_tiny"])
     packaged = OmegaConf.create((files("sam2") / name).read_text())
     assert isinstance(packaged, DictConfig)
@@ -245,7 +244,7 @@ def load_weights(
         model: What `build_model` returned.
         path: A released or exported ``.pt`` file (a ``model`` entry), a Lightning ``.ckpt`` (a
             ``state_dict`` entry), or what other programs save: see `find_weights`. Only tensors and
-            plain containers are unpickled.
+            plain containers are unpickled. Or what `read_hugging_face` takes.
         name: What messages call the file: the setting that named it.
 
     Returns:
@@ -257,7 +256,6 @@ def load_weights(
         CheckpointError: The file is missing or unreadable, or does not fit the model, which is then
             left as it was.
     """
-    path = Path(path)
     own = model.state_dict()
     read = read_weights(path, name)
     found = read.weights
@@ -272,6 +270,44 @@ def load_weights(
         )
         logger.warning(report)
     return report
+
+
+def read_weights(path: Union[str, Path], name: str = "model.checkpoint_path") -> FoundWeights:
+    """Return the weights of a file of any format that `load_weights` takes.
+
+    Args:
+        path: The file.
+        name: What messages call it: the setting that named it.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, or holds no weights.
+    """
+    return read_hugging_face(path, name) if is_hugging_face(path) else read_file(Path(path), name)
+
+
+def with_architecture(config: ModelConfig) -> ModelConfig:
+    """Return `config` with the architecture of its weights in place of ``auto``.
+
+    Raises:
+        UserError: No weights are given.
+        CheckpointError: The weights are unreadable or not those of an architecture known here.
+    """
+    if config.architecture != "auto":
+        return config
+    require(
+        config.checkpoint_path is not None,
+        "model.checkpoint_path",
+        None,
+        "given with model=auto: the architecture is that of the weights",
+    )
+    assert config.checkpoint_path is not None
+    found = architecture_of(read_weights(config.checkpoint_path).weights)
+    if found is None:
+        raise CheckpointError(
+            f"model.checkpoint_path={config.checkpoint_path}: these are not the weights of a SAM 2 "
+            "model that model=auto could find out"
+        )
+    return dataclasses.replace(config, architecture=found)
 
 
 def _check_fit(
@@ -289,133 +325,6 @@ def _check_fit(
         )
 
 
-def read_checkpoint(path: Path, name: str = "model.checkpoint_path") -> Any:
-    """Return the content of a checkpoint file, on the CPU.
-
-    Args:
-        path: The file.
-        name: What messages call it: the setting that named it.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or holds more than tensors and plain
-            containers.
-    """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{name}={path} {what}, expected a .pt or .ckpt file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's message is a page long; this line of it names the class that was refused.
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = "is damaged, is not a checkpoint, or contains Python objects"
-        if refused:
-            what = f"contains {refused[1]}"
-        raise CheckpointError(
-            f"{name}={path} {what}, expected tensors and plain containers only: "
-            "anything else could run code when it is loaded"
-        ) from error
-    except Exception as error:
-        # A damaged file can fail anywhere in zip, pickle or tensor reading.
-        reason = str(error).strip().splitlines()[:1]
-        raise CheckpointError(
-            f"{name}={path} is damaged or is not a checkpoint: "
-            f"{reason[0] if reason else type(error).__name__}"
-        ) from error
-
-
-@dataclass(frozen=True)
-class FoundWeights:
-    """Where a file holds the weights of a SAM 2.
-
-    Attributes:
-        weights: The tensors, by SAM 2's own names.
-        entry: The file's entry that holds them; None: the file is a bare state dict.
-        prefix: What stands before SAM 2's names in the file.
-    """
-
-    weights: dict[str, Tensor]
-    entry: Optional[str]
-    prefix: str
-
-    def __str__(self) -> str:
-        """Say what is unlike a released file and unlike a checkpoint of this program."""
-        notes = []
-        if self.entry is None:
-            notes.append("a bare state dict")
-        elif self.entry not in ("model", "state_dict"):
-            notes.append(f"entry `{self.entry}`")
-        if self.prefix and (self.entry, self.prefix) != ("state_dict", "model."):
-            notes.append(f"names behind `{self.prefix}`")
-        return f" ({', '.join(notes)})" if notes else ""
-
-
-def find_weights(content: Any) -> Optional[FoundWeights]:
-    """Return the weights that the content of a file holds, None where it holds none.
-
-    They may stand in an entry or be the content itself, and their names behind a prefix, as
-    Lightning, DDP and ``torch.compile`` put there.
-
-    Args:
-        content: What `read_checkpoint` returned.
-
-    Raises:
-        CheckpointError: Several prefixes lead to weights of a SAM 2.
-    """
-    if not isinstance(content, dict):
-        return None
-    entry = next((name for name in _ENTRIES if isinstance(content.get(name), dict)), None)
-    weights = content if entry is None else content[entry]
-    if not weights or not _are_named_tensors(weights):
-        return None
-    prefix = _prefix_of(weights)
-    # Lightning's checkpoints hold the weights of a whole module, of which SAM 2 is a part.
-    kept = {
-        name.removeprefix(prefix): value
-        for name, value in weights.items()
-        if entry != "state_dict" or name.startswith(prefix)
-    }
-    return FoundWeights(kept, entry, prefix)
-
-
-def _are_named_tensors(weights: dict[Any, Any]) -> bool:
-    return all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    )
-
-
-def _prefix_of(weights: dict[str, Tensor]) -> str:
-    prefixes = [name.removesuffix(_PROBE) for name in weights if name.endswith(_PROBE)]
-    if len(prefixes) > 1:
-        raise CheckpointError(
-            f"the file holds several sets of weights, behind {', '.join(sorted(prefixes))}; "
-            "expected one"
-        )
-    return prefixes[0] if prefixes else ""
-
-
-def read_weights(path: Path, name: str = "model.checkpoint_path") -> FoundWeights:
-    """Return the weights that a file holds; see `read_checkpoint` and `find_weights`.
-
-    Raises:
-        CheckpointError: The file is unreadable or holds no weights.
-    """
-    content = read_checkpoint(path, name)
-    try:
-        found = find_weights(content)
-    except CheckpointError as error:
-        raise CheckpointError(f"{name}={path}: {error}") from None
-    if found is None:
-        holds = type(content).__name__
-        if isinstance(content, dict):
-            holds = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise CheckpointError(
-            f"{name}={path} must hold a `model` entry (.pt), a `state_dict` entry "
-            f"(.ckpt) or the weights themselves, found {holds}"
-        )
-    return found
-
-
 def _count(names: list[str], what: str) -> str:
     if not names:
         return f"0 {what}"
@@ -424,6 +333,8 @@ def _count(names: list[str], what: str) -> str:
 
 
 def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    if any(map(is_adapter, found)) and not any(map(is_adapter, own)):
+        return "; the file holds adapters beside the weights: merge them with python -m core.export"
     own_name, found_name = architecture_of(own), architecture_of(found)
     if found_name is None:
         return "; these are not the weights of a SAM 2 model"
@@ -437,7 +348,7 @@ def _likely_reason(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
 
 def architecture_of(state_dict: dict[str, Tensor]) -> Optional[str]:
     """Return the ``model.architecture`` that weights belong to, None for those of no SAM 2."""
-    patch = state_dict.get(_PROBE)
+    patch = state_dict.get(PROBE)
     prefix = "image_encoder.trunk.blocks."
     blocks = {name.split(".")[3] for name in state_dict if name.startswith(prefix)}
     return _TRUNKS.get((patch.shape[0], len(blocks))) if patch is not None else None
@@ -452,18 +363,30 @@ def freeze(model: nn.Module, trainable_modules: Optional[list[str]]) -> None:
 
     Args:
         model: What `build_model` returned.
-        trainable_modules: None: everything is trained. Otherwise names, each a preset or the dotted
+        trainable_modules: None: everything is trained, or the adapters alone where `model` has some
+            (they are trained in any case). Otherwise names, each a preset or the dotted
             name of a module or a parameter. ``all``; ``memory``: memory attention, memory encoder
             and their embeddings; ``decoder_memory``: these, the mask decoder and the object
             pointers; ``all_but_image_encoder``.
 
     Raises:
-        UserError: A name is neither; the message has the nearest valid one.
+        UserError: A name is neither; the message has the nearest valid one. Or what it names has
+            adapters.
     """
-    names = _resolve_presets(model, trainable_modules)
+    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters() if is_adapter(name)}
+    adapters_alone = bool(layers) and trainable_modules is None
+    names = [] if adapters_alone else _resolve_presets(model, trainable_modules)
     _check_names(model, names)
+    for name in names:
+        if any(_is_inside(layer, name) or _is_inside(name, layer) for layer in layers):
+            raise UserError(
+                f"model.trainable_modules: {name!r} has adapters: name it there or in "
+                "model.lora.modules, not in both"
+            )
     for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(_is_inside(parameter_name, name) for name in names))
+        parameter.requires_grad_(
+            is_adapter(parameter_name) or any(_is_inside(parameter_name, name) for name in names)
+        )
 
 
 def _check_names(model: nn.Module, names: list[str]) -> None:

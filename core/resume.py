@@ -8,14 +8,16 @@ from torch import nn
 
 from .checks import UserError
 from .config import Config
-from .model import CheckpointError, find_weights, read_checkpoint
 from .optim import build_optimizer
+from .weights import CheckpointError, find_weights, read_checkpoint
 
 # What Lightning puts into the checkpoint of a training and asks for when it resumes one.
 _NEEDED = (
     "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states",
     "lr_schedulers",
 )  # fmt: skip
+# The settings that decide which weights the model has.
+_SHAPES = ("model.architecture", "model.lora.rank", "model.lora.modules")
 # The settings that decide which parameters the optimizer has, and how they are grouped.
 _GROUPING = ("model.trainable_modules", "optimizer.layer_decay")
 
@@ -36,7 +38,7 @@ def check_resumable(config: Config, model: nn.Module) -> None:
     content = read_checkpoint(Path(path), "ckpt_path")
     _check_complete(path, content)
     stored = content.get("hyper_parameters", {}).get("config", {})
-    _check_weights(path, content["state_dict"], stored, model)
+    _check_weights(path, content["state_dict"], stored, config, model)
     if not _has_same_groups(content["optimizer_states"], config, model):
         changed = _changed(_GROUPING, stored, config)
         hint = f"use {changed}" if changed else "its optimizer has other parameters"
@@ -64,14 +66,14 @@ def _holds_weights(content: Any) -> bool:
         return True
 
 
-def _check_weights(path: str, found: Any, stored: Any, model: nn.Module) -> None:
+def _check_weights(path: str, found: Any, stored: Any, config: Config, model: nn.Module) -> None:
     own = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     if isinstance(found, dict) and own == {
         name: getattr(value, "shape", None) for name, value in found.items()
     }:
         return
-    name = stored.get("model", {}).get("architecture")
-    hint = f": use model.architecture={name}, with which it was trained" if name else ""
+    changed = _changed(_SHAPES, stored, config) if "model" in stored else ""
+    hint = f": use {changed}, with which it was trained" if changed else ""
     raise UserError(f"ckpt_path={path} does not fit the model of this run{hint}")
 
 
@@ -95,9 +97,18 @@ def _changed(names: tuple[str, ...], stored: Any, config: Config) -> str:
     """Return the settings that were others when the checkpoint was written, with those values."""
     now, changed = dataclasses.asdict(config), []
     for name in names:
-        section, key = name.split(".")
-        before = stored.get(section, {}).get(key)
-        if before != now[section][key]:
+        before, here = _value(stored, name), _value(now, name)
+        # Without adapters nothing depends on where they would be.
+        if name == "model.lora.modules" and _value(stored, "model.lora.rank") is None:
+            continue
+        if before != here:
             value = "null" if before is None else str(before).replace("'", "").replace(" ", "")
             changed.append(f"{name}={value}")
     return " ".join(changed)
+
+
+def _value(settings: Any, name: str) -> Any:
+    """Return a setting of nested dictionaries, None where there is none."""
+    for key in name.split("."):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return settings

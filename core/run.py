@@ -266,16 +266,8 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
     if trainer.checkpoint_callback.best_model_path:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
-    rows = []
-    for name, checkpoint in checkpoints.items():
-        weights = export_checkpoint(checkpoint, run_dir / "weights" / f"{name}.pt")
-        said = f"{_short(checkpoint)}\n{'':<11} for Meta's predictor: {_short(weights)}"
-        rows.append((name, said))
-    # The best ones, where anything was validated.
-    code = run_dir / "weights" / "load.py"
-    code.write_text(f"{loading_code(weights, config.model)}\n")
-    run = ("run", str(_short(run_dir)))
-    rows = [*_reached(module, trainer), run, *rows, ("load with", str(_short(code)))]
+    exported = _export(config, checkpoints, run_dir / "weights")
+    rows = [*_reached(module, trainer), ("run", str(_short(run_dir))), *exported]
     page = Path(config.visualizations.run_dir or run_dir) / PAGE
     if config.visualizations.run_book and config.visualizations.enabled and page.is_file():
         rows.append(("run book", str(_short(page))))
@@ -332,6 +324,26 @@ def compare_runs_of_sweep(sweep_dir: Path) -> None:
 
 def _in_order_of_numbers(run_dir: Path) -> tuple[int, str]:
     return int(run_dir.name) if run_dir.name.isdigit() else sys.maxsize, str(run_dir)
+
+
+def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[tuple[str, str]]:
+    """Write the weights in each format; return what the end of the run says of them."""
+    rows = []
+    for name, checkpoint in checkpoints.items():
+        said = str(_short(checkpoint))
+        if "meta" in config.export.formats:
+            weights = export_checkpoint(checkpoint, folder / f"{name}.pt")
+            said += f"\n{'':<11} for Meta's predictor: {_short(weights)}"
+        if "hf" in config.export.formats:
+            weights = export_checkpoint(checkpoint, folder / name, "hf")
+            said += f"\n{'':<11} for Hugging Face: {_short(weights)}"
+        rows.append((name, said))
+    if "meta" in config.export.formats:
+        # The best ones, where anything was validated.
+        code = folder / "load.py"
+        code.write_text(f"{loading_code(folder / f'{name}.pt', config.model)}\n")
+        rows.append(("load with", str(_short(code))))
+    return rows
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import random_states
 from .config import Config, config_of
+from .lora import inject
 from .metrics import VideoMetrics, as_csv, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
@@ -59,6 +60,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.load_report: Optional[str] = None
         if start and config.model.checkpoint_path is not None:
             self.load_report = load_weights(self.model, config.model.checkpoint_path)
+        inject(self.model, config.model.lora)
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
         self.metrics = VideoMetrics()

@@ -11,16 +11,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..checks import UserError
 from ..config import Config, ModelConfig, config_of
+from ..lora import inject, is_adapter, merge
 from ..model import (
     PACKAGED_CONFIGS,
-    CheckpointError,
     architecture_node,
     architecture_of,
     load_weights,
-    read_checkpoint,
     read_weights,
 )
 from ..overrides import override_keys
+from ..weights import CheckpointError, read_checkpoint
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -189,7 +189,13 @@ def build_predictor(
     for key, value in (_POSTPROCESSING if postprocessing else {}).items():
         OmegaConf.update(node, key, value, force_add=True)
     predictor = instantiate(node, _convert_="all")
+    # Exported weights have the adapters of their training merged already.
+    if weights.model.lora.rank is not None and any(
+        map(is_adapter, read_weights(weights.path, name).weights)
+    ):
+        inject(predictor, weights.model.lora)
     load_weights(predictor, weights.path, name)
+    merge(predictor)
     return predictor.to(device).eval()
 
 
