@@ -191,16 +191,11 @@ class Clip:
 
     @property
     def prompts_missing(self) -> list[int]:
-        """Numbers of the frames that are said to be prompted and have no prompt to draw.
-
-        A frame on which no object is visible misses none.
-        """
+        """Numbers of the frames that are said to be prompted and have no prompt to draw."""
         return [
             frame.number
-            for index, frame in enumerate(self.frames)
-            if frame.prompted
-            and (self.gt is None or self.gt.areas[index].any())
-            and not has_drawable(frame.prompts, self.model_size)
+            for frame in self.frames
+            if frame.prompted and not has_drawable(frame.prompts, self.model_size)
         ]
 
     @property

@@ -81,18 +81,18 @@ def test_start_and_end_tell_where_other_loggers_write(monkeypatch, tmp_path, cap
 def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     sweep = tmp_path / "sweep"
     result = run_apart(
-        "--multirun", *TINY, "seed=1,2", "visualizations.enabled=true",
+        "--multirun", *TINY, "seed=1,0", "visualizations.enabled=true",
         f"swanlab.log_dir={tmp_path / 'swanlog'}", f"hydra.sweep.dir={sweep}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert len(list((tmp_path / "swanlog").glob("run-*"))) == 2
     assert len(png_files(tmp_path / "swanlog")) == 4
-    for job, seed in (("0", 1), ("1", 2)):
+    for job, seed in (("0", 1), ("1", 0)):
         assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
         assert (sweep / job / "weights" / "last.pt").exists()
     runs = read_runs(sweep / "0", sweep / "1")
-    assert ["seed", "1", "2"] in runs[0]["settings"]
-    assert all(name != "seed" for name, *_ in runs[1]["settings"])  # 2 is the default
+    assert ["seed", "1", "0"] in runs[0]["settings"]
+    assert all(name != "seed" for name, *_ in runs[1]["settings"])  # 0 is the default
     assert '"title":"sweep/0 · sweep/1"' in (sweep / "comparison.html").read_text()
 
 

@@ -136,8 +136,8 @@ def test_texts_need_no_quotes(monkeypatch, tmp_path, field, text):
         ('"a, b"', "a, b"),
         ("'it\\'s'", "it's"),
         ("${model.architecture}", "tiny"),
-        ("run_${seed}", "run_2"),
-        ("'run ${seed}'", "run 2"),
+        ("run_${seed}", "run_0"),
+        ("'run ${seed}'", "run 0"),
         ("", ""),
         ("a\\,b", "a,b"),
     ],
@@ -528,7 +528,8 @@ def test_a_run_without_the_pictures_it_was_asked_for_says_so(monkeypatch, tmp_pa
     )
     outcome.went_well()
     assert any(line.startswith("WARNING") and "picture" in line for line in outcome.lines)
-    last = [line for line in outcome.printed.splitlines() if line.strip()][-8:]
+    said = "\n".join([outcome.printed, *outcome.lines])
+    last = [line for line in said.splitlines() if line.strip()][-8:]
     assert any(
         "picture" in line and any(word in line.lower() for word in MISSED[1]) for line in last
     ), last
