@@ -65,7 +65,7 @@ class Rule:
 
 
 ANY_VALUE = Rule("anything", lambda value: True)
-A_PATH = Rule("a path", lambda value: True)
+A_PATH = Rule("a path", lambda value: value is None or isinstance(value, (str, os.PathLike)))
 TRUE_OR_FALSE = Rule("true or false", lambda value: isinstance(value, bool))
 
 

@@ -180,7 +180,7 @@ def _make_visualizer_once(module: Host, section: Any) -> Visualizer:
         try:
             config = _as_config(section)
         except Exception as error:
-            if _entry(section, "strict"):
+            if _entry(section, "strict") is True:
                 raise VisualizationsError(f"{error} (visualizations.strict=true)") from error
             raise
         visualizer = Visualizer(config, _num_categories(module))

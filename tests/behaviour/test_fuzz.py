@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fakes import RememberingLogger
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -530,14 +531,17 @@ FIELD_VALUES = st.one_of(garbage, st.integers(-2, 300), st.floats(-1, 2))
 
 @st.composite
 def modules(draw):
-    section = VisualizationsConfig(enabled=True, every_n_steps=1, flush_timeout_s=20, panel_size=64)
+    section = VisualizationsConfig(
+        enabled=True, every_n_steps=1, flush_timeout_s=20, panel_size=64, run_book=False
+    )
     kind = draw(st.sampled_from(["fine", "fine", "fine", "fine", "worst", "field", "garbage"]))
     if kind == "worst":
         section.worst_clips, section.animation = 2, True
     elif kind == "field":
         name = draw(st.sampled_from([field.name for field in dataclasses.fields(section)]))
         section = dataclasses.asdict(section) | {name: draw(FIELD_VALUES)}
-        if name == "flush_timeout_s":
+        # Some ask for a long wait, others for exceptions.
+        if name == "flush_timeout_s" or (name == "strict" and section[name] is True):
             del section[name]
     elif kind == "garbage":
         section = draw(garbage)
@@ -602,8 +606,9 @@ def test_the_section_builds_or_names_field_and_value(num_cases):
             is_named(error, f"visualizations.{name} must be")
             is_named(error, f"got {value!r}")
             return
-        kinds = {bool: bool, int: int, float: (int, float), type(None): (int, type(None))}
-        assert isinstance(getattr(section, name), kinds[type(getattr(defaults, name))])
+        kinds = {bool: bool, int: int, float: (int, float), str: str, type(None): (int, type(None))}
+        kind = (str, type(None)) if name == "run_dir" else kinds[type(getattr(defaults, name))]
+        assert isinstance(getattr(section, name), kind)
 
     names = [field.name for field in dataclasses.fields(VisualizationsConfig)]
     explore(num_cases * 2, check, name=st.sampled_from(names), value=FIELD_VALUES)
@@ -644,7 +649,11 @@ def test_an_interrupt_passes_through_the_hook():
     module = Module()
     module.config = SimpleNamespace(visualizations={"enabled": True})
     module.trainer = SimpleNamespace(
-        is_global_zero=True, sanity_checking=False, global_step=0, current_epoch=0, loggers=[]
+        is_global_zero=True,
+        sanity_checking=False,
+        global_step=0,
+        current_epoch=0,
+        loggers=[RememberingLogger()],
     )
     with pytest.raises(KeyboardInterrupt):
         module.maybe_log_visualizations(Interrupted(), [], 0, "train")
@@ -656,13 +665,25 @@ def test_an_interrupt_passes_through_the_hook():
         (False, True, False, 0, []),
         (True, False, False, 0, ["is_global_zero"]),
         (True, True, True, 0, ["is_global_zero", "sanity_checking"]),
-        (True, True, False, 3, ["is_global_zero", "sanity_checking", "global_step"]),
+        (
+            True,
+            True,
+            False,
+            3,
+            ["is_global_zero", "sanity_checking", "loggers", "current_epoch", "global_step"],
+        ),
     ],
 )
 def test_the_guard_returns_before_anything_else_is_looked_at(
     enabled, rank_zero, sanity, step, looked_at
 ):
-    values = {"is_global_zero": rank_zero, "sanity_checking": sanity, "global_step": step}
+    values = {
+        "is_global_zero": rank_zero,
+        "sanity_checking": sanity,
+        "global_step": step,
+        "current_epoch": 1,
+        "loggers": [],
+    }
     seen = []
 
     class Trainer:
