@@ -196,9 +196,7 @@ def test_train_py_goes_on_without_swanlab(tmp_path):
     train = TrainProcess(tmp_path, driver=["--without-swanlab"])
     assert train.end() == 0, train.output
     assert train.output.count("logger=swanlab cannot start") == 1
-    assert (
-        train.output.count("[core.visualization.limits][WARNING]") == 1
-    )  # nothing takes the pictures
+    assert (train.run_dir / "run.html").is_file()  # which takes the pictures
     assert (train.run_dir / "csv" / "metrics.csv").is_file()
     assert (train.run_dir / "weights" / "last.pt").is_file()
 

@@ -150,11 +150,12 @@ def test_a_sheet_has_one_header_and_three_panels_per_frame(tmp_path, drawn):
     assert (clip.ids, clip.category_names) == ([1, 2], ["", ""])
     assert [len(frame.prompts) for frame in clip.frames] == [2, 0]
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "val_0_b.png"))
-    # frames of 64 pixels are enlarged six times, next to each other and below each other
+    # frames of 30 x 20 pixels, 64 x 43 on the sheet, are enlarged six times, next to each other and
+    # below each other
     assert sheet.shape[1] == 2 * MARGIN + 3 * 384 + 2 * 6
-    assert 2 * 384 < sheet.shape[0] < 2 * 384 + 200
-    row = sheet[-MARGIN - 6 - 384 :][:384]
-    truth, inside = row[:, MARGIN + 390 :][:, :384], 8 * 384 // 20
+    assert 2 * 258 < sheet.shape[0] < 2 * 258 + 200
+    row = sheet[-MARGIN - 6 - 258 :][:258]
+    truth, inside = row[:, MARGIN + 390 :][:, :384], 8 * 258 // 20
     assert (row[:, MARGIN:][:, :384] == row[0, MARGIN]).all()  # the frame is of one colour
     assert (truth[inside, 8 * 384 // 30] != truth[0, 0]).any()
     assert (truth[0, 0] == row[0, MARGIN]).all()
@@ -164,7 +165,7 @@ def test_large_frames_are_reduced_on_the_sheet(tmp_path, drawn):
     config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=1024))
     check_data(config, tmp_path / "sheets")
     clip, _ = drawn[-1]
-    assert clip.images.shape == (2, 384, 384, 3)
+    assert clip.images.shape == (2, 256, 384, 3)
     # 8 of 30 by 8 of 20 pixels of a frame of 1024 x 1024
     assert clip.gt.areas[0].tolist() == pytest.approx([1024**2 * 64 / 600] * 2, rel=0.01)
 
