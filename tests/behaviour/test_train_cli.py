@@ -223,7 +223,10 @@ def test_an_error_in_training_comes_with_its_traceback(tmp_path):
 
 BROKEN_LIBRARIES = {
     "torch": ("torch.nn.Parameter.requires_grad_ = fail", []),
-    "PIL": ("PIL.Image.open = fail", ["data=vos_folder", "data.root={}/fine"]),
+    "its loader": (
+        "torch.utils.data.DataLoader.__init__ = fail",
+        ["data=vos_folder", "data.root={}/fine"],
+    ),
 }
 
 
@@ -232,7 +235,7 @@ def test_an_error_that_is_not_the_users_comes_with_its_traceback_before_training
     tmp_path, inputs, break_it, arguments
 ):
     before = (
-        "import PIL.Image, torch\n"
+        "import torch\n"
         "def fail(*args, **kwargs): raise ValueError('injected')\n"
         f"{break_it}"
     )
