@@ -234,11 +234,7 @@ BROKEN_LIBRARIES = {
 def test_an_error_that_is_not_the_users_comes_with_its_traceback_before_training_too(
     tmp_path, inputs, break_it, arguments
 ):
-    before = (
-        "import torch\n"
-        "def fail(*args, **kwargs): raise ValueError('injected')\n"
-        f"{break_it}"
-    )
+    before = f"import torch\ndef fail(*args, **kwargs): raise ValueError('injected')\n{break_it}"
     arguments = [argument.format(inputs) for argument in arguments]
     result = run_apart(*TINY, *arguments, f"hydra.run.dir={tmp_path}", before=before)
     assert result.returncode == 1
