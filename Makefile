@@ -11,7 +11,7 @@ PORT ?= 5092
 SWANLOG ?= swanlog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train seeds test test-slow fuzz browser bench bench-setup references dashboard lint format clean
+.PHONY: help setup train seeds test test-slow test-long fuzz browser bench bench-setup references dashboard lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -38,7 +38,10 @@ test: setup ## Run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: setup ## Run the tests that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow --timeout 1200 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not long" --timeout 1200 $(ARGS)
+
+test-long: setup ## Run further cases of the slow tests, which CI leaves out (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m long --timeout 1200 $(ARGS)
 
 fuzz: setup ## Run the property tests in their long form
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz --timeout 1200 $(ARGS)

@@ -291,7 +291,17 @@ def test_a_reference_names_owner_and_model(reference):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "tiny"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "sam2.1_hiera_tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ARCHITECTURES
+            if name not in ("tiny", "sam2.1_hiera_tiny")
+        ),
+    ],
+)
 def test_every_tensor_of_a_released_architecture_comes_back(tmp_path, architecture):
     weights = build_model(ModelConfig(architecture=architecture)).state_dict()
     older = {name: value for name, value in weights.items() if name not in NEW_IN_SAM21}

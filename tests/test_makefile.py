@@ -44,6 +44,7 @@ def installed(tmp_path):
         "train",
         "test",
         "test-slow",
+        "test-long",
         "fuzz",
         "browser",
         "bench",

@@ -119,7 +119,7 @@ def test_slurm_tasks_train_one_run_and_a_requeued_job_goes_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [("0", "1"), ("0",), ("1",)], ids=["both", "first", "second"])
-@pytest.mark.parametrize("validate_first", [False, True])
+@pytest.mark.parametrize("validate_first", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
     tasks = slurm_tasks(
         tmp_path,

@@ -4,12 +4,13 @@ import pytest
 from seeds import train
 
 
+@pytest.mark.slow
 # With twice the learning rate 0.39, 0.74 and 0.75. Each takes two minutes of a core.
 @pytest.mark.parametrize(
     "seed",
     [
-        pytest.param(1, marks=pytest.mark.slow),
-        *(pytest.param(s, marks=pytest.mark.seeds) for s in (9, 10)),
+        1,
+        *(pytest.param(s, marks=pytest.mark.long) for s in (9, 10)),
     ],
 )
 def test_the_default_run_learns_at_every_seed(seed, tmp_path):

@@ -536,7 +536,13 @@ def test_sheet_shows_what_the_reference_computes(first, spy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1000, 1500, 100))
+@pytest.mark.parametrize(
+    "first",
+    [
+        *range(1000, 1200, 100),
+        *(pytest.param(first, marks=pytest.mark.long) for first in range(1200, 4000, 100)),
+    ],
+)
 def test_sheet_shows_what_the_reference_computes_at_length(first, spy):
     for seed in range(first, first + 100):
         try:
