@@ -3,13 +3,12 @@
 Run with `make browser`; needs chromium, chromium-driver and selenium.
 """
 
-import shutil
 import time
 
 import cv2
 import numpy as np
 import pytest
-from test_browser import FLAGS
+from chromium import open_browser
 from videos import Disc, draw
 
 from core.tracking.film import Film, overlay
@@ -18,16 +17,8 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium or its driver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in FLAGS:
-        options.add_argument(flag)
-    session = webdriver.Chrome(options, webdriver.ChromeService(driver))
+def browser(tmp_path):
+    session = open_browser(tmp_path / "profile")
     yield session
     session.quit()
 
