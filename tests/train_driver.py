@@ -69,6 +69,7 @@ def patch(options):
         import swanlab
 
         swanlab.finish = lambda **how: time.sleep(1000)
+    tell_end_of_epochs()
     if options.digest:
         tell_weights_at_the_end()
 
@@ -101,6 +102,15 @@ def make_fail(what):
             return training_step(self, batch, batch_idx)
 
         core.trainer.SAM2LightningModule.training_step = break_down
+
+
+def tell_end_of_epochs():
+    import core.trainer
+
+    def tell(self):
+        print("epoch trained", flush=True)
+
+    core.trainer.SAM2LightningModule.on_train_epoch_end = tell
 
 
 def tell_weights_at_the_end():

@@ -282,7 +282,9 @@ def check_kept_locally(train):
     assert train.end() == 0, train.output
     assert train.output.count("the run is stored locally in") == 1
     assert train.output.count("warning: swanlab.mode=online cannot start") == 1
-    assert train.output.count("warning: ") == 1
+    # So short a run has not learnt to track, which is said too.
+    said = [line for line in train.output.splitlines() if line.startswith("warning: ")]
+    assert len([line for line in said if "has not learnt to track" not in line]) == 1
     assert len(png_files(train.log_dir)) == train.num_taken() >= 6
     assert API_KEY not in train.output
 
@@ -335,7 +337,7 @@ def test_train_py_ends_when_the_server_goes_away_in_the_middle(mode, tmp_path, s
     train = online(tmp_path / "with", server.address)
     train.wait_for("picture taken")
     server.mode = mode
-    train.wait_for("Trainer.fit` stopped")
+    train.wait_for("epoch trained")
     started = time.monotonic()
     assert train.end() == 0, train.output
     assert time.monotonic() - started < 30
