@@ -99,7 +99,11 @@ def within(interval: str) -> Rule:
 
 def one_of(*choices: str) -> Rule:
     """Allow these names."""
-    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+    return Rule(
+        f"one of {', '.join(choices)}",
+        lambda value: isinstance(value, str) and value in choices,
+        choices,
+    )
 
 
 def or_null(rule: Rule) -> Rule:
