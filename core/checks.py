@@ -172,3 +172,10 @@ class Section:
             item.metadata["rule"].check(name, value)
             if item.metadata["rule"] is A_PATH and isinstance(value, str):
                 setattr(self, item.name, expand_home(value))
+
+
+def required(value: Any, name: str, what: str) -> Any:
+    """Return a setting that has to be given, or raise UserError."""
+    if value is None:
+        raise UserError(f"{name} is missing: expected {name}={what}")
+    return value

@@ -10,10 +10,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .checks import A_PATH, Rule, Section, UserError, expand_home
 from .config import CONFIG_DIR, Config, explain_typos, in_one_sentence, register_schema, to_config
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 # Hydra's own folders are paths of the user's as well.
 _HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
@@ -71,6 +74,26 @@ def prepare(
     quoted = {override: _quote(override, sweeps, rules) for override in options.overrides}
     _try_out(list(quoted.values()), sweeps, config_name)
     return [quoted.get(argument, argument) for argument in arguments]
+
+
+def compose_command_line(
+    arguments: list[str], config_name: str = "config", schema: type[Config] = Config
+) -> tuple["DictConfig", list[str]]:
+    """Return what Hydra composes of a command line, and the overrides as Hydra takes them.
+
+    Args:
+        arguments: See `prepare`.
+        config_name: See `prepare`.
+        schema: See `prepare`.
+
+    Raises:
+        UserError: See `prepare`.
+    """
+    from hydra import compose, initialize_config_dir
+
+    overrides = prepare(arguments, config_name, schema)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose(config_name, overrides), overrides
 
 
 def override_keys(overrides: Sequence[str]) -> set[str]:

@@ -16,15 +16,14 @@ from typing import Optional
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from PIL import Image
 from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
 from ..checks import UserError
-from ..config import CONFIG_DIR, Config, register_schema, to_config
-from ..overrides import prepare, print_anything
+from ..config import Config, register_schema, to_config
+from ..overrides import compose_command_line, print_anything
 from .clips import ClipDataset
 from .module import VideoDataModule
 from .readers.reader import Reader
@@ -255,9 +254,7 @@ def main(overrides: Optional[list[str]] = None) -> None:
         print(f"{__doc__}\nExample: python -m core.data data=vos_folder data.root=DIR")
         return
     try:
-        overrides = prepare(overrides)
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = to_config(compose("config", overrides))
+        config = to_config(compose_command_line(overrides)[0])
         with _warnings_in_one_line():
             check_data(config)
     except (

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from ..checks import UserError
-from ..config import CONFIG_DIR, register_schema, to_config
+from ..checks import UserError, required
+from ..config import register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
-from ..overrides import prepare, print_anything
-from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, combine, required
+from ..overrides import compose_command_line, print_anything
+from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, combine
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,17 +24,13 @@ def main(arguments: Optional[list[str]] = None) -> int:
     Returns:
         1 when nothing could be scored, otherwise 0. Mistakes end in one sentence and status 1.
     """
-    from hydra import compose, initialize_config_dir
-
     register_schema(SCHEMA, EvaluateConfig)
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(f"{__doc__}\nExample: python -m core.evaluate weights=outputs/DATE/TIME")
         return 0
     try:
-        overrides = prepare(arguments, CONFIG_NAME, EvaluateConfig)
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            cfg = compose(CONFIG_NAME, overrides)
+        cfg, overrides = compose_command_line(arguments, CONFIG_NAME, EvaluateConfig)
         config = to_config(cfg)
         assert isinstance(config, EvaluateConfig)
         import_sam2()

@@ -6,7 +6,7 @@ from typing import Any, List, Optional  # noqa: UP035 (OmegaConf reads List)
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..checks import A_PATH, TRUE_OR_FALSE, Rule, UserError, at_least, one_of, or_null, setting
+from ..checks import A_PATH, TRUE_OR_FALSE, Rule, at_least, one_of, or_null, setting
 from ..config import Config, DataConfig
 from ..overrides import override_keys
 
@@ -104,10 +104,3 @@ def protocols_of(config: EvaluateConfig) -> list[str]:
 def prompt_of(config: EvaluateConfig, trained_with: str) -> str:
     """Return what objects are prompted with; `mixed` training is evaluated with masks."""
     return config.prompt or ("mask" if trained_with == "mixed" else trained_with)
-
-
-def required(value: Any, name: str, what: str) -> Any:
-    """Return a setting that has to be given, or raise UserError."""
-    if value is None:
-        raise UserError(f"{name} is missing: expected {name}={what}")
-    return value

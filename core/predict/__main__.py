@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 from typing import Optional
 
-from ..checks import UserError
-from ..config import CONFIG_DIR, register_schema, to_config
+from ..checks import UserError, required
+from ..config import register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
-from ..overrides import prepare, print_anything
+from ..overrides import compose_command_line, print_anything
 from .settings import CONFIG_NAME, DRAW, SCHEMA, PredictConfig
 
 _EXAMPLES = """
@@ -25,17 +25,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
     Returns:
         The exit status: mistakes end in one sentence and 1.
     """
-    from hydra import compose, initialize_config_dir
-
     register_schema(SCHEMA, PredictConfig)
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(f"{__doc__}\n{_EXAMPLES}")
         return 0
     try:
-        overrides = prepare(arguments, CONFIG_NAME, PredictConfig)
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = to_config(compose(CONFIG_NAME, overrides))
+        cfg, overrides = compose_command_line(arguments, CONFIG_NAME, PredictConfig)
+        config = to_config(cfg)
         assert isinstance(config, PredictConfig)
         import_sam2()
         print(_run(config, overrides))
@@ -52,29 +49,26 @@ def _run(config: PredictConfig, overrides: list[str]) -> str:
     from .prompt_files import EXAMPLE, read_prompts
     from .source import choose_frames, open_source
 
-    for name, what in (
-        ("source", "a movie or a folder of images"),
-        ("prompts", f"draw, a PNG, a folder of PNGs or a JSON such as {EXAMPLE}"),
-        ("weights", "a run's folder, a .ckpt or a .pt"),
-    ):
-        if getattr(config, name) is None:
-            raise UserError(f"{name} is missing: expected {name}=PATH, {what}")
-    assert config.source is not None  # checked above, as are these
-    assert config.prompts is not None
-    assert config.weights is not None
-    weights = find(config.weights, config.model, chosen_of_model(overrides))
-    opened = open_source(config.source, config.data.max_image_pixels)
+    source = required(config.source, "source", "PATH, a movie or a folder of images")
+    prompts = required(
+        config.prompts,
+        "prompts",
+        f"PATH, draw, a PNG, a folder of PNGs or a JSON such as {EXAMPLE}",
+    )
+    named = required(config.weights, "weights", "PATH, a run's folder, a .ckpt or a .pt")
+    weights = find(named, config.model, chosen_of_model(overrides))
+    opened = open_source(source, config.data.max_image_pixels)
     frames = choose_frames(opened, config.frames)
-    name = Path(config.source).resolve().stem
+    name = Path(source).resolve().stem
     out = Path(config.out) if config.out else weights.default_out("predictions") / name
-    if config.prompts == DRAW:
+    if prompts == DRAW:
         picture, template = write_template(frames, out)
         return (
             f"{picture} shows the first frame with a grid of pixels\n"
             f"{template} holds prompts as examples: fill them in, then start again with"
             f" prompts={template}"
         )
-    return report(predict(config, weights, frames, read_prompts(config.prompts, frames), out))
+    return report(predict(config, weights, frames, read_prompts(prompts, frames), out))
 
 
 if __name__ == "__main__":
