@@ -245,6 +245,19 @@ def plain_text(text: Any) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
+def fate_of(present: bool, predicted: bool, overlaps: bool) -> Optional[str]:
+    """Return the word for what became of an object on a frame; None: it was found, if only partly.
+
+    Args:
+        present: The ground truth has a pixel.
+        predicted: The prediction has one.
+        overlaps: They share one.
+    """
+    if present:
+        return None if overlaps else "lost"
+    return "false alarm" if predicted else "absent"
+
+
 def counted(count: int, one: str, many: str) -> str:
     """Return a number with what it counts: ``1 object``, ``2 objects``."""
     return f"{count} {one if count == 1 else many}"

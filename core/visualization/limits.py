@@ -131,18 +131,20 @@ class Troubles:
 
     def failed_in_background(self, doing: str, error: BaseException) -> None:
         """Do what `failed` does where nobody could catch what it raises, and keep that."""
-        try:
+        with self._kept_to_raise():
             self.failed(doing, error)
-        except VisualizationsError as told:
-            with self._lock:
-                self._to_raise.append(told)
 
     def say_in_background(
         self, kind: str, message: str, error: Optional[BaseException] = None
     ) -> None:
         """Do what `say_once` does where nobody could catch what it raises, and keep that."""
-        try:
+        with self._kept_to_raise():
             self.say_once(kind, message, error)
+
+    @contextlib.contextmanager
+    def _kept_to_raise(self) -> Iterator[None]:
+        try:
+            yield
         except VisualizationsError as told:
             with self._lock:
                 self._to_raise.append(told)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from .arrays import as_array, as_bool
 from .cadence import TRAIN
-from .clip import Clip, ClipFrame
+from .clip import Clip, ClipFrame, fate_of
 from .images import deflate
 from .palette import Color
 from .prompts import PADDING, PromptData
@@ -219,16 +219,13 @@ def _word(clip: Clip, index: int, category: int) -> Optional[str]:
     """Return the word that a sheet has for what became of an object on a frame."""
     if clip.gt is None or clip.pred is None or clip.scores is None:
         return None
-    present = clip.gt.areas[index, category] > 0
-    predicted = clip.pred.areas[index, category] > 0
-    overlaps = clip.scores.intersections[index, category] > 0
+    present = bool(clip.gt.areas[index, category] > 0)
     if clip.frames[index].mask_prompted:
         return None if present else "absent"
-    if present and not overlaps:
-        return "not prompted" if category in clip.not_prompted else "lost"
-    if predicted and not present:
-        return "false alarm"
-    return None if present else "absent"
+    predicted = bool(clip.pred.areas[index, category] > 0)
+    overlaps = bool(clip.scores.intersections[index, category] > 0)
+    fate = fate_of(present, predicted, overlaps)
+    return "not prompted" if fate == "lost" and category in clip.not_prompted else fate
 
 
 def _prompt(prompt: PromptData, clip: Clip, order: Sequence[int]) -> list[dict[str, Any]]:

@@ -250,14 +250,16 @@ def compare_masks(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
     """Return where any of C objects is hit, missed and claimed falsely.
 
     Args:
-        gt: [T, C, h, w] bool.
-        pred: [T, C, h, w] bool.
+        gt: [C, h, w] bool.
+        pred: [C, h, w] bool.
 
     Returns:
-        [T, 3, h, w] bool.
+        [3, h, w] bool.
     """
-    kinds = (gt & pred, gt > pred, pred > gt)
-    return np.stack([kind.any(1) for kind in kinds], 1)
+    errors = np.zeros((3, *gt.shape[1:]), bool)
+    for own_gt, own_pred in zip(gt, pred, strict=True):
+        _compare(own_gt, own_pred, errors)
+    return errors
 
 
 @dataclass

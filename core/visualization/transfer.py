@@ -52,8 +52,8 @@ def arrays_of(value: Any) -> Iterator[Any]:
     """Yield every tensor and array of what `to_host` is given."""
     if isinstance(value, (Tensor, np.ndarray)):
         yield value
-    elif isinstance(value, dict):
-        for item in value.values():
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from arrays_of(item)
     elif dataclasses.is_dataclass(value):
         for item in vars(value).values():

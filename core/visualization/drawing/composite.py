@@ -60,7 +60,7 @@ def create_composite_visualization(
         gt=_of_one_frame(gt),
         pred=_of_one_frame(pred),
         scores=_compare(gt, pred),
-        errors=None if gt is None or pred is None else compare_masks(gt[None], pred[None]),
+        errors=None if gt is None or pred is None else compare_masks(gt, pred)[None],
         ids=list(range(count)),
     )
     return render_sheet(clip)

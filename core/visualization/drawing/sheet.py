@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from ..clip import Clip, ClipFrame, Masks, Scores, counted, plain_text
+from ..clip import Clip, ClipFrame, Masks, Scores, counted, fate_of, plain_text
 from ..palette import Color
 from ..prompts import PromptData
 from .canvas import FAINT, MARGIN, Canvas, Entry, entry_width
@@ -342,15 +342,14 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
 def _tracking_words(outcome: _Outcome, is_tracked: bool) -> list[str]:
     present, predicted, score = outcome.present, outcome.predicted, outcome.object_score
     before = "" if math.isnan(outcome.iou_before) else f"{outcome.iou_before:.2f} → "
-    words = [f"IoU {before}{outcome.iou:.2f}" if present or predicted else "absent"]
+    fate = fate_of(present, predicted, outcome.overlaps)
+    words = ["absent" if fate == "absent" else f"IoU {before}{outcome.iou:.2f}"]
     if predicted and math.isfinite(outcome.predicted_iou):
         words.append(f"est. {outcome.predicted_iou:.2f}")
     if math.isfinite(score):
         words.append(f"score {score:+.1f}{'✓' if (score > 0) == present else '✗'}")
-    if present and not outcome.overlaps:
-        words += ["lost"] if is_tracked else []
-    elif predicted and not present:
-        words.append("false alarm")
+    if fate == "false alarm" or (fate == "lost" and is_tracked):
+        words.append(fate)
     return words
 
 
