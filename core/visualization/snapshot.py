@@ -9,7 +9,7 @@ waits for the event recorded behind them.
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -29,8 +29,19 @@ from ..official import (
     tell_prompts,
 )
 from .clip import Clip, Moment, build_clips
-from .reduction import Choice, Clicks, Either, Grid, Reduced, choose_reduction
+from .reduction import (
+    Choice,
+    Clicks,
+    Either,
+    Grid,
+    KeptMasks,
+    Reduced,
+    Window,
+    average_windows,
+    choose_reduction,
+)
 from .transfer import to_host
+from .window import MIN_FRAME_WIDTH, find_windows
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class SnapshotOptions:
         panel_size: Longest side of what is drawn of a frame.
         aspect: ``original``: panels have the aspect of the video where it is known; ``model``: that
             of the frames.
+        zoom: ``auto``: small objects are drawn larger, where the batch is on the CPU; ``off``: no.
         draw_all_frames: Keep every frame, for an animation.
         kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
@@ -54,6 +66,7 @@ class SnapshotOptions:
     num_categories: Optional[int] = None
     panel_size: int = 256
     aspect: str = "original"
+    zoom: str = "auto"
     draw_all_frames: bool = False
     kept_frames: int = 0
     measure_all_frames: bool = False
@@ -69,6 +82,7 @@ class Snapshot:
         choice: What that is of this batch.
         reduced: Copies in memory of their own; complete once `event` has passed.
         event: The CUDA event behind the last copy; None on CPU.
+        windows: Of the videos whose small objects are drawn larger, by place among those kept.
     """
 
     moment: Moment
@@ -76,6 +90,7 @@ class Snapshot:
     choice: Choice
     reduced: Reduced[np.ndarray]
     event: Optional["torch.cuda.Event"] = None
+    windows: dict[int, Window] = field(default_factory=dict)
 
     @property
     def videos(self) -> list[int]:
@@ -86,7 +101,7 @@ class Snapshot:
         """Return one `Clip` per kept video; waits for the device's copies first."""
         if self.event is not None:
             self.event.synchronize()
-        return build_clips(self.moment, self.choice, self.reduced)
+        return build_clips(self.moment, self.choice, self.reduced, self.windows)
 
 
 def take_snapshot(
@@ -128,7 +143,12 @@ def take_snapshot(
     sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
     choice = _choose(batch, options, videos, sizes)
     reduced = _reduce(batch, outs_per_frame, choice, obj_to_cat)
-    return Snapshot(moment, options, choice, *to_host(reduced, batch.img_batch.device))
+    on_host, event = to_host(reduced, batch.img_batch.device)
+    windows = {}
+    if choice.zoomed and isinstance(on_host.masks, KeptMasks):
+        windows = find_windows(choice, on_host)
+        on_host.close_ups = average_windows(batch.img_batch.detach(), choice, windows)
+    return Snapshot(moment, options, choice, on_host, event, windows)
 
 
 def _choose(
@@ -145,12 +165,16 @@ def _choose(
     chosen = [video for video in videos if video < num_videos]
     if sizes is None or len(sizes) != num_videos:
         sizes = [None] * num_videos
+    originals = [sizes[video] for video in chosen]
     return Choice(
         videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
-        grids=[Grid.fit(height, width, options.panel_size, sizes[video]) for video in chosen],
+        grids=[Grid.fit(height, width, options.panel_size, original) for original in originals],
         num_categories=options.num_categories,
+        zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),
+        panel_size=options.panel_size,
+        originals=originals,
     )
 
 

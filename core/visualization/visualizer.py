@@ -368,6 +368,7 @@ class Visualizer:
             num_categories=self.num_categories,
             panel_size=config.panel_size,
             aspect=config.aspect,
+            zoom=config.zoom,
             **frames,
         )
 
