@@ -76,11 +76,6 @@ def assign_prompts(
         return [], 0
     if reduced.obj_to_cat is not None:
         prompt_rows = reduced.obj_to_cat.tolist()
-        if len(prompt_rows) != num_prompts:
-            raise ValueError(
-                f"obj_to_cat must have one entry per prompt row ({num_prompts}), "
-                f"got {len(prompt_rows)}"
-            )
     elif num_prompts == num_rows and not reduced.are_components:
         prompt_rows = list(range(num_prompts))
     elif reduced.num_videos == 1:
