@@ -30,10 +30,9 @@ def find_windows(choice: Choice, reduced: Reduced[np.ndarray]) -> dict[int, Wind
     """
     windows = {}
     for slot, video in enumerate(choice.videos):
-        extent = _extent(_boxes(choice, reduced, Rows.of(video, choice, reduced), slot))
-        window = extent and place_window(
-            extent, choice.grids[slot].source, choice.panel_size, choice.originals[slot]
-        )
+        size = choice.grids[slot].source
+        extent = _extent(_boxes(choice, reduced, Rows.of(video, choice, reduced), slot), size)
+        window = extent and place_window(extent, size, choice.panel_size, choice.originals[slot])
         if window:
             windows[slot] = window
     return windows
@@ -55,7 +54,7 @@ def place_window(
     """
     height, width = size
     left, top, right, bottom = extent
-    needed = (1 + 2 * _MARGIN) * max((right - left) / width, (bottom - top) / height)
+    needed = _share(extent, size)
     if width < MIN_FRAME_WIDTH or needed > _MAX_SHARE:
         return None
     needed = max(needed, _MIN_WIDTH / width)
@@ -75,12 +74,25 @@ def place_window(
     )
 
 
-def _extent(boxes: Iterable[_Extent]) -> Optional[_Extent]:
-    found = list(boxes)
-    if not found:
-        return None
-    lefts, tops, rights, bottoms = zip(*found, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
+def _share(extent: _Extent, size: tuple[int, int]) -> float:
+    """Return which part of the frame's sides an extent takes with its margin."""
+    left, top, right, bottom = extent
+    return (1 + 2 * _MARGIN) * max((right - left) / size[1], (bottom - top) / size[0])
+
+
+def _extent(boxes: Iterable[_Extent], size: tuple[int, int]) -> Optional[_Extent]:
+    """Return the extent of all boxes; None: there is none, or it is too large for a window."""
+    extent = None
+    for box in boxes:
+        if extent is None:
+            extent = box
+        else:
+            left, top, right, bottom = extent
+            extent = min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])
+        if _share(extent, size) > _MAX_SHARE:
+            # Most clips stop here: nothing more is looked at while training waits.
+            return None
+    return extent
 
 
 def _boxes(
