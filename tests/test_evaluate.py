@@ -22,6 +22,7 @@ from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
 from core.evaluate.videos import find_videos, first_masks, prompts_of
 from core.tracking.masks import davis_palette, fits_palette, write_masks
+from core.visualization.drawing.sheet import render_sheet
 
 SIZE = (61, 83)
 
@@ -349,10 +350,18 @@ def test_the_settings_of_the_program_compose():
 # pictures, films, comparison
 
 
-def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path):
+def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path, monkeypatch):
     pytest.importorskip("av")
+    clips = []
+    monkeypatch.setattr(
+        "core.evaluate.pictures.render_sheet", lambda clip: clips.append(clip) or render_sheet(clip)
+    )
     status, said = evaluate("films=1")
     assert status == 0, said
+    for clip in clips:
+        hit, missed, false = clip.errors.swapaxes(0, 1)
+        assert np.array_equal(hit | missed, clip.gt.masks.any(1))
+        assert np.array_equal(hit | false, clip.pred.masks.any(1))
     out = tmp_path / "out"
     means = {}
     for row in rows(out / "objects.csv"):
