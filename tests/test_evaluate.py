@@ -1,8 +1,11 @@
 """``python -m core.evaluate``: what it writes, how it goes on, and what it says of mistakes."""
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
 from core.evaluate.videos import find_videos, first_masks, prompts_of
 from core.tracking.masks import davis_palette, fits_palette, write_masks
+from core.visualization.drawing.sheet import render_sheet
 
 SIZE = (61, 83)
 
@@ -346,10 +350,18 @@ def test_the_settings_of_the_program_compose():
 # pictures, films, comparison
 
 
-def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path):
+def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path, monkeypatch):
     pytest.importorskip("av")
+    clips = []
+    monkeypatch.setattr(
+        "core.evaluate.pictures.render_sheet", lambda clip: clips.append(clip) or render_sheet(clip)
+    )
     status, said = evaluate("films=1")
     assert status == 0, said
+    for clip in clips:
+        hit, missed, false = clip.errors.swapaxes(0, 1)
+        assert np.array_equal(hit | missed, clip.gt.masks.any(1))
+        assert np.array_equal(hit | false, clip.pred.masks.any(1))
     out = tmp_path / "out"
     means = {}
     for row in rows(out / "objects.csv"):
@@ -361,6 +373,32 @@ def test_sheets_films_and_the_page_show_the_worst_videos(evaluate, tmp_path):
     assert f'<video src="films/{worst}.mp4"' in page
     assert page.count("data:image/png;base64,") == len(means)
     assert "http" not in page
+
+
+def test_a_full_disk_ends_the_films_in_one_sentence(evaluate, tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    opened = []
+
+    def open_while_there_is_room(name, *arguments, **options):
+        opened.append(name)
+        if len(opened) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        return av.open(name, *arguments, **options)
+
+    writer = SimpleNamespace(
+        open=open_while_there_is_room, FFmpegError=av.FFmpegError, VideoFrame=av.VideoFrame
+    )
+    monkeypatch.setattr("core.tracking.film.import_av", lambda: writer)
+    status, said = evaluate("films=2")
+    assert status == 0, said
+    assert [line for line in said.splitlines() if "No space left" in line] == [
+        f"no further film: [Errno 28] No space left on device: '{opened[1]}'"
+    ]
+    out = tmp_path / "out"
+    assert [str(path) for path in (out / "films").iterdir()] == opened[:1]
+    assert len(rows(out / "objects.csv")) == 2
+    page = (out / "evaluation.html").read_text()
+    assert page.count("<video") == 1
 
 
 def test_weights_are_compared_object_by_object(evaluate, tmp_path, weights):

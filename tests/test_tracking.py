@@ -24,15 +24,17 @@ def predictor(tmp_path_factory):
     return build_predictor(find(str(path), ModelConfig()), torch.device("cpu"))
 
 
+DISCS = [
+    Disc(1, (20, 20), 9),
+    Disc(2, (60, 30), 8, (-1.0, 1.2)),
+    Disc(7, (40, 40), 7, (0.5, -0.9), first=9),
+]
+
+
 @pytest.fixture(scope="module")
 def video():
     """Two objects from the start and one that comes late, more frames than any memory has."""
-    discs = [
-        Disc(1, (20, 20), 9),
-        Disc(2, (60, 30), 8, (-1.0, 1.2)),
-        Disc(7, (40, 40), 7, (0.5, -0.9), first=9),
-    ]
-    return draw(30, (61, 83), discs)
+    return draw(30, (61, 83), DISCS)
 
 
 def first_masks(video):
@@ -45,12 +47,15 @@ def meta_state(predictor, folder):
     return predictor.init_state(video_path=str(folder))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, video):
-    folder = tmp_path_factory.mktemp("frames")
+def write_jpegs(folder, video):
     for t, image in enumerate(video.images):
         Image.fromarray(image).save(folder / f"{t:05d}.jpg", quality=95)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, video):
+    return write_jpegs(tmp_path_factory.mktemp("frames"), video)
 
 
 def alone(predictor, folder, prompt, **walk):
@@ -60,17 +65,53 @@ def alone(predictor, folder, prompt, **walk):
     return {t: logits[0, 0] for t, _, logits in predictor.propagate_in_video(state, **walk)}
 
 
-def test_masks_equal_those_of_separate_passes_with_all_frames_in_memory(predictor, video, folder):
-    prompts = first_masks(video)
+@pytest.mark.parametrize("num_frames", [30, pytest.param(200, marks=pytest.mark.long)])
+def test_masks_equal_those_of_separate_passes_with_all_frames_in_memory(
+    predictor, tmp_path, num_frames
+):
+    video = draw(num_frames, (61, 83), DISCS)
+    folder, prompts = write_jpegs(tmp_path, video), first_masks(video)
     expected = {prompt.object_id: alone(predictor, folder, prompt) for prompt in prompts}
-    frames = ImageFolder(folder, "source", 10**6)
-    tracked = list(track(predictor, frames, prompts))
-    assert [frame.index for frame in tracked] == list(range(30))
-    for frame in tracked:
-        ids = tuple(key for key in (1, 2, 7) if frame.index in expected[key])
-        assert frame.object_ids == ids
-        for key, logits in zip(ids, frame.logits, strict=True):
+    indices = []
+    for frame in track(predictor, ImageFolder(folder, "source", 10**6), prompts):
+        indices.append(frame.index)
+        assert frame.object_ids == tuple(key for key in (1, 2, 7) if frame.index in expected[key])
+        for key, logits in zip(frame.object_ids, frame.logits, strict=True):
             assert torch.equal(logits, expected[key][frame.index])
+    assert indices == list(range(num_frames))
+
+
+def meta_labels(predictor, folder, prompts, size):
+    """Meta's evaluation: a pass per object, -1024 before it, the highest score wins, > 0."""
+    scores = torch.full((len(prompts), len(list(folder.iterdir())), *size), -1024.0)
+    for k, prompt in enumerate(prompts):
+        for t, logits in alone(predictor, folder, prompt, start_frame_idx=prompt.frame).items():
+            scores[k, t] = logits
+    best, winner = scores.max(0)
+    ids = torch.tensor([prompt.object_id for prompt in prompts])
+    return torch.where(best > 0, ids[winner], 0).numpy()
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "discs"),
+    [
+        ((61, 83), 16, DISCS),  # crossing, one late
+        ((97, 54), 12, [Disc(3, (20, 40), 14), Disc(5, (27, 44), 12, (0.4, 0.3), last=6)]),
+        ((48, 101), 21, [Disc(k, (20 * k, 24), 11, (k - 2, 1), first=3 * k) for k in (1, 2, 4)]),
+    ],
+    ids=["late", "vanishing", "all late"],
+)
+def test_masks_equal_those_of_metas_evaluation(predictor, tmp_path, size, length, discs):
+    video = draw(length, size, discs)
+    folder, prompts = write_jpegs(tmp_path, video), first_masks(video)
+    expected, owned = meta_labels(predictor, folder, prompts, size), set()
+    for frame in track(predictor, ImageFolder(folder, "source", 10**6), prompts):
+        labels = np.zeros(size, np.int64)
+        for key, mask in frame.masks(overlapping=False).items():
+            labels[mask] = key
+        assert np.array_equal(labels, expected[frame.index])
+        owned |= set(np.unique(labels).tolist())
+    assert owned == {0, *video.ids}
 
 
 def test_a_pixel_belongs_to_the_object_of_the_highest_logit(predictor, video):

@@ -1,7 +1,7 @@
 """Films and sheets of the worst videos, made of the masks that were written."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from ..visualization.drawing.sheet import render_sheet
 from ..visualization.drawing.text import fit
 from ..visualization.palette import Color
 from ..visualization.prompts import PromptData
+from ..visualization.reduction import compare_masks
 from .protocols import ObjectScore
 from .scores import VideoScores
 from .videos import AnnotatedVideo
@@ -89,15 +90,20 @@ def draw_sheet(tracked: Tracked) -> np.ndarray:
         int(key): int(number)
         for key, number in zip(tracked.scores.object_ids, tracked.scores.first, strict=True)
     }
-    images, gt, pred, frames = [], [], [], []
+    images, gt, pred, errors, frames = [], [], [], [], []
     for row in rows:
         position, number = video.annotated[row], int(tracked.scores.numbers[row])
         image = video.frames.image(position)
         found, known = tracked.masks(video.frames.names[position]), video.masks(position)
         empty = np.zeros(image.shape[:2], bool)
         images.append(_reduce(image))
-        gt.append(np.stack([_reduce_mask(known.get(key, empty)) for key in tracked.ids]))
-        pred.append(np.stack([_reduce_mask(found.get(key, empty)) for key in tracked.ids]))
+        whole = [
+            np.stack([masks.get(key, empty) for key in tracked.ids]) for masks in (known, found)
+        ]
+        reduced = [np.stack([_reduce_mask(mask) for mask in masks]) for masks in whole]
+        gt.append(reduced[0])
+        pred.append(reduced[1])
+        errors.append(np.stack([_reduce_mask(plane) for plane in compare_masks(*whole)]))
         prompts = [
             PromptData("mask", k, mask=torch.from_numpy(gt[-1][k]))
             for k, key in enumerate(tracked.ids)
@@ -105,7 +111,7 @@ def draw_sheet(tracked: Tracked) -> np.ndarray:
         ]
         frames.append(_frame(row, number, prompts))
     clip = _clip(tracked, rows, frames, np.stack(images), (np.stack(gt), np.stack(pred)))
-    return render_sheet(clip)
+    return render_sheet(replace(clip, errors=np.stack(errors)))
 
 
 def _chosen_rows(scores: VideoScores) -> list[int]:

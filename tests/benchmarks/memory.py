@@ -33,9 +33,9 @@ def measure(quick: bool) -> Results:
                 _say_when_drawn(build_loggers(config, Path(folder))[0]), max_overhead=1.0
             )
             _run(hooked, scene, 2 if quick else WARM_UP)
-            before = _resident_mb()
+            before = resident_mb()
             _run(hooked, scene, num_events)
-            after = _resident_mb()
+            after = resident_mb()
             hooked.visualizer.flush()
         finally:
             finish_swanlab(config.swanlab.finish_timeout_s)
@@ -69,7 +69,7 @@ def _run(hooked: HookedModule, scene: tuple, num_events: int) -> None:
         hooked.wait()
 
 
-def _resident_mb() -> Optional[float]:
+def resident_mb() -> Optional[float]:
     """Return the resident size without what malloc keeps for later.
 
     Each event frees some 16 MB of buffers; whether malloc gives them back at once or keeps them
