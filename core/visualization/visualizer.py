@@ -338,6 +338,10 @@ class Visualizer:
         ]
 
     def _say_what_is_missing(self, snapshot: Snapshot) -> None:
+        if snapshot.fault is not None:
+            self.troubles.say_once(
+                "obj_to_cat", f"visualizations: sheets show no prompts: {snapshot.fault}"
+            )
         reduced = snapshot.reduced
         if reduced.identifiers.size == 0 and reduced.row_videos.size > 0:
             self.troubles.say_once(
@@ -368,6 +372,7 @@ class Visualizer:
             num_categories=self.num_categories,
             panel_size=config.panel_size,
             aspect=config.aspect,
+            zoom=config.zoom,
             **frames,
         )
 

@@ -142,8 +142,8 @@ def check_resumed(tmp_path, step, **options):
         pytest.param(3, 0, marks=pytest.mark.slow),  # in an epoch, between validations
         (4, 2),  # at the end of one, before its validation
         pytest.param(2, 0, marks=pytest.mark.slow),  # just before a validation
-        pytest.param(4, 0, marks=pytest.mark.slow),
-        pytest.param(3, 2, marks=pytest.mark.slow),
+        pytest.param(4, 0, marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(3, 2, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(5, 2, marks=pytest.mark.slow),
     ],
 )
