@@ -19,6 +19,7 @@ from videos import Disc, InMemory, draw
 
 from core.adapters import put_on_base, read_adapters, weights_hash
 from core.config import Config, LoraConfig, ModelConfig
+from core.evaluate.__main__ import main as evaluate
 from core.export import export_checkpoint, export_folder, main
 from core.lora import inject
 from core.model import architecture_node, build_model, load_found, load_weights, read_weights
@@ -263,3 +264,14 @@ def test_weights_of_sam_2_0_are_said_to_become_2_1(base, caplog):
     model = build_model(ModelConfig(image_size=IMAGE_SIZE))
     assert "what is exported from this model is SAM 2.1" in load_found(model, weights, base)
     assert "SAM 2.1" in caplog.text
+
+
+def test_whole_videos_are_scored_with_adapters_on_their_base(adapters, base, tmp_path, capsys):
+    arguments = [f"weights={adapters}", f"out={tmp_path / 'out'}", "trainer.accelerator=cpu"]
+    arguments += ["data.synthetic.num_val_clips=1", "data.num_frames=3", "films=none"]
+    assert evaluate([*arguments, "base=nowhere.pt"]) == 1
+    assert "error: base=nowhere.pt does not exist" in capsys.readouterr().err
+    assert evaluate([*arguments, f"base={base}"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["objects_tracked"] >= 2
+    assert summary["weights"] == str(adapters)
