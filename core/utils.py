@@ -192,7 +192,8 @@ def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
 ) -> bool:
     """Draw the first videos of a batch and log them at once, on the calling thread.
 
-    `VisualizationsMixin.maybe_log_visualizations` does the same in the background.
+    `VisualizationsMixin.maybe_log_visualizations` does the same in the background. Panels show whole
+    frames here: the setting ``zoom`` is the hook's.
 
     Args:
         pl_logger: A Lightning logger, a list of them, or None.
@@ -231,7 +232,7 @@ def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
         batch,
         outs_per_frame,
         Moment(stage, step, epoch, category_names=category_names),
-        SnapshotOptions(max_frames, frame_stride, num_categories, panel_size),
+        SnapshotOptions(max_frames, frame_stride, num_categories, panel_size, zoom="off"),
         range(max_videos),
         obj_to_cat,
     )
