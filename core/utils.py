@@ -192,8 +192,8 @@ def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
 ) -> bool:
     """Draw the first videos of a batch and log them at once, on the calling thread.
 
-    `VisualizationsMixin.maybe_log_visualizations` does the same in the background. Panels show whole
-    frames here: the setting ``zoom`` is the hook's.
+    `VisualizationsMixin.maybe_log_visualizations` does the same in the background. Panels show
+    whole frames here: the setting ``zoom`` is the hook's.
 
     Args:
         pl_logger: A Lightning logger, a list of them, or None.

@@ -108,12 +108,18 @@ def _boxes(
         if isinstance(masks, list):
             assigned, _ = assign_prompts(len(masks), rows, reduced)
             yield from _of_crops(masks[index] for index, _ in assigned)
-        for left, top, right, bottom in _of_points(t, rows, reduced):
-            is_around = left < -0.5 and top < -0.5 and right > width + 0.5 and bottom > height + 0.5
-            is_beside = left > width - 0.5 or top > height - 0.5 or right < 0.5 or bottom < 0.5
-            # What cannot be drawn, or is not finite, decides nothing.
-            if not is_around and not is_beside and math.isfinite(left + top + right + bottom):
+        for box in _of_points(t, rows, reduced):
+            if _can_be_drawn(box, height, width):
+                left, top, right, bottom = box
                 yield max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+
+
+def _can_be_drawn(box: _Extent, height: int, width: int) -> bool:
+    """Return whether part of a box's outline, or a click, is on the frame, and finite."""
+    left, top, right, bottom = box
+    is_around = left < -0.5 and top < -0.5 and right > width + 0.5 and bottom > height + 0.5
+    is_beside = left > width - 0.5 or top > height - 0.5 or right < 0.5 or bottom < 0.5
+    return not is_around and not is_beside and math.isfinite(left + top + right + bottom)
 
 
 def _of_crops(crops: Iterable[Crop]) -> Iterator[_Extent]:
