@@ -669,7 +669,7 @@ def test_prompt_rows_of_unknown_category_are_not_drawn_with_two_videos_but_said(
     assert any("3 prompts not drawn: their video is unknown" in text for text in said)
 
 
-def test_scores_of_as_many_components_as_rows_are_not_taken_for_the_rows_own():
+def test_scores_with_a_row_per_mask_row_are_the_rows_own_whatever_the_prompts_belong_to():
     case = square_case(
         2,
         point_inputs=click([8.0, 8.0], [40.0, 8.0]),
@@ -677,7 +677,7 @@ def test_scores_of_as_many_components_as_rows_are_not_taken_for_the_rows_own():
     )
     assert case.clip().scores.object_scores.tolist() == [[3.0, -3.0]]
     case.obj_to_cat = [1, 1]
-    assert np.isnan(case.clip().scores.object_scores).all()
+    assert case.clip().scores.object_scores.tolist() == [[3.0, -3.0]]
 
 
 def test_clicks_told_by_the_steps_alone_are_not_replaced_by_implied_ones():
