@@ -597,7 +597,7 @@ def test_the_check_names_videos_whatever_the_terminal_can_write(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["gbk", "ascii"])
+@pytest.mark.parametrize("encoding", [pytest.param("gbk", marks=pytest.mark.long), "ascii"])
 def test_a_refusal_is_one_sentence_whatever_the_terminal_can_write(folder, tmp_path, encoding):
     arguments = ["data=vos_folder", f"data.root='{folder / 'vidéo ✂️ 视频'}'"]
     for module in (False, True):
