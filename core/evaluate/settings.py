@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..checks import A_PATH, TRUE_OR_FALSE, Rule, at_least, one_of, or_null, setting
 from ..config import Config, DataConfig
 from ..overrides import override_keys
+from ..tracking.settings import TrackingConfig
 
 CONFIG_NAME = "evaluate"
 SCHEMA = "evaluate_schema"
@@ -21,21 +22,9 @@ _FILMS = Rule(
 
 
 @dataclass
-class EvaluateConfig(Config):
+class EvaluateConfig(TrackingConfig):
     """The settings of a training, of which model, data and devices matter, and what is its own."""
 
-    weights: Optional[str] = setting(
-        None,
-        A_PATH,
-        "a run's folder (its best weights and its settings), a .ckpt or .pt, a folder of "
-        "Hugging Face's, or a file of adapters",
-    )
-    base: Optional[str] = setting(
-        None,
-        A_PATH,
-        "the weights that a file of adapters belongs to; null: those that its run started from, or "
-        "the file of their name beside it",
-    )
     split: str = setting("val", one_of("val", "train", "all"), "which videos")
     videos: Optional[List[str]] = setting(  # noqa: UP006
         None, Rule("null or a list of names", lambda value: value != []), "only these videos"

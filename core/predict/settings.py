@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ..checks import A_PATH, TRUE_OR_FALSE, Rule, one_of, or_null, setting
-from ..config import Config
+from ..tracking.settings import TrackingConfig
 
 CONFIG_NAME = "predict"
 SCHEMA = "predict_schema"
@@ -20,21 +20,9 @@ _FRAMES = Rule(
 
 
 @dataclass
-class PredictConfig(Config):
+class PredictConfig(TrackingConfig):
     """The settings of a training, of which model and devices matter, and what is its own."""
 
-    weights: Optional[str] = setting(
-        None,
-        A_PATH,
-        "a run's folder (its best weights), a .ckpt or .pt, a folder of "
-        "Hugging Face's, or a file of adapters",
-    )
-    base: Optional[str] = setting(
-        None,
-        A_PATH,
-        "the weights that a file of adapters belongs to; null: those that its run started from, or "
-        "the file of their name beside it",
-    )
     source: Optional[str] = setting(
         None, A_PATH, "a movie, or a folder of images with a number in their names"
     )

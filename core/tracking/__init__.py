@@ -1,5 +1,6 @@
 """Whole videos through Meta's own predictor, in memory that does not grow with their length.
 
+    settings.py      the weights, as the command line names them
     weights.py       a run, a checkpoint or a file of weights as Meta's predictor
     frames.py        the frames of a video, one at a time
     movie.py         the frames of a movie file

@@ -1,5 +1,6 @@
 """Prompts as data: what a frame's objects were prompted with, read from SAM 2's own outputs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -194,11 +195,8 @@ def _is_drawable(prompt: PromptData, size: tuple[int, int]) -> Tensor:
         return torch.ones(1, dtype=torch.bool)
     if prompt.bbox is not None:
         corners = prompt.bbox.reshape(2, 2)
-        least, most = corners.amin(0), corners.amax(0)
-        limits = torch.tensor([size[1], size[0]]) - 0.5
-        beside = ((most < -0.5) | (least > limits)).any()
-        around = ((least < -0.5) & (most > limits)).all()
-        return (corners.isfinite().all() & ~beside & ~around)[None]
+        left, top, right, bottom = [*corners.amin(0).tolist(), *corners.amax(0).tolist()]
+        return torch.tensor([outline_on_frame((left, top, right, bottom), size)])
     if prompt.points is None or prompt.labels is None:
         return torch.zeros(0, dtype=torch.bool)
     # A click that is padding is nothing that could be missed.
@@ -209,3 +207,17 @@ def on_frame(points: Tensor, size: tuple[int, int]) -> Tensor:
     """Return which of [K, 2] points (x, y) lie on a frame of `size` (H, W): [K] bool."""
     limits = torch.tensor([size[1], size[0]]) - 0.5
     return ((points >= -0.5) & (points <= limits)).all(1)
+
+
+def outline_on_frame(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+    """Return whether part of a box's outline lies on a frame of `size` (H, W), and is finite.
+
+    Args:
+        box: left, top, right, bottom: centres of pixels. A click is a box of one pixel.
+        size: (H, W) of the frame.
+    """
+    left, top, right, bottom = box
+    last_y, last_x = size[0] - 0.5, size[1] - 0.5
+    is_beside = right < -0.5 or bottom < -0.5 or left > last_x or top > last_y
+    is_around = left < -0.5 and top < -0.5 and right > last_x and bottom > last_y
+    return not is_beside and not is_around and math.isfinite(left + top + right + bottom)

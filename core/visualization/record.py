@@ -22,6 +22,7 @@ from .clip import Clip, ClipFrame, fate_of
 from .images import deflate
 from .palette import Color
 from .prompts import PADDING, PromptData
+from .reduction import compare_masks
 from .store import encode_mask, rounded
 
 # Kinds of clips; whatever else a module calls its stages is a kind too.
@@ -200,15 +201,10 @@ def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:
     return [
         {
             name: encode_mask(kind ^ of_masks)
-            for name, kind, of_masks in zip(ERRORS, kinds, errors_of(gt, pred), strict=True)
+            for name, kind, of_masks in zip(ERRORS, kinds, compare_masks(gt, pred), strict=True)
         }
         for kinds, gt, pred in zip(clip.errors, clip.gt.masks, clip.pred.masks, strict=True)
     ]
-
-
-def errors_of(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """Return where any object is hit, missed and claimed falsely, [3, h, w] bool, of [C, h, w]."""
-    return np.stack([(gt & pred).any(0), (gt & ~pred).any(0), (pred & ~gt).any(0)])
 
 
 def _scores(clip: Clip, index: int, order: Sequence[int]) -> list[dict[str, Any]]:

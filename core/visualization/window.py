@@ -6,7 +6,7 @@ from typing import Optional
 
 import numpy as np
 
-from .prompts import prompts_from_clicks
+from .prompts import outline_on_frame, prompts_from_clicks
 from .reduction import Choice, Clicks, Crop, Grid, KeptMasks, Reduced, Window
 from .rows import Rows, assign_prompts, clicks_of
 
@@ -20,6 +20,7 @@ _MAX_GROWN = 0.5
 
 # left, top, right, bottom in model pixels: edges, not centres.
 _Extent = tuple[float, float, float, float]
+_Centres = tuple[float, float, float, float]  # the same four, of the outer pixels' centres
 
 
 def find_windows(choice: Choice, reduced: Reduced[np.ndarray]) -> dict[int, Window]:
@@ -109,17 +110,9 @@ def _boxes(
             assigned, _ = assign_prompts(len(masks), rows, reduced)
             yield from _of_crops(masks[index] for index, _ in assigned)
         for box in _of_points(t, rows, reduced):
-            if _can_be_drawn(box, height, width):
+            if outline_on_frame(box, (height, width)):
                 left, top, right, bottom = box
-                yield max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-
-
-def _can_be_drawn(box: _Extent, height: int, width: int) -> bool:
-    """Return whether part of a box's outline, or a click, is on the frame, and finite."""
-    left, top, right, bottom = box
-    is_around = left < -0.5 and top < -0.5 and right > width + 0.5 and bottom > height + 0.5
-    is_beside = left > width - 0.5 or top > height - 0.5 or right < 0.5 or bottom < 0.5
-    return not is_around and not is_beside and math.isfinite(left + top + right + bottom)
+                yield max(left, 0), max(top, 0), min(right + 1, width), min(bottom + 1, height)
 
 
 def _of_crops(crops: Iterable[Crop]) -> Iterator[_Extent]:
@@ -128,8 +121,8 @@ def _of_crops(crops: Iterable[Crop]) -> Iterator[_Extent]:
             yield crop.columns.start, crop.rows.start, crop.columns.stop, crop.rows.stop
 
 
-def _of_points(t: int, rows: Rows, reduced: Reduced[np.ndarray]) -> Iterator[_Extent]:
-    """Yield the boxes around each row's initial clicks and corners, and around box prompts."""
+def _of_points(t: int, rows: Rows, reduced: Reduced[np.ndarray]) -> Iterator[_Centres]:
+    """Yield each row's initial clicks and boxes."""
     for clicks in clicks_of(t, reduced):
         for index, _ in assign_prompts(len(clicks.coords), rows, reduced)[0]:
             yield from _of_row(clicks, index)
@@ -139,7 +132,7 @@ def _of_points(t: int, rows: Rows, reduced: Reduced[np.ndarray]) -> Iterator[_Ex
         yield _around(corners)
 
 
-def _of_row(clicks: Clicks[np.ndarray], index: int) -> Iterator[_Extent]:
+def _of_row(clicks: Clicks[np.ndarray], index: int) -> Iterator[_Centres]:
     labels, coords = clicks.labels[index], clicks.coords[index]
     for prompt in prompts_from_clicks(coords, labels, clicks.num_initial, 0):
         if prompt.bbox is not None:
@@ -149,7 +142,7 @@ def _of_row(clicks: Clicks[np.ndarray], index: int) -> Iterator[_Extent]:
                 yield _around(place[None])
 
 
-def _around(points: np.ndarray) -> _Extent:
-    """Return the extent of pixels that have these (x, y) centres, [N, 2]."""
+def _around(points: np.ndarray) -> _Centres:
+    """Return left, top, right, bottom of points (x, y), [N, 2]."""
     (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-    return left, top, right + 1, bottom + 1
+    return left, top, right, bottom
