@@ -26,19 +26,23 @@ _BASE, _HASH, _MODEL = "base", "base_sha256", "model"
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What a file of adapters holds.
+    """What a file of adapters says of itself, and where to read what it holds.
 
     Attributes:
         path: The file.
-        tensors: What the base does not have, by SAM 2's own names.
         model: The settings of the model; `checkpoint_path` is the base's name.
         base_sha256: `weights_hash` of the base.
     """
 
     path: Path
-    tensors: dict[str, Tensor]
     model: ModelConfig
     base_sha256: str
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read what the base does not have, by SAM 2's own names."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path)
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
@@ -68,7 +72,7 @@ def write_adapters(weights: Mapping[str, Tensor], path: Path, config: ModelConfi
         config: The settings of the model; the base is its `checkpoint_path`.
 
     Raises:
-        CheckpointError: There is no base, it cannot be read, or nothing was trained on it.
+        CheckpointError: There is no base, it cannot be read, or the training had no adapters.
     """
     from safetensors.torch import save_file
 
@@ -108,7 +112,7 @@ def _name_of(base: str) -> str:
 
 
 def read_adapters(path: Union[str, Path]) -> Optional[AdapterFile]:
-    """Return what a file of adapters holds, None where `path` is something else.
+    """Return what a file of adapters says of itself, None where `path` is something else.
 
     Raises:
         CheckpointError: The settings in the file are of another version of this program.
@@ -123,14 +127,13 @@ def read_adapters(path: Union[str, Path]) -> Optional[AdapterFile]:
             metadata = file.metadata() or {}
             if not {_BASE, _HASH, _MODEL} <= metadata.keys():
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError):
         return None  # whoever reads it as something else says what is wrong
     try:
         model = model_config_of(json.loads(metadata[_MODEL]))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: the settings in it cannot be used: {error}") from error
-    return AdapterFile(path, tensors, model, metadata[_HASH])
+    return AdapterFile(path, model, metadata[_HASH])
 
 
 def put_on_base(
@@ -166,4 +169,4 @@ def put_on_base(
             f"{name}={base} has the SHA-256 {found[:12]}...: the adapters in {adapters.path} "
             f"belong to {expected}"
         )
-    return FoundWeights({**weights, **adapters.tensors}, "model", "", note=f"adapters on {named}")
+    return FoundWeights({**weights, **adapters.tensors()}, "model", "", note=f"adapters on {named}")

@@ -78,7 +78,7 @@ def test_the_file_holds_what_was_trained_and_nothing_else(adapters, trained):
     with safe_open(adapters, framework="pt") as file:
         assert set(file.keys()) == expected
         metadata = file.metadata()
-    for name, value in read_adapters(adapters).tensors.items():
+    for name, value in read_adapters(adapters).tensors().items():
         assert torch.equal(value, trained.model.state_dict()[name])
     assert metadata["base"] == "random.pt"
     assert "/" not in metadata["base"] + metadata["model"]
