@@ -381,6 +381,12 @@ class DataConfig(Section):
         "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
         "objects, `skip` leaves them out",
     )
+    objects: str = setting(
+        "categories",
+        one_of("categories", "instances"),
+        "what an object of a COCO-video JSON is: `categories` one mask slot per category, "
+        "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`)",
+    )
     num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
     # A video that has fewer, from its first frame with an object, is used as it is when
     # `val_batch_size` is 1 and skipped otherwise, because the clips of a batch are equally long.

@@ -18,7 +18,7 @@ from ..config import DataConfig
 from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
 from .loader import ClipOrder, ClipSampler, ResumableLoader
-from .readers.reader import SOURCES
+from .readers.reader import has_category_layout
 from .split import Videos, split_videos
 from .synthetic import SyntheticDataset
 
@@ -49,8 +49,7 @@ class VideoDataModule(LightningDataModule):
         """See the class."""
         super().__init__()
         self.data, self.image_size, self.seed = data, image_size, seed
-        source = SOURCES.get(data.source)
-        self.category_layout = source is not None and source.category_layout
+        self.category_layout = has_category_layout(data)
         self.category_names: Optional[list[str]] = None
         self.original_sizes: Optional[list[Optional[tuple[int, int]]]] = None
         self.num_categories: Optional[int] = None

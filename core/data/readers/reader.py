@@ -9,7 +9,7 @@ from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
-from .coco_video import CocoVideoReader
+from .coco_video import read_coco_video
 from .folders import VosFolderReader
 from .frames import AnnotatedFrame
 from .remarks import Remark
@@ -73,13 +73,11 @@ class Source:
     Attributes:
         open: Returns the readers of training and of validation: one and the same where the videos
             of one data set are to be split.
-        category_layout: Whether every video has one mask slot per category.
         lists: Lists of training and validation videos that such a data set may bring, below
             ``data.root``.
     """
 
     open: Callable[[DataConfig], tuple[Reader, Reader]]
-    category_layout: bool = False
     lists: Optional[tuple[str, str]] = None
 
 
@@ -101,11 +99,12 @@ def _open_sav(data: DataConfig) -> tuple[Reader, Reader]:
 def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
     assert data.train_annotations is not None  # `DataConfig` asks for it
     setting = f"data.train_annotations={data.train_annotations}"
-    reader = CocoVideoReader(data.train_annotations, setting, data)
+    reader = read_coco_video(data.train_annotations, setting, data)
     if data.val_annotations is None:
         return reader, reader
     setting = f"data.val_annotations={data.val_annotations}"
-    return reader, CocoVideoReader(data.val_annotations, setting, data, reader.categories)
+    categories = reader.categories if has_category_layout(data) else None
+    return reader, read_coco_video(data.val_annotations, setting, data, categories)
 
 
 # every source but `synthetic`, which reads nothing
@@ -115,5 +114,10 @@ SOURCES = {
     ),
     "png_folders": Source(_open_folders_per_object),
     "sav": Source(_open_sav),
-    "coco_video": Source(_open_coco_video, category_layout=True),
+    "coco_video": Source(_open_coco_video),
 }
+
+
+def has_category_layout(data: DataConfig) -> bool:
+    """Return whether every video has one mask slot per category."""
+    return data.source == "coco_video" and data.objects == "categories"
