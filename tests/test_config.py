@@ -27,6 +27,8 @@ GROUP_FILES = sorted(
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 NEEDED = {
     "data=coco_video": ["data.train_annotations=a.json"],
+    "data=youtube_vis": ["data.train_annotations=a.json"],
+    "data=coco_images": ["data.train_annotations=a.json"],
     "data=vos_folder": ["data.root=d"],
     "data=png_folders": ["data.root=d"],
     "data=sav": ["data.root=d"],

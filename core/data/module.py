@@ -14,10 +14,11 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
-from ..config import DataConfig
+from ..config import IMAGE_SOURCES, DataConfig
 from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
 from .loader import ClipOrder, ClipSampler, ResumableLoader
+from .readers.files import DataError
 from .readers.reader import has_category_layout
 from .split import Videos, split_videos
 from .synthetic import SyntheticDataset
@@ -59,8 +60,14 @@ class VideoDataModule(LightningDataModule):
         """Read the data set's structure; later calls do nothing.
 
         Raises:
-            DataError: The data set cannot be used; the message names the setting or file.
+            DataError: The data set cannot be used; the message names the setting or file. Single
+                images cannot be trained on, which is what `stage` ``fit`` asks for.
         """
+        if stage == "fit" and self.data.source in IMAGE_SOURCES:
+            raise DataError(
+                f"data={self.data.source} gives clips of one frame, which can be looked through"
+                " with `python -m core.data`; training needs videos: clips of at least 2 frames"
+            )
         if self.datasets:
             return
         if self.data.source == "synthetic":

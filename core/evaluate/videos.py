@@ -73,6 +73,8 @@ LAYOUTS = {
     "png_folders": _PER_OBJECT,
     "sav": _PER_OBJECT,
     "coco_video": _INSTANCES,
+    "youtube_vis": _INSTANCES,
+    "coco_images": _INSTANCES,
 }
 
 

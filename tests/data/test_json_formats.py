@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from scenes import label_map, rle, save_frame
+from scenes import HEIGHT, WIDTH, label_map, rle, save_frame
 
 from core.config import DataConfig
-from core.data import DataError
+from core.data import DataError, VideoDataModule
 from core.data.readers.reader import SOURCES, has_category_layout
 
 CATEGORIES = [{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
@@ -118,3 +118,144 @@ def test_only_categories_are_the_category_layout():
     assert has_category_layout(DataConfig(**fields))
     assert not has_category_layout(DataConfig(objects="instances", **fields))
     assert not has_category_layout(DataConfig())
+
+
+def vis_of(root, num_frames=3) -> dict:
+    """Video v of a cat on all frames and a dog that is not there on the first; w has nothing."""
+    names = {"v": [f"v/{5 * t:05d}.jpg" for t in range(num_frames)], "w": ["w/00000.jpg"]}
+    for t, name in enumerate(names["v"] + names["w"]):
+        save_frame(root / "frames" / name, t)
+    videos = [
+        {"id": k, "file_names": names[key], "width": WIDTH, "height": HEIGHT}
+        for k, key in enumerate("wv")
+    ]
+    cat = [rle(label_map(1) > 0)] * num_frames
+    dog = [None, *[box(2)] * (num_frames - 1)]
+    annotations = [
+        {"id": 30, "video_id": 1, "category_id": 4, "iscrowd": 0, "segmentations": cat},
+        {"id": 10, "video_id": 1, "category_id": 9, "iscrowd": 0, "segmentations": dog},
+    ]
+    return {"videos": videos, "annotations": annotations, "categories": CATEGORIES}
+
+
+def test_youtube_vis_has_an_object_per_annotation(tmp_path):
+    reader = open_reader(tmp_path, "youtube_vis", vis_of(tmp_path))
+    assert reader.names == ["v", "w"]
+    assert reader.object_names(0) == {1: "cat", 2: "dog"}
+    frames = reader.video(0).frames
+    assert [frame.frame_idx for frame in frames] == [0, 1, 2]
+    assert np.asarray(reader.image(frames[1])).shape == (HEIGHT, WIDTH, 3)
+    first, second = (reader.masks(0, frame) for frame in frames[:2])
+    assert list(first) == [1]
+    assert is_object(first[1], 1)
+    assert is_object(second[2], 2)
+    assert reader.remarks(0, frames[0]) == []
+    assert reader.masks(1, reader.video(1).frames[0]) == {}
+
+
+def test_videos_of_sam_3_have_names_and_phrases(tmp_path):
+    content = vis_of(tmp_path)
+    content["videos"][1]["video_name"], content["videos"][0]["video_name"] = "sav_2", "sav_1"
+    content["annotations"][0]["noun_phrase"] = "a striped cat"
+    content["video_np_pairs"] = [{"video_id": 1, "category_id": 4, "num_masklets": 1}]
+    reader = open_reader(tmp_path, "youtube_vis", content)
+    assert reader.names == ["sav_1", "sav_2"]
+    assert reader.object_names(1) == {1: "a striped cat", 2: "dog"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0]["segmentations"].pop(), "30 with 2 masks, expected one or"),
+        (lambda c: c["annotations"][0].update(video_id=5), "annotation of video 5, which it does"),
+        (lambda c: c["annotations"][0].update(category_id=5), "annotation of category 5, which"),
+        (lambda c: c["videos"][0].update(id=1), "has two videos with the same id"),
+        (lambda c: c["videos"][0].pop("file_names"), "without a needed field .*a YouTube-VIS file"),
+        (lambda c: c["videos"][1].update(file_names=["../x.jpg"] * 3), r"outside data\.image_root"),
+        (lambda c: c.update(annotations=None), "has no list `annotations`"),
+    ],
+)
+def test_bad_youtube_vis_is_refused(tmp_path, change, message):
+    content = vis_of(tmp_path)
+    change(content)
+    with pytest.raises(DataError, match=message):
+        open_reader(tmp_path, "youtube_vis", content)
+
+
+def images_of(root) -> dict:
+    """One image of two cats, one with nothing and one of a box alone."""
+    for t, name in enumerate(("a.jpg", "b.png", "c.jpg")):
+        save_frame(root / "frames" / name, t)
+    images = [
+        {"id": k, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        for k, name in enumerate(("b.png", "a.jpg", "c.jpg"))
+    ]
+    parts = [*box(2), *box(3)]
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 4, "segmentation": parts},
+        {"id": 2, "image_id": 1, "category_id": 4, "segmentation": rle(label_map(1) > 0)},
+        {"id": 3, "image_id": 1, "category_id": 9, "segmentation": [], "bbox": [0, 0, 9, 9]},
+        {"id": 4, "image_id": 2, "category_id": 9, "segmentation": [], "bbox": [0, 0, 9, 9]},
+    ]
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def test_an_image_is_a_clip_of_one_frame_with_an_object_per_annotation(tmp_path):
+    reader = open_reader(tmp_path, "coco_images", images_of(tmp_path))
+    assert reader.names == ["a.jpg", "b.png", "c.jpg"]
+    assert [len(reader.video(i).frames) for i in range(2)] == [1, 1]
+    with pytest.raises(DataError, match=r"train\.json has no known masks for it"):
+        reader.video(2)
+    masks = reader.masks(0, reader.video(0).frames[0])
+    assert list(masks) == [1, 2]
+    assert is_object(masks[1], 2, 3)
+    assert is_object(masks[2], 1)
+    assert reader.object_names(0) == {1: "cat", 2: "cat"}
+    assert reader.masks(1, reader.video(1).frames[0]) == {}
+
+
+def test_images_can_be_looked_through_but_not_trained_on(tmp_path):
+    content = images_of(tmp_path)
+    content["annotations"][-1].update(image_id=0, segmentation=box(2))
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "frames").rename(tmp_path / "images")
+    fields = {"train_annotations": str(tmp_path / "a.json"), "image_root": str(tmp_path / "images")}
+    data = DataConfig(source="coco_images", val_fraction=0.5, **fields)
+    module = VideoDataModule(data, 32, seed=0)
+    with pytest.raises(
+        DataError, match=r"clips of one frame, .*training needs videos: clips of at"
+    ):
+        module.setup("fit")
+    with pytest.warns(UserWarning, match=r"skipped validation videos: 1 with no object .*c.jpg"):
+        module.setup()
+    clip = module.datasets["train"][0]
+    assert len(clip.frames) == 1
+    assert sorted(item.object_id for item in clip.frames[0].objects) == [1, 2]
+
+
+@pytest.mark.parametrize("source", ["coco_images", "coco_video"])
+def test_boxes_alone_are_refused(tmp_path, source):
+    content = images_of(tmp_path)
+    for item in content["annotations"]:
+        item["segmentation"] = []
+    with pytest.raises(DataError, match=r"has 4 annotations, none with a `segmentation`: it holds"):
+        open_reader(tmp_path, source, content)
+
+
+CONTENTS = {"coco_video": tracks_of, "youtube_vis": vis_of, "coco_images": images_of}
+
+
+@pytest.mark.parametrize(
+    ("made_for", "read_as"),
+    [
+        ("youtube_vis", "coco_video"),
+        ("youtube_vis", "coco_images"),
+        ("coco_video", "youtube_vis"),
+        ("coco_images", "youtube_vis"),
+        ("coco_images", "coco_video"),
+    ],
+)
+def test_a_file_for_another_source_is_told_apart(tmp_path, made_for, read_as):
+    content = CONTENTS[made_for](tmp_path)
+    with pytest.raises(DataError, match=rf"; it looks like one for data={made_for}$"):
+        open_reader(tmp_path, read_as, content)

@@ -16,7 +16,7 @@ from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
-from .files import DataError, check_folder, exists, read_json
+from .files import DataError, NoAnnotatedFrameError, check_folder, exists, read_json
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
 from .kinds import kind_of_json
 from .remarks import Remark
@@ -100,7 +100,19 @@ def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...])
                 f"{setting} has no list `{key}`, expected"
                 f" {expected_file(data.source)}{hint_at_kind(content, data.source)}"
             )
+    _check_masks(content["annotations"], setting)
     return CocoFile(path, setting, content, data.image_root)
+
+
+def _check_masks(annotations: list, setting: str) -> None:
+    """Refuse a file of boxes or points."""
+    items = [item for item in annotations if isinstance(item, dict)]
+    masks = (item.get(key) for item in items for key in ("segmentation", "segmentations"))
+    if items and all(is_missing(mask) for mask in masks):
+        raise DataError(
+            f"{setting} has {len(items)} annotations, none with a `segmentation`: it holds boxes or"
+            " points, expected masks; export it as instance segmentation"
+        )
 
 
 def expected_file(source: str) -> str:
@@ -329,7 +341,13 @@ class CocoReader:
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
-        return self._known[i]
+        video = self._known[i]
+        if not video.frames:
+            raise NoAnnotatedFrameError(
+                f"{self.setting} has no known masks for it, expected annotations with a"
+                " `segmentation`"
+            )
+        return video
 
     def all_frames(self, i: int) -> list[AnnotatedFrame]:
         """Return every frame of video `i`, also those whose masks are unknown."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Optional, Protocol
 
 import numpy as np
@@ -9,11 +10,13 @@ from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
+from .coco_images import read_coco_images
 from .coco_video import read_coco_video
 from .folders import VosFolderReader
 from .frames import AnnotatedFrame
 from .remarks import Remark
 from .sav import SavReader
+from .youtube_vis import read_youtube_vis
 
 
 class Reader(Protocol):
@@ -97,14 +100,29 @@ def _open_sav(data: DataConfig) -> tuple[Reader, Reader]:
 
 
 def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
-    assert data.train_annotations is not None  # `DataConfig` asks for it
-    setting = f"data.train_annotations={data.train_annotations}"
-    reader = read_coco_video(data.train_annotations, setting, data)
-    if data.val_annotations is None:
+    train, val = _annotations(data)
+    reader = read_coco_video(*train, data)
+    if val is None:
         return reader, reader
-    setting = f"data.val_annotations={data.val_annotations}"
     categories = reader.categories if has_category_layout(data) else None
-    return reader, read_coco_video(data.val_annotations, setting, data, categories)
+    return reader, read_coco_video(*val, data, categories)
+
+
+def _open_json(
+    read: Callable[[str, str, DataConfig], Reader], data: DataConfig
+) -> tuple[Reader, Reader]:
+    train, val = _annotations(data)
+    reader = read(*train, data)
+    return reader, reader if val is None else read(*val, data)
+
+
+def _annotations(data: DataConfig) -> tuple[tuple[str, str], Optional[tuple[str, str]]]:
+    """Return the annotation files of training and validation, each with what the user called it."""
+    assert data.train_annotations is not None  # `DataConfig` asks for it
+    train = data.train_annotations, f"data.train_annotations={data.train_annotations}"
+    if data.val_annotations is None:
+        return train, None
+    return train, (data.val_annotations, f"data.val_annotations={data.val_annotations}")
 
 
 # every source but `synthetic`, which reads nothing
@@ -115,6 +133,8 @@ SOURCES = {
     "png_folders": Source(_open_folders_per_object),
     "sav": Source(_open_sav),
     "coco_video": Source(_open_coco_video),
+    "youtube_vis": Source(partial(_open_json, read_youtube_vis)),
+    "coco_images": Source(partial(_open_json, read_coco_images)),
 }
 
 
