@@ -52,12 +52,13 @@ ARCHITECTURES = (
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
 DATA_SOURCES = (
-    "synthetic", "vos_folder", "png_folders", "sav", "coco_video", "youtube_vis", "coco_images",
+    "synthetic", "vos_folder", "png_folders", "sav", "sa1b",
+    "coco_video", "youtube_vis", "coco_images",
 )  # fmt: skip
 # sources that are one JSON file per split
 JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
 # sources whose clips have one frame
-IMAGE_SOURCES = ("coco_images",)
+IMAGE_SOURCES = ("coco_images", "sa1b")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
@@ -345,8 +346,9 @@ class DataConfig(Section):
         "synthetic",
         one_of(*DATA_SOURCES),
         "`synthetic`; `vos_folder` (DAVIS, MOSE, YouTube-VOS); `png_folders` (one folder of PNG "
-        "masks per object); `sav` (SA-V); `coco_video` (COCO-video JSON); `youtube_vis` "
-        "(YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO instances, image by image)",
+        "masks per object); `sav` (SA-V); `sa1b` (SA-1B); `coco_video` (COCO-video JSON); "
+        "`youtube_vis` (YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO instances, image "
+        "by image)",
     )
     root: Optional[str] = setting(
         None, A_PATH, "the data set's folder (every source but `synthetic` and those of JSON files)"

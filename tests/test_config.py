@@ -32,6 +32,7 @@ NEEDED = {
     "data=vos_folder": ["data.root=d"],
     "data=png_folders": ["data.root=d"],
     "data=sav": ["data.root=d"],
+    "data=sa1b": ["data.root=d"],
     "surgical": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],
     "overfit_clip": ["data.root=d"],

@@ -72,6 +72,7 @@ LAYOUTS = {
     "vos_folder": _PALETTE,
     "png_folders": _PER_OBJECT,
     "sav": _PER_OBJECT,
+    "sa1b": _INSTANCES,
     "coco_video": _INSTANCES,
     "youtube_vis": _INSTANCES,
     "coco_images": _INSTANCES,

@@ -259,3 +259,65 @@ def test_a_file_for_another_source_is_told_apart(tmp_path, made_for, read_as):
     content = CONTENTS[made_for](tmp_path)
     with pytest.raises(DataError, match=rf"; it looks like one for data={made_for}$"):
         open_reader(tmp_path, read_as, content)
+
+
+def save_sa1b(root, name="sa_000/sa_1", **changes) -> None:
+    """One image of two masks, with what SA-1B tells of each."""
+    save_frame(root / f"{name}.jpg", 1)
+    told = {"predicted_iou": 0.9, "stability_score": 0.97, "crop_box": [0, 0, WIDTH, HEIGHT]}
+    masks = [rle(label_map(2) > 0), rle(label_map(1, 2) > 0)]
+    image = {"image_id": 1, "width": WIDTH, "height": HEIGHT, "file_name": "../secret.jpg"}
+    annotations = [{"id": 60 - k, "segmentation": mask, **told} for k, mask in enumerate(masks)]
+    content = {"image": image, "annotations": annotations, **changes}
+    (root / f"{name}.json").write_text(json.dumps(content))
+
+
+def open_sa1b(root):
+    data = DataConfig(
+        source="sa1b", root=str(root), image_folder=".", annotation_folder=".", num_frames=2
+    )
+    return SOURCES["sa1b"].open(data)[0]
+
+
+def test_sa_1b_has_an_object_per_annotation(tmp_path):
+    save_sa1b(tmp_path)
+    save_sa1b(tmp_path, "sa_000/sa_2", annotations=[])
+    reader = open_sa1b(tmp_path)
+    assert reader.names == ["sa_000/sa_1", "sa_000/sa_2"]
+    frame = reader.video(0).frames[0]
+    assert reader.image(frame).size == (WIDTH, HEIGHT)
+    masks = reader.masks(0, frame)
+    assert list(masks) == [1, 2]
+    np.testing.assert_array_equal(masks[2], label_map(1, 2) > 0)
+    assert reader.masks(1, reader.video(1).frames[0]) == {}
+
+
+def masks_of_sa1b(root) -> dict:
+    reader = open_sa1b(root)
+    return reader.masks(0, reader.video(0).frames[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": None}, r"sa_1\.json is not an SA-1B annotation file, expected a mapping `im"),
+        ({"annotations": [3]}, r"sa_1\.json is not an SA-1B annotation file"),
+        ({"annotations": [{}]}, r"a mask in .*sa_1\.json is not an RLE"),
+        (
+            {"annotations": [{"segmentation": {"size": [HEIGHT, WIDTH], "counts": "1"}}]},
+            r"a mask in .*sa_1\.json is a damaged RLE",
+        ),
+        ({"images": [{"file_name": "a"}], "image": 0}, r"; it looks like one for data=coco_images"),
+    ],
+)
+def test_bad_sa_1b_is_refused(tmp_path, changes, message):
+    save_sa1b(tmp_path, **changes)
+    with pytest.raises(DataError, match=message):
+        masks_of_sa1b(tmp_path)
+
+
+def test_sa_1b_without_an_image_says_which(tmp_path):
+    save_sa1b(tmp_path)
+    (tmp_path / "sa_000" / "sa_1.jpg").unlink()
+    with pytest.raises(DataError, match=r"sa_1\.json has no image, expected .*sa_1\.jpg$"):
+        open_sa1b(tmp_path).video(0)

@@ -18,7 +18,7 @@ from training.dataset.vos_raw_dataset import VOSVideo
 from ...config import DataConfig
 from .files import DataError, NoAnnotatedFrameError, check_folder, exists, read_json
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
-from .kinds import kind_of_json
+from .kinds import hint_at_kind
 from .remarks import Remark
 from .segmentations import decode_polygons, decode_rle, fault_of_polygons, rle_size
 
@@ -122,12 +122,6 @@ def expected_file(source: str) -> str:
         "coco_images": "a COCO file of images",
         "youtube_vis": "a YouTube-VIS file",
     }[source]
-
-
-def hint_at_kind(content: Any, source: str) -> str:
-    """Return which other source reads a file, to be put behind a message; empty: none is known."""
-    kind = kind_of_json(content)
-    return "" if kind in (None, source) else f"; it looks like one for data={kind}"
 
 
 @contextlib.contextmanager

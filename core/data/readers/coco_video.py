@@ -15,7 +15,6 @@ from .coco import (
     CocoVideo,
     ObjectSegmentation,
     group_annotations,
-    hint_at_kind,
     is_missing,
     natural_key,
     needed_fields,
@@ -26,7 +25,7 @@ from .coco import (
     without_crowds,
 )
 from .files import DataError, name_some
-from .kinds import track_of
+from .kinds import hint_at_kind, track_of
 
 
 def read_coco_video(

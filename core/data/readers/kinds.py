@@ -38,6 +38,12 @@ def kind_of_json(content: Any) -> Optional[str]:
     return "coco_images" if "file_name" in _first(content, "images") else None
 
 
+def hint_at_kind(content: Any, source: str) -> str:
+    """Return which other source reads a file, to be put behind a message; empty: none is known."""
+    kind = kind_of_json(content)
+    return "" if kind in (None, source) else f"; it looks like one for data={kind}"
+
+
 def _first(content: dict, key: str) -> dict:
     """Return the first mapping of a list, an empty one where there is none."""
     items = content.get(key)

@@ -15,6 +15,7 @@ from .coco_video import read_coco_video
 from .folders import VosFolderReader
 from .frames import AnnotatedFrame
 from .remarks import Remark
+from .sa1b import Sa1bReader
 from .sav import SavReader
 from .youtube_vis import read_youtube_vis
 
@@ -99,6 +100,11 @@ def _open_sav(data: DataConfig) -> tuple[Reader, Reader]:
     return reader, reader
 
 
+def _open_sa1b(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = Sa1bReader(data)
+    return reader, reader
+
+
 def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
     train, val = _annotations(data)
     reader = read_coco_video(*train, data)
@@ -132,6 +138,7 @@ SOURCES = {
     ),
     "png_folders": Source(_open_folders_per_object),
     "sav": Source(_open_sav),
+    "sa1b": Source(_open_sa1b),
     "coco_video": Source(_open_coco_video),
     "youtube_vis": Source(partial(_open_json, read_youtube_vis)),
     "coco_images": Source(partial(_open_json, read_coco_images)),
