@@ -52,7 +52,7 @@ ARCHITECTURES = (
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
 DATA_SOURCES = (
-    "synthetic", "vos_folder", "png_folders", "sav", "sa1b",
+    "synthetic", "vos_folder", "png_folders", "sav", "sa1b", "mots",
     "coco_video", "youtube_vis", "coco_images",
 )  # fmt: skip
 # sources that are one JSON file per split
@@ -346,9 +346,9 @@ class DataConfig(Section):
         "synthetic",
         one_of(*DATA_SOURCES),
         "`synthetic`; `vos_folder` (DAVIS, MOSE, YouTube-VOS); `png_folders` (one folder of PNG "
-        "masks per object); `sav` (SA-V); `sa1b` (SA-1B); `coco_video` (COCO-video JSON); "
-        "`youtube_vis` (YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO instances, image "
-        "by image)",
+        "masks per object); `sav` (SA-V); `sa1b` (SA-1B); `mots` (MOTS PNG); `coco_video` "
+        "(COCO-video JSON); `youtube_vis` (YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO "
+        "instances, image by image)",
     )
     root: Optional[str] = setting(
         None, A_PATH, "the data set's folder (every source but `synthetic` and those of JSON files)"

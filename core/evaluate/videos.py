@@ -73,6 +73,7 @@ LAYOUTS = {
     "png_folders": _PER_OBJECT,
     "sav": _PER_OBJECT,
     "sa1b": _INSTANCES,
+    "mots": Layout(palette=False, overlapping=False, categories=False, complete=True),
     "coco_video": _INSTANCES,
     "youtube_vis": _INSTANCES,
     "coco_images": _INSTANCES,

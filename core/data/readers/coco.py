@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -227,15 +226,6 @@ def number_of(value: Any) -> Optional[float]:
     except (ValueError, OverflowError):
         return None
     return number if abs(number) < _LARGEST_NUMBER else None
-
-
-def natural_key(name: str) -> list:
-    """Return what puts frame_2 before frame_10: texts and numbers in turn."""
-    parts: list = re.split(r"([0-9]+)", name)
-    for k in range(1, len(parts), 2):
-        digits = parts[k].lstrip("0")
-        parts[k] = (len(digits), digits)
-    return parts
 
 
 def _below(folder: Path, name: str) -> str:

@@ -16,7 +16,6 @@ from .coco import (
     ObjectSegmentation,
     group_annotations,
     is_missing,
-    natural_key,
     needed_fields,
     number_of,
     open_coco,
@@ -24,7 +23,7 @@ from .coco import (
     told_size,
     without_crowds,
 )
-from .files import DataError, name_some
+from .files import DataError, name_some, natural_key
 from .kinds import hint_at_kind, track_of
 
 

@@ -14,6 +14,7 @@ from .coco_images import read_coco_images
 from .coco_video import read_coco_video
 from .folders import VosFolderReader
 from .frames import AnnotatedFrame
+from .mots import MotsReader
 from .remarks import Remark
 from .sa1b import Sa1bReader
 from .sav import SavReader
@@ -105,6 +106,11 @@ def _open_sa1b(data: DataConfig) -> tuple[Reader, Reader]:
     return reader, reader
 
 
+def _open_mots(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = MotsReader(data)
+    return reader, reader
+
+
 def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
     train, val = _annotations(data)
     reader = read_coco_video(*train, data)
@@ -139,6 +145,7 @@ SOURCES = {
     "png_folders": Source(_open_folders_per_object),
     "sav": Source(_open_sav),
     "sa1b": Source(_open_sa1b),
+    "mots": Source(_open_mots),
     "coco_video": Source(_open_coco_video),
     "youtube_vis": Source(partial(_open_json, read_youtube_vis)),
     "coco_images": Source(partial(_open_json, read_coco_images)),
