@@ -51,7 +51,14 @@ ARCHITECTURES = (
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
-DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
+DATA_SOURCES = (
+    "synthetic", "vos_folder", "png_folders", "sav", "sa1b", "mots",
+    "coco_video", "youtube_vis", "coco_images",
+)  # fmt: skip
+# sources that are one JSON file per split
+JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
+# sources whose clips have one frame
+IMAGE_SOURCES = ("coco_images", "sa1b")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
@@ -339,10 +346,12 @@ class DataConfig(Section):
         "synthetic",
         one_of(*DATA_SOURCES),
         "`synthetic`; `vos_folder` (DAVIS, MOSE, YouTube-VOS); `png_folders` (one folder of PNG "
-        "masks per object); `sav` (SA-V); `coco_video` (COCO-video JSON, category layout)",
+        "masks per object); `sav` (SA-V); `sa1b` (SA-1B); `mots` (MOTS PNG); `coco_video` "
+        "(COCO-video JSON); `youtube_vis` (YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO "
+        "instances, image by image)",
     )
     root: Optional[str] = setting(
-        None, A_PATH, "the data set's folder (every source but `synthetic` and `coco_video`)"
+        None, A_PATH, "the data set's folder (every source but `synthetic` and those of JSON files)"
     )
     image_folder: str = setting("JPEGImages", A_PATH, "frames, relative to `root`")
     annotation_folder: str = setting("Annotations", A_PATH, "masks, relative to `root`")
@@ -358,9 +367,9 @@ class DataConfig(Section):
         "text file with one validation video per line, also relative to `root`; null: DAVIS's own "
         "lists, or a split by `val_fraction`",
     )
-    train_annotations: Optional[str] = setting(None, A_PATH, "COCO-video JSON for training")
+    train_annotations: Optional[str] = setting(None, A_PATH, "JSON file for training")
     val_annotations: Optional[str] = setting(
-        None, A_PATH, "COCO-video JSON for validation; null: split by `val_fraction`"
+        None, A_PATH, "JSON file for validation; null: split by `val_fraction`"
     )
     image_root: Optional[str] = setting(
         None, A_PATH, "folder that `file_name` is joined to; null trusts the JSON's own paths"
@@ -380,6 +389,12 @@ class DataConfig(Section):
         one_of("empty", "skip"),
         "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
         "objects, `skip` leaves them out",
+    )
+    objects: str = setting(
+        "categories",
+        one_of("categories", "instances"),
+        "what an object of a COCO-video JSON is: `categories` one mask slot per category, "
+        "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`)",
     )
     num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
     # A video that has fewer, from its first frame with an object, is used as it is when
@@ -416,12 +431,12 @@ class DataConfig(Section):
         super().__post_init__()
         if self.num_workers is None:
             self.num_workers = min(4, _num_cores())
-        if self.source == "coco_video":
+        if self.source in JSON_SOURCES:
             require(
                 self.train_annotations is not None,
                 "data.train_annotations",
                 self.train_annotations,
-                "the path of a COCO-video JSON for data=coco_video",
+                f"the path of a JSON file for data={self.source}",
             )
         elif self.source != "synthetic":
             require(
