@@ -689,7 +689,7 @@ class VisualizationsConfig(Section):
         "auto",
         one_of("auto", "off"),
         "`auto`: where all objects of a clip are small and near each other, panels show the part "
-        "of the frames that holds them (not with frames on CUDA); `off`: always the whole frames",
+        "of the frames that holds them; `off`: always the whole frames",
     )
     pinned_clips: int = setting(
         1,
