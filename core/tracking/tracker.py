@@ -55,7 +55,7 @@ class TrackedFrame:
             present &= self.logits == self.logits.amax(0)
             free = torch.ones_like(present[0])
             for mask in present:
-                mask &= free
+                mask.logical_and_(free)
                 free &= ~mask
         return dict(zip(self.object_ids, present.cpu().numpy(), strict=True))
 
