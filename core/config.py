@@ -415,7 +415,7 @@ class DataConfig(Section):
         """Check the settings and those that depend on each other."""
         super().__post_init__()
         if self.num_workers is None:
-            self.num_workers = min(4, _num_cores())
+            self.num_workers = min(4, num_cores())
         if self.source == "coco_video":
             require(
                 self.train_annotations is not None,
@@ -432,7 +432,7 @@ class DataConfig(Section):
             )
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

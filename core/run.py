@@ -27,6 +27,7 @@ from .config import Config, TrainerConfig, to_config
 from .console import table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
+from .meters import Meters
 from .model import parameter_table
 from .report import COMPARISON, write_comparison
 from .visualization.store import FOLDER, PAGE, SETTINGS
@@ -268,7 +269,8 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     if trainer.checkpoint_callback.best_model_path:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
     exported = _export(config, checkpoints, run_dir / "weights")
-    rows = [*_reached(module, trainer), ("run", str(_short(run_dir))), *exported]
+    rows = [*_reached(module, trainer), *_measured(trainer)]
+    rows += [("run", str(_short(run_dir))), *exported]
     page = Path(config.visualizations.run_dir or run_dir) / PAGE
     if config.visualizations.run_book and config.visualizations.enabled and page.is_file():
         rows.append(("run book", str(_short(page))))
@@ -291,6 +293,11 @@ def _reached(module: Any, trainer: Any) -> list[tuple[str, str]]:
             ("  copying", f"{module.iou_copy:.3f}, what leaving the prompt's mask in place scores")
         )
     return rows
+
+
+def _measured(trainer: Any) -> list[tuple[str, str]]:
+    meters = (callback for callback in trainer.callbacks if isinstance(callback, Meters))
+    return [row for callback in meters for row in callback.said_at_the_end(trainer)]
 
 
 def _warn_of_what_was_not_learnt(module: Any, trainer: Any) -> None:
