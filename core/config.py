@@ -583,6 +583,15 @@ class TrainerConfig(Section):
         "write `last.ckpt` every n optimizer steps as well as after every validation; null: after "
         "validation only",
     )
+    on_out_of_memory: str = setting(
+        "end",
+        one_of("end", "skip"),
+        "when a training step runs out of memory: `end` the run, or `skip` the step, its gradients "
+        "with it (one process only)",
+    )
+    max_skipped_in_a_row: int = setting(
+        5, at_least(1), "`on_out_of_memory=skip`: one more skipped batch in a row ends the run"
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
