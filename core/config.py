@@ -583,6 +583,12 @@ class TrainerConfig(Section):
         "write `last.ckpt` every n optimizer steps as well as after every validation; null: after "
         "validation only",
     )
+    ema_decay: Optional[float] = setting(
+        None,
+        or_null(within("[0, 1)")),
+        "validate and export an exponential moving average of the weights with this decay, often "
+        "0.999; null: the weights themselves",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""

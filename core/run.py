@@ -34,7 +34,12 @@ from .weights import CheckpointError
 
 log = logging.getLogger(__name__)
 
-OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_every_n_steps")
+OWN_TRAINER_FIELDS = (
+    "validate_first",
+    "early_stopping_patience",
+    "checkpoint_every_n_steps",
+    "ema_decay",
+)
 
 
 def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
