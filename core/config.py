@@ -607,6 +607,12 @@ class TrainerConfig(Section):
     max_skipped_in_a_row: int = setting(
         5, at_least(1), "`on_out_of_memory=skip`: one more skipped batch in a row ends the run"
     )
+    ema_decay: Optional[float] = setting(
+        None,
+        or_null(within("[0, 1)")),
+        "validate and export an exponential moving average of the weights with this decay, often "
+        "0.999; null: the weights themselves",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""

@@ -75,6 +75,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.objects_table: Optional[Path] = None  # of the last validation
         self._table_failed = False
         self.resumed_step: Optional[int] = None
+        self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
 
