@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .config import TrainerConfig
+from .meters import Meters
 from .progress import Progress
 
 
@@ -99,7 +100,7 @@ def _signals(trainer: pl.Trainer) -> list[int]:
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
-    """Return checkpoints (best by ``val/iou``, and last), LR monitor, early stopping, progress bar.
+    """Return checkpoints (best by ``val/iou``, and last), meters, LR monitor, early stopping, bar.
 
     Args:
         config: The trainer section.
@@ -112,6 +113,7 @@ def build_callbacks(
     callbacks: list[Callback] = [
         AnswerSignalsTogether(),
         ValidateLastStep(),
+        Meters(),  # behind it: the last step reaches the loggers too
         ModelCheckpoint(
             checkpoint_dir,
             filename="best-step{step}",

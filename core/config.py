@@ -430,7 +430,7 @@ class DataConfig(Section):
         """Check the settings and those that depend on each other."""
         super().__post_init__()
         if self.num_workers is None:
-            self.num_workers = min(4, _num_cores())
+            self.num_workers = min(4, num_cores())
         if self.source in JSON_SOURCES:
             require(
                 self.train_annotations is not None,
@@ -447,7 +447,7 @@ class DataConfig(Section):
             )
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -598,6 +598,15 @@ class TrainerConfig(Section):
         "write `last.ckpt` every n optimizer steps as well as after every validation; null: after "
         "validation only",
     )
+    on_out_of_memory: str = setting(
+        "end",
+        one_of("end", "skip"),
+        "when a training step runs out of memory: `end` the run, or `skip` the step, its gradients "
+        "with it (one process only)",
+    )
+    max_skipped_in_a_row: int = setting(
+        5, at_least(1), "`on_out_of_memory=skip`: one more skipped batch in a row ends the run"
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
@@ -689,7 +698,7 @@ class VisualizationsConfig(Section):
         "auto",
         one_of("auto", "off"),
         "`auto`: where all objects of a clip are small and near each other, panels show the part "
-        "of the frames that holds them (not with frames on CUDA); `off`: always the whole frames",
+        "of the frames that holds them; `off`: always the whole frames",
     )
     pinned_clips: int = setting(
         1,

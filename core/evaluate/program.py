@@ -165,7 +165,7 @@ def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[st
     """Return what the masks depend on: with other settings a folder is not gone on with."""
     file = weights.path.stat()
     return {
-        "weights": str(weights.path.resolve()),
+        "weights": weights.hub or str(weights.path.resolve()),
         "weights_bytes": file.st_size,
         "weights_time": file.st_mtime_ns,
         "architecture": weights.model.architecture,
@@ -258,7 +258,7 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         "annotated_frames": sum(len(scores.numbers) for scores in result.scores.values()),
         "prompt": kind,
         "postprocessing": config.postprocessing,
-        "weights": str(weights.path),
+        "weights": str(weights),
         "not_scored": result.failed,
         "notes": _notes(
             config.data.source == "vos_folder", names, by_protocol, tracked, bool(ranges)
