@@ -53,7 +53,7 @@ TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
 DATA_SOURCES = (
     "synthetic", "vos_folder", "png_folders", "sav", "sa1b", "mots",
-    "coco_video", "youtube_vis", "coco_images",
+    "coco_video", "youtube_vis", "coco_images", "auto",
 )  # fmt: skip
 # sources that are one JSON file per split
 JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
@@ -348,7 +348,7 @@ class DataConfig(Section):
         "`synthetic`; `vos_folder` (DAVIS, MOSE, YouTube-VOS); `png_folders` (one folder of PNG "
         "masks per object); `sav` (SA-V); `sa1b` (SA-1B); `mots` (MOTS PNG); `coco_video` "
         "(COCO-video JSON); `youtube_vis` (YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO "
-        "instances, image by image)",
+        "instances, image by image); `auto` looks at `root` and takes one of these",
     )
     root: Optional[str] = setting(
         None, A_PATH, "the data set's folder (every source but `synthetic` and those of JSON files)"

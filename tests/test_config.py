@@ -33,6 +33,7 @@ NEEDED = {
     "data=png_folders": ["data.root=d"],
     "data=sav": ["data.root=d"],
     "data=sa1b": ["data.root=d"],
+    "data=auto": ["data.root=d"],
     "data=mots": ["data.root=d"],
     "surgical": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],

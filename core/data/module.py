@@ -20,6 +20,7 @@ from .clips import ClipDataset, find_clips
 from .loader import ClipOrder, ClipSampler, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import has_category_layout
+from .readers.recognise import resolve_source
 from .split import Videos, split_videos
 from .synthetic import SyntheticDataset
 
@@ -40,6 +41,9 @@ class VideoDataModule(LightningDataModule):
         image_size: S, ``model.image_size``.
         seed: Seeds order, clips, synthetic clips and augmentation.
 
+    Raises:
+        DataError: ``data=auto`` finds no data set.
+
     Attributes:
         category_layout: Whether every video has one mask slot per category.
         category_names: The categories in slot order; None for object layouts. Known after `setup`.
@@ -49,6 +53,7 @@ class VideoDataModule(LightningDataModule):
     def __init__(self, data: DataConfig, image_size: int, seed: int) -> None:
         """See the class."""
         super().__init__()
+        data = resolve_source(data)
         self.data, self.image_size, self.seed = data, image_size, seed
         self.category_layout = has_category_layout(data)
         self.category_names: Optional[list[str]] = None
