@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .checks import UserError
 from .config import TrainerConfig
+from .meters import Meters
 from .progress import Progress
 
 
@@ -100,7 +101,7 @@ def _signals(trainer: pl.Trainer) -> list[int]:
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
-    """Return checkpoints (best by ``val/iou``, and last), LR monitor, early stopping, progress bar.
+    """Return checkpoints (best by ``val/iou``, and last), meters, LR monitor, early stopping, bar.
 
     Args:
         config: The trainer section.
@@ -116,6 +117,7 @@ def build_callbacks(
     callbacks: list[Callback] = [
         AnswerSignalsTogether(),
         ValidateLastStep(),
+        Meters(),  # behind it: the last step reaches the loggers too
         ModelCheckpoint(
             checkpoint_dir,
             filename="best-step{step}",
