@@ -129,6 +129,23 @@ class Track:
 Tracks = Mapping[tuple[int, int], Track]
 
 
+@dataclass(frozen=True)
+class Strip:
+    """A track with the words for its object.
+
+    Attributes:
+        video: Name of the video.
+        object_id: In the data set.
+        name: Of the object; may be empty.
+        track: What became of it.
+    """
+
+    video: str
+    object_id: int
+    name: str
+    track: Track
+
+
 def count_overlaps(pred_masks: Tensor, gt_masks: Tensor, video_ids: Sequence[int]) -> Overlaps:
     """Count what predictions share with ground truths and with each other, within each video.
 
@@ -294,25 +311,38 @@ def failure_scalars(tracks: Tracks, category_keys: Sequence[str]) -> dict[str, f
     return values
 
 
-def frames_csv(
+def strips_of(
     tracks: Tracks,
     clip_name: Callable[[int], str],
     object_names: Callable[[int], Optional[Mapping[int, str]]],
-) -> str:
-    """Return a table with one line per object and frame, by video and object id.
+) -> list[Strip]:
+    """Return the tracks with the words for their objects, by video and object id.
 
     Args:
         tracks: By video and object id.
         clip_name: Gives the name of a video by its id.
         object_names: Gives a video's object names by object id, None where there are none.
     """
+    return [
+        Strip(
+            clip_name(video_id),
+            object_id,
+            (object_names(video_id) or {}).get(object_id, ""),
+            track,
+        )
+        for (video_id, object_id), track in sorted(tracks.items())
+    ]
+
+
+def frames_csv(strips: Iterable[Strip]) -> str:
+    """Return a table with one line per object and frame."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(
         "video,object,name,frame,outcome,iou,predicted_iou,object_score,prompted".split(",")
     )
-    for (video_id, object_id), track in sorted(tracks.items()):
-        name = (object_names(video_id) or {}).get(object_id, "")
+    for strip in strips:
+        track = strip.track
         columns = zip(
             track.frames.tolist(),
             [OUTCOMES[code] for code in track.outcomes],
@@ -322,8 +352,7 @@ def frames_csv(
             ["true" if flag else "false" for flag in track.prompted],
             strict=True,
         )
-        title = clip_name(video_id)
-        writer.writerows([title, object_id, name, *column] for column in columns)
+        writer.writerows([strip.video, strip.object_id, strip.name, *column] for column in columns)
     return table.getvalue()
 
 

@@ -22,7 +22,7 @@ from .metrics import VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
-from .outcomes import Told, failure_scalars, frames_csv
+from .outcomes import Strip, Told, failure_scalars, frames_csv, strips_of
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -71,6 +71,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
+        self.outcome_strips: list[Strip] = []  # likewise
         self._table_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
@@ -180,6 +181,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """
         self.metrics.reset()
         self.copy_metrics.reset()
+        self.outcome_strips = []
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
@@ -240,7 +242,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
             path.write_text(as_csv(self.metrics.rows, *lookups), **options)
             self.objects_table = path
-            frames = frames_csv(self.metrics.tracks, *lookups)
+            self.outcome_strips = strips_of(self.metrics.tracks, *lookups)
+            frames = frames_csv(self.outcome_strips)
             path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
         except Exception as error:
             if not self._table_failed:

@@ -25,7 +25,7 @@ from core.metrics import (
     mean_iou,
 )
 from core.official import received_prompt
-from core.outcomes import frames_csv
+from core.outcomes import frames_csv, strips_of
 from core.trainer import CORE_LOSS, SAM2LightningModule
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
@@ -369,6 +369,10 @@ def add_clip(metrics, video_id):
     metrics.update(clip([A, *right]), clip([A, A, A, A]), prompted, [video_id], [1], [video_id % 2])
 
 
+def table_of_frames(metrics):
+    return frames_csv(strips_of(metrics.tracks, str, lambda video: None))
+
+
 def compute_on_rank(rank, shares, init_file, results):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{init_file}", rank=rank, world_size=len(shares)
@@ -378,7 +382,7 @@ def compute_on_rank(rank, shares, init_file, results):
         add_clip(metrics, video_id)
     results[rank] = metrics.compute(["even", "odd/one"])
     results[f"rows of {rank}"] = metrics.rows
-    results[f"frames of {rank}"] = frames_csv(metrics.tracks, str, lambda video: None)
+    results[f"frames of {rank}"] = table_of_frames(metrics)
     torch.distributed.destroy_process_group()
 
 
@@ -396,7 +400,7 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
         for rank in range(len(shares)):
             assert results[rank] == pytest.approx(expected)
             assert results[f"rows of {rank}"] == alone.rows
-            table = frames_csv(alone.tracks, str, lambda video: None)
+            table = table_of_frames(alone)
             assert results[f"frames of {rank}"] == table
         assert len(table.splitlines()) == 1 + 4 * 4
         assert results[0] == results[1] == results[2]
