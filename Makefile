@@ -51,7 +51,7 @@ browser: setup ## Look at the dashboard in headless Chromium (installs chromium 
 		|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver; } \
 		|| echo "chromium cannot be installed: the tests are skipped"
 	$(BIN)/python -m pip install --quiet -c constraints.txt selenium || echo "selenium cannot be installed: without chromium the tests are skipped, with it they fail"
-	$(BIN)/python -m pytest -m browser --timeout 600 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m browser --timeout 600 $(ARGS)
 
 # The peers bring opencv-python, which needs libGL and would lie over the headless one: they have an
 # environment of their own, which finds everything else in that of training.

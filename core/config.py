@@ -670,6 +670,12 @@ class VisualizationsConfig(Section):
         one_of("original", "model"),
         "`original`: panels have the aspect of the video; `model`: that of the model's frames",
     )
+    zoom: str = setting(
+        "auto",
+        one_of("auto", "off"),
+        "`auto`: where all objects of a clip are small and near each other, panels show the part "
+        "of the frames that holds them; `off`: always the whole frames",
+    )
     pinned_clips: int = setting(
         1,
         whole(at_least(0)),

@@ -1,7 +1,7 @@
 """Writes weights as files that Meta's own predictor or Hugging Face's loads as they are.
 
-``python -m core.export CHECKPOINT.ckpt [OUT] [--format hf]`` does it for a Lightning checkpoint and
-prints the lines of Python that load the result.
+``python -m core.export WEIGHTS [OUT] [--format hf]`` does it for a Lightning checkpoint, a file of
+adapters or a folder of Hugging Face's, and prints the lines of Python that load the result.
 """
 
 import argparse
@@ -14,17 +14,19 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from . import hugging_face, lora
+from .adapters import put_on_base, read_adapters, write_adapters
 from .config import ModelConfig, model_config_of
 from .model import (
     PACKAGED_CONFIGS,
+    PACKAGED_IMAGE_SIZE,
     architecture_node,
     build_model,
-    load_weights,
+    load_found,
+    model_config_from,
+    read_weights,
     size_overrides,
 )
-from .weights import CheckpointError, read_checkpoint
-
-_PACKAGED_IMAGE_SIZE = 1024
+from .weights import CheckpointError, FoundWeights, read_checkpoint
 
 
 def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig) -> str:
@@ -68,7 +70,7 @@ def predictor_overrides(config: ModelConfig) -> list[str]:
     Without them the weights load all the same, but the predictor works at 1024 pixels instead of
     the size that the model was trained at.
     """
-    if config.architecture not in PACKAGED_CONFIGS or config.image_size == _PACKAGED_IMAGE_SIZE:
+    if config.architecture not in PACKAGED_CONFIGS or config.image_size == PACKAGED_IMAGE_SIZE:
         return []
     return [
         f"++model.{key}={value}".replace(" ", "")
@@ -126,15 +128,21 @@ def export_folder(model: nn.Module, folder: Union[str, Path], config: ModelConfi
 
 
 def export_checkpoint(
-    checkpoint: Union[str, Path], path: Union[str, Path, None] = None, file_format: str = "meta"
+    checkpoint: Union[str, Path],
+    path: Union[str, Path, None] = None,
+    file_format: str = "meta",
+    base: Optional[str] = None,
 ) -> Path:
-    """Export a Lightning checkpoint of this program; adapters are merged into the weights.
+    """Export weights of this program or of Hugging Face; adapters are merged into the weights.
 
     Args:
-        checkpoint: A ``.ckpt`` whose ``hyper_parameters`` hold the configuration under ``config``.
+        checkpoint: A ``.ckpt`` whose ``hyper_parameters`` hold the configuration under ``config``,
+            a file of adapters, or a folder or file of Hugging Face's.
         path: The file to write, or the folder with `file_format` ``hf``; None: beside the
-            checkpoint, with the suffix ``.pt`` or without one.
-        file_format: ``meta`` or ``hf``, see `export_weights` and `export_folder`.
+            checkpoint, with the suffix ``.pt`` or without one, or as ``adapter_NAME.safetensors``.
+        file_format: ``meta`` or ``hf``, see `export_weights` and `export_folder`, or ``adapters``,
+            see `core.adapters.write_adapters`.
+        base: What a file of adapters belongs to; None: what lies beside it.
 
     Returns:
         What was written.
@@ -145,17 +153,21 @@ def export_checkpoint(
         MissingSam2Error: The package ``sam2`` is not installed.
     """
     checkpoint = Path(checkpoint)
-    suffix = ".pt" if file_format == "meta" else ""
-    path = checkpoint.with_suffix(suffix) if path is None else Path(path)
+    path = _beside(checkpoint, file_format) if path is None else Path(path)
     if path.resolve() == checkpoint.resolve():
         raise CheckpointError(f"{path}: choose another output file: this is the checkpoint itself")
-    config = stored_config(checkpoint)
+    config = settings_of(checkpoint)
+    if file_format == "adapters":
+        write_adapters(read_weights(checkpoint, "checkpoint").weights, path, config)
+        return path
     if file_format == "hf":
         _check_folder(path)
         hugging_face.check_architecture(config.architecture)
+    found = _read(checkpoint, base)
     model = build_model(config)
-    lora.inject(model, config.lora)
-    load_weights(model, checkpoint)
+    if any(map(lora.is_adapter, found.weights)):
+        lora.inject(model, config.lora)
+    load_found(model, found, checkpoint, "checkpoint")
     lora.merge(model)
     if file_format == "hf":
         export_folder(model, path, config)
@@ -164,9 +176,37 @@ def export_checkpoint(
     return path
 
 
+def _beside(checkpoint: Path, file_format: str) -> Path:
+    if file_format == "adapters":
+        return checkpoint.with_name(f"adapter_{checkpoint.stem}.safetensors")
+    return checkpoint.with_suffix(".pt" if file_format == "meta" else "")
+
+
+def _read(checkpoint: Path, base: Optional[str]) -> FoundWeights:
+    adapters = read_adapters(checkpoint)
+    if adapters is None:
+        return read_weights(checkpoint, "checkpoint")
+    return put_on_base(adapters, base)
+
+
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path} is a file, expected the name of a folder for --format hf")
+
+
+def settings_of(checkpoint: Union[str, Path]) -> ModelConfig:
+    """Return the settings of the model that `export_checkpoint` exports.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable, or does not tell.
+    """
+    checkpoint = Path(checkpoint)
+    adapters = read_adapters(checkpoint)
+    if adapters is not None:
+        return adapters.model
+    if checkpoint.suffix == ".safetensors" or hugging_face.holds_weights(checkpoint):
+        return model_config_from(checkpoint, "nothing", "checkpoint")
+    return stored_config(checkpoint)
 
 
 def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
@@ -189,31 +229,42 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Export the checkpoint named on the command line and print how to load it."""
     parser = argparse.ArgumentParser(
         prog="python -m core.export",
-        description="Write a checkpoint of train.py for Meta's predictor or for Hugging Face.",
+        description="Write weights for Meta's predictor or for Hugging Face.",
     )
-    parser.add_argument("checkpoint", help="a Lightning checkpoint (.ckpt)")
+    parser.add_argument(
+        "checkpoint",
+        help="a Lightning checkpoint (.ckpt), a file of adapters, or a folder of Hugging Face's",
+    )
     parser.add_argument(
         "out",
         nargs="?",
-        help="the file (meta) or folder (hf) to write; default: CHECKPOINT.pt, CHECKPOINT/",
+        help="the file (meta, adapters) or folder (hf) to write; default: CHECKPOINT.pt, "
+        "CHECKPOINT/, adapter_CHECKPOINT.safetensors",
     )
     parser.add_argument(
         "--format",
-        choices=("meta", "hf"),
+        choices=("meta", "hf", "adapters"),
         default="meta",
-        help="a file for Meta's predictor, or a folder for Hugging Face's Sam2VideoModel",
+        help="a file for Meta's predictor, a folder for Hugging Face's Sam2VideoModel, or the "
+        "adapters alone",
+    )
+    parser.add_argument(
+        "--base", metavar="PATH", help="the weights that a file of adapters belongs to"
     )
     options = parser.parse_args(arguments)
     try:
-        path = export_checkpoint(options.checkpoint, options.out, options.format)
+        path = export_checkpoint(options.checkpoint, options.out, options.format, options.base)
     except (CheckpointError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if options.format == "adapters":
+        print(f"{path} written; python -m core.export {path} --base PATH merges it again")
+        return 0
     print(f"{path} written; load it with\n")
     if options.format == "hf":
         print(hugging_face.loading_code(path))
     else:
-        print(loading_code(path, stored_config(options.checkpoint)))
+        print(loading_code(path, settings_of(options.checkpoint)))
     return 0
 
 

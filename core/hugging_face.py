@@ -15,6 +15,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
+from .lora import is_adapter
 from .weights import CheckpointError, FoundWeights
 
 # Where a reference to the hub begins, as in hf:facebook/sam2.1-hiera-tiny@main.
@@ -201,10 +202,27 @@ def read_hugging_face(path: Union[str, Path], name: str = "model.checkpoint_path
     where = f"{name}={path}"
     local = _download(str(path), where) if str(path).startswith(HUB) else Path(path)
     tensors = _read_tensors(local, where)
+    if any(map(is_adapter, tensors)):
+        raise CheckpointError(
+            f"{where} holds adapters: merge them with python -m core.export {path} OUT.pt"
+        )
     weights = to_official(tensors, where)
     if local.is_dir():
         _check_config(local / "config.json", weights, where)
     return FoundWeights(weights, "model", "", note="in Hugging Face's format")
+
+
+def holds_weights(folder: Path) -> bool:
+    """Return whether a folder is one of Hugging Face's."""
+    return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
+
+
+def image_size_of(path: Union[str, Path]) -> Optional[int]:
+    """Return the image size in the ``config.json`` of a folder or beside a file, None without."""
+    path = Path(path)
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    size = _read_json(config, str(path)).get("image_size") if config.is_file() else None
+    return size if isinstance(size, int) else None
 
 
 def to_official(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .checks import UserError, nearest, require
 from .config import TRAINABLE_PRESETS, ModelConfig
-from .hugging_face import is_hugging_face, read_hugging_face
+from .hugging_face import image_size_of, is_hugging_face, read_hugging_face
 from .lora import is_adapter
 from .official import import_sam2
 from .weights import PROBE, CheckpointError, FoundWeights, read_file
@@ -40,6 +40,8 @@ PACKAGED_CONFIGS = {
     "sam2.1_hiera_base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "sam2.1_hiera_large": "configs/sam2.1/sam2.1_hiera_l.yaml",
 }
+
+PACKAGED_IMAGE_SIZE = 1024
 
 # `tiny` is sam2.1_hiera_tiny with these changes. Hiera allows global attention in any block but the
 # first of a stage; the neck lists the stages' channels from the coarsest to the finest.
@@ -256,8 +258,17 @@ def load_weights(
         CheckpointError: The file is missing or unreadable, or does not fit the model, which is then
             left as it was.
     """
+    return load_found(model, read_weights(path, name), path, name)
+
+
+def load_found(
+    model: nn.Module,
+    read: FoundWeights,
+    path: Union[str, Path],
+    name: str = "model.checkpoint_path",
+) -> str:
+    """Do what `load_weights` does with weights that were read from `path` already."""
     own = model.state_dict()
-    read = read_weights(path, name)
     found = read.weights
     missing = [key for key in own if key not in found]
     _check_fit(f"{name}={path}", own, found, missing)
@@ -266,7 +277,8 @@ def load_weights(
     if missing:
         report += (
             "; this is a SAM 2.0 file (no `no_obj_embed_spatial`, `obj_ptr_tpos_proj`): "
-            f"{', '.join(sorted(missing))} keep their initial values"
+            f"{', '.join(sorted(missing))} keep their initial values, and what is exported from "
+            "this model is SAM 2.1"
         )
         logger.warning(report)
     return report
@@ -283,6 +295,33 @@ def read_weights(path: Union[str, Path], name: str = "model.checkpoint_path") ->
         CheckpointError: The file is missing, unreadable, or holds no weights.
     """
     return read_hugging_face(path, name) if is_hugging_face(path) else read_file(Path(path), name)
+
+
+def model_config_from(path: Path, given: str, name: str = "model.checkpoint_path") -> ModelConfig:
+    """Return the settings of the model that weights are of, as far as the file tells.
+
+    Args:
+        path: What `read_weights` takes.
+        given: The architecture that would be built otherwise, for messages.
+        name: What messages call the file: the setting that named it.
+
+    Raises:
+        CheckpointError: They are of no architecture that is known here.
+    """
+    architecture = architecture_of(read_weights(path, name).weights)
+    if architecture is None:
+        raise CheckpointError(
+            f"{name}={path} holds weights of no architecture that this program knows"
+            f" (tiny, {', '.join(PACKAGED_CONFIGS)}); it was going to build {given}"
+        )
+    if architecture in PACKAGED_CONFIGS:
+        size = image_size_of(path) if is_hugging_face(path) else None
+        return ModelConfig(architecture=architecture, image_size=size or PACKAGED_IMAGE_SIZE)
+    beside = path.with_suffix(".yaml")
+    if not beside.is_file():
+        return ModelConfig(architecture=architecture)
+    size = OmegaConf.select(OmegaConf.load(beside), "model.image_size")
+    return ModelConfig(architecture=architecture, image_size=int(size))
 
 
 def with_architecture(config: ModelConfig) -> ModelConfig:

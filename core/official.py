@@ -337,20 +337,45 @@ def rows_are_components(outs_per_frame: Sequence[FrameOutputs]) -> bool:
     Args:
         outs_per_frame: SAM 2's ``outs_per_frame``, or a host's.
     """
-    counts: set[int] = set()
     for outputs in outs_per_frame:
         steps = outputs.get("multistep_point_inputs") or []
-        points, clicks = outputs.get("point_inputs"), given_clicks(outputs)
-        if steps and all(entry is None for entry in steps) and _has_clicks(points):
+        only_none = bool(steps) and all(entry is None for entry in steps)
+        if only_none and _has_clicks(outputs.get("point_inputs")):
             return True
-        counts.update(
-            len(given["point_labels"])
-            for given in (clicks.initial, clicks.final)
-            if given is not None
-        )
-        rows = (outputs.get("mask_inputs"), outputs.get("box_inputs"))
-        counts.update(len(given) for given in rows if given is not None and len(given) > 0)
-    return len(counts) > 1
+    return len(set().union(*map(_numbers_of_prompt_rows, outs_per_frame))) > 1
+
+
+def fault_of_obj_to_cat(
+    outs_per_frame: Sequence[FrameOutputs], obj_to_cat: Optional[Tensor]
+) -> Optional[str]:
+    """Return what is wrong with a caller's `obj_to_cat`, or None: it must name every prompt row.
+
+    Only shapes are looked at, so that nothing waits for a device.
+
+    Args:
+        outs_per_frame: SAM 2's ``outs_per_frame``, or a host's.
+        obj_to_cat: [K] the mask row of each prompt row, where the caller knows it.
+    """
+    if obj_to_cat is None:
+        return None
+    for t, outputs in enumerate(outs_per_frame):
+        for num_rows in sorted(_numbers_of_prompt_rows(outputs)):
+            if num_rows != len(obj_to_cat):
+                return (
+                    f"obj_to_cat has {len(obj_to_cat)} entries, but outs_per_frame[{t}] has "
+                    f"{num_rows} prompt rows: pass one mask row (b * N + c) per prompt row"
+                )
+    return None
+
+
+def _numbers_of_prompt_rows(outputs: FrameOutputs) -> set[int]:
+    """Return how many rows each kind of prompt of a frame has, without those that have none."""
+    clicks = given_clicks(outputs)
+    labels = [
+        given["point_labels"] for given in (clicks.initial, clicks.final) if given is not None
+    ]
+    rows = (*labels, outputs.get("mask_inputs"), outputs.get("box_inputs"))
+    return {len(given) for given in rows if given is not None and len(given) > 0}
 
 
 def tell_prompts(outs_per_frame: Sequence[FrameOutputs]) -> bool:

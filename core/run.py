@@ -30,6 +30,7 @@ from .loggers import takes_pictures
 from .model import parameter_table
 from .report import COMPARISON, write_comparison
 from .visualization.store import FOLDER, PAGE, SETTINGS
+from .weights import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -337,6 +338,8 @@ def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[
         if "hf" in config.export.formats:
             weights = export_checkpoint(checkpoint, folder / name, "hf")
             said += f"\n{'':<11} for Hugging Face: {_short(weights)}"
+        if config.model.lora.rank is not None and config.model.checkpoint_path is not None:
+            said += _adapters(checkpoint, folder / f"adapter_{name}.safetensors")
         rows.append((name, said))
     if "meta" in config.export.formats:
         # The best ones, where anything was validated.
@@ -344,6 +347,16 @@ def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[
         code.write_text(f"{loading_code(folder / f'{name}.pt', config.model)}\n")
         rows.append(("load with", str(_short(code))))
     return rows
+
+
+def _adapters(checkpoint: Path, path: Path) -> str:
+    """Write the adapters alone; return what to say of them. A base that is gone is only said."""
+    try:
+        export_checkpoint(checkpoint, path, "adapters")
+    except CheckpointError as error:
+        log.warning("%s was not written: %s", path.name, error)
+        return ""
+    return f"\n{'':<11} adapters alone: {_short(path)}"
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:

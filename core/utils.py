@@ -215,7 +215,8 @@ def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
 
     Raises:
         TypeError: A tensor of the batch or of the outputs is missing.
-        ValueError: Batch and outputs do not fit each other, or an option makes no sense.
+        ValueError: Batch, outputs and `obj_to_cat` do not fit each other, or an option makes no
+            sense.
     """
     if not isinstance(stage, str) or not stage:
         raise ValueError(f"stage must be a name such as train or val, got {stage!r}")
@@ -234,6 +235,8 @@ def log_training_visualizations(  # noqa: PLR0913 (the plan fixes it)
         range(max_videos),
         obj_to_cat,
     )
+    if snapshot.fault is not None:
+        raise ValueError(snapshot.fault)
     sheets, captions = draw_sheets(snapshot.clips(), panel_size)
     return safe_log_image(pl_logger, f"{stage}/composites", sheets, step, caption=captions)
 

@@ -104,7 +104,7 @@ def test_goals_are_those_promised():
         "blocked_vs_usual", "blocked_vs_step", "wall_overhead_200", "wall_overhead_10",
         "sheet_speedup_vs_usual", "panels_speedup_vs_supervision", "growth_categories_32",
         "growth_frame_size_2048", "rss_growth_mb_1000", "cuda_blocked_ms", "blocked_pinned_32",
-        "stored_vs_sheet",
+        "stored_vs_sheet", "stored_vs_sheet_128",
     }  # fmt: skip
 
 

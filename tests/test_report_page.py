@@ -12,7 +12,7 @@ import pytest
 import core.report.page
 from core.report.page import page_around_book, render_page
 
-BOOK = {"format": 1, "title": "run", "runs": []}
+BOOK = {"format": 2, "title": "run", "runs": []}
 
 
 def scripts(html: str) -> list[tuple[str, str]]:

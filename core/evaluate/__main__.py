@@ -45,12 +45,12 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
     from .program import evaluate, report, show
 
     named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
-    weights = find(named, config.model, chosen_of_model(overrides))
+    weights = find(named, config.model, chosen_of_model(overrides), base=config.base)
     config = combine(cfg, config, overrides, weights.config)
     config.model = weights.model
     other = None
     if config.compare is not None:
-        other = find(weights.released(config.compare), config.model, (), "compare")
+        other = find(weights.released(config.compare), config.model, (), "compare", config.base)
     out = Path(config.out) if config.out else weights.default_out("evaluation")
     result = evaluate(config, weights, out)
     compared = None

@@ -25,7 +25,16 @@ class EvaluateConfig(Config):
     """The settings of a training, of which model, data and devices matter, and what is its own."""
 
     weights: Optional[str] = setting(
-        None, A_PATH, "a run's folder (its best weights and its settings), a .ckpt or a .pt"
+        None,
+        A_PATH,
+        "a run's folder (its best weights and its settings), a .ckpt or .pt, a folder of "
+        "Hugging Face's, or a file of adapters",
+    )
+    base: Optional[str] = setting(
+        None,
+        A_PATH,
+        "the weights that a file of adapters belongs to; null: those that its run started from, or "
+        "the file of their name beside it",
     )
     split: str = setting("val", one_of("val", "train", "all"), "which videos")
     videos: Optional[List[str]] = setting(  # noqa: UP006

@@ -56,7 +56,7 @@ def _run(config: PredictConfig, overrides: list[str]) -> str:
         f"PATH, draw, a PNG, a folder of PNGs or a JSON such as {EXAMPLE}",
     )
     named = required(config.weights, "weights", "PATH, a run's folder, a .ckpt or a .pt")
-    weights = find(named, config.model, chosen_of_model(overrides))
+    weights = find(named, config.model, chosen_of_model(overrides), base=config.base)
     opened = open_source(source, config.data.max_image_pixels)
     frames = choose_frames(opened, config.frames)
     name = Path(source).resolve().stem

@@ -24,7 +24,16 @@ class PredictConfig(Config):
     """The settings of a training, of which model and devices matter, and what is its own."""
 
     weights: Optional[str] = setting(
-        None, A_PATH, "a run's folder (its best weights), a .ckpt or a .pt"
+        None,
+        A_PATH,
+        "a run's folder (its best weights), a .ckpt or .pt, a folder of "
+        "Hugging Face's, or a file of adapters",
+    )
+    base: Optional[str] = setting(
+        None,
+        A_PATH,
+        "the weights that a file of adapters belongs to; null: those that its run started from, or "
+        "the file of their name beside it",
     )
     source: Optional[str] = setting(
         None, A_PATH, "a movie, or a folder of images with a number in their names"

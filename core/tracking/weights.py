@@ -9,23 +9,18 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..adapters import put_on_base, read_adapters
 from ..checks import UserError
 from ..config import Config, ModelConfig, config_of
+from ..hugging_face import holds_weights, is_hugging_face
 from ..lora import inject, is_adapter, merge
-from ..model import (
-    PACKAGED_CONFIGS,
-    architecture_node,
-    architecture_of,
-    load_weights,
-    read_weights,
-)
+from ..model import architecture_node, load_found, model_config_from, read_weights
 from ..overrides import override_keys
-from ..weights import CheckpointError, read_checkpoint
+from ..weights import CheckpointError, FoundWeights, read_checkpoint
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-_PACKAGED_IMAGE_SIZE = 1024
 # What `sam2.build_sam` calls post-processing. Training does nothing of the kind.
 _POSTPROCESSING = {
     "sam_mask_decoder_extra_args.dynamic_multimask_via_stability": True,
@@ -41,16 +36,32 @@ class Weights:
     """Weights, and what is known about them.
 
     Attributes:
-        path: The file.
+        path: The file, or the folder of Hugging Face's.
         model: The model that they are of.
         config: The settings that they were trained with; None: unknown.
         run_dir: The run that they are of; None: unknown.
+        base: What `path` holds adapters for; None: what lies beside it.
     """
 
     path: Path
     model: ModelConfig
     config: Optional[Config] = None
     run_dir: Optional[Path] = None
+    base: Optional[str] = None
+
+    def read(self, name: str = "weights") -> FoundWeights:
+        """Return the tensors; adapters from a file of their own stand beside those of their base.
+
+        Args:
+            name: The setting that named the weights, for messages.
+
+        Raises:
+            CheckpointError: They, or the base of adapters, cannot be used.
+        """
+        adapters = read_adapters(self.path)
+        if adapters is None:
+            return read_weights(self.path, name)
+        return put_on_base(adapters, self.base)
 
     @property
     def prompt_type(self) -> str:
@@ -88,31 +99,53 @@ def chosen_of_model(overrides: Sequence[str]) -> set[str]:
 
 
 def find(
-    named: str, given: ModelConfig, chosen: Collection[str] = (), name: str = "weights"
+    named: str,
+    given: ModelConfig,
+    chosen: Collection[str] = (),
+    name: str = "weights",
+    base: Optional[str] = None,
 ) -> Weights:
     """Find weights and the settings that belong to them.
 
     Args:
-        named: A run's folder (its best weights), a ``.ckpt``, or an exported or released ``.pt``.
+        named: A run's folder (its best weights), a ``.ckpt``, an exported or released ``.pt``, a
+            folder or file of Hugging Face's, or a file of adapters.
         given: The model section of the command line.
         chosen: Fields of `given` that the user chose: they go before what is found out.
         name: The setting that named them, for messages.
+        base: What adapters in a file of their own belong to; None: what their run started from, or
+            what lies beside them.
 
     Raises:
         CheckpointError: There are none, or they are of no SAM 2.
     """
     path = Path(named)
-    run_dir = path if path.is_dir() else None
+    run_dir = path if path.is_dir() and not holds_weights(path) else None
     if run_dir is not None:
         path = _best_of(run_dir, f"{name}={named}")
     elif path.parent.name in ("weights", "checkpoints"):
         run_dir = path.parent.parent
-    config = _config_of_run(run_dir) or _config_in(path, name)
-    model = config.model if config is not None else _found_out(path, given.architecture, name)
+    adapters = read_adapters(path)
+    config = _config_of_run(run_dir)
+    if config is None and adapters is None and not is_hugging_face(path):
+        config = _config_in(path, name)
+    if adapters is not None:
+        model = adapters.model
+        base = base or _base_of_run(config)
+    elif config is not None:
+        model = config.model
+    else:
+        model = model_config_from(path, given.architecture, name)
     model = replace(model, **{field: getattr(given, field) for field in chosen})
     if config is None:
         run_dir = None
-    return Weights(path, model, config, run_dir)
+    return Weights(path, model, config, run_dir, base)
+
+
+def _base_of_run(config: Optional[Config]) -> Optional[str]:
+    """Return what a run with adapters started from, where it still lies there."""
+    base = None if config is None else config.model.checkpoint_path
+    return base if base is not None and Path(base).exists() else None
 
 
 def _best_of(run_dir: Path, setting: str) -> Path:
@@ -150,22 +183,6 @@ def _config_in(path: Path, name: str) -> Optional[Config]:
     return config_of(stored) if isinstance(stored, dict) else None
 
 
-def _found_out(path: Path, given: str, name: str) -> ModelConfig:
-    architecture = architecture_of(read_weights(path, name).weights)
-    if architecture is None:
-        raise CheckpointError(
-            f"{name}={path} holds weights of no architecture that this program knows"
-            f" (tiny, {', '.join(PACKAGED_CONFIGS)}); it was going to build {given}"
-        )
-    if architecture in PACKAGED_CONFIGS:
-        return ModelConfig(architecture=architecture, image_size=_PACKAGED_IMAGE_SIZE)
-    beside = path.with_suffix(".yaml")
-    if not beside.is_file():
-        return ModelConfig(architecture=architecture)
-    size = OmegaConf.select(OmegaConf.load(beside), "model.image_size")
-    return ModelConfig(architecture=architecture, image_size=int(size))
-
-
 def build_predictor(
     weights: Weights, device: torch.device, postprocessing: bool = False, name: str = "weights"
 ) -> "SAM2VideoPredictor":
@@ -189,12 +206,11 @@ def build_predictor(
     for key, value in (_POSTPROCESSING if postprocessing else {}).items():
         OmegaConf.update(node, key, value, force_add=True)
     predictor = instantiate(node, _convert_="all")
+    found = weights.read(name)
     # Exported weights have the adapters of their training merged already.
-    if weights.model.lora.rank is not None and any(
-        map(is_adapter, read_weights(weights.path, name).weights)
-    ):
+    if weights.model.lora.rank is not None and any(map(is_adapter, found.weights)):
         inject(predictor, weights.model.lora)
-    load_weights(predictor, weights.path, name)
+    load_found(predictor, found, weights.path, name)
     merge(predictor)
     return predictor.to(device).eval()
 

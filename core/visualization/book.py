@@ -23,7 +23,7 @@ from .record import (
     WORST,
     FrameRecord,
     clip_key,
-    encode_frame,
+    encode_frames,
     encode_gt,
     event_record,
     frame_ious,
@@ -173,10 +173,7 @@ class RunBook:
             store.carry_over(self._continues, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         store.remove_partial_files(self.folder)
-        starts = [0]
-        if store.is_book(self.folder):
-            starts += [content["start"] for content in store.list_folder(self.folder).starts]
-        self._start = max(starts) + 1
+        self._start = store.last_start(self.folder) + 1
         content = {
             "format": store.FORMAT,
             "start": self._start,
@@ -248,13 +245,10 @@ class RunBook:
             known.frames.clear()
         new = [i for i, record in enumerate(records) if record.number not in known.frames]
         if new:
+            images = encode_frames([clip.images[i] for i in new])
             body = [
-                {
-                    "number": records[i].number,
-                    "gt": encode_gt(clip, i),
-                    "image": encode_frame(clip.images[i]),
-                }
-                for i in new
+                {"number": records[i].number, "gt": encode_gt(clip, i), "image": image}
+                for i, image in zip(new, images, strict=True)
             ]
             path = store.clip_path(self.folder, key, len(known.pieces) + 1)
             header = {"frames": [vars(records[i]) for i in new]}

@@ -13,25 +13,27 @@ import torch
 from ..metrics import object_ious
 from .palette import Color, category_color, colors_of
 from .prompts import (
-    UNASSIGNED,
     PromptData,
     box_prompt,
     count_lost,
     count_undrawable,
     has_drawable,
     implied_click,
+    on_frame,
     prompts_from_clicks,
 )
 from .reduction import (
     Choice,
-    Clicks,
     Drawn,
     Grid,
     KeptMasks,
     Reduced,
+    Window,
     denormalize_array,
     draw_mask,
+    draw_mask_window,
 )
+from .rows import Rows, assign_prompts, clicks_of
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +152,7 @@ class Clip:
         num_left_out: Objects of the video beyond C.
         baseline_ious: [T, C] IoUs at the first validation of the run, NaN where there is none;
             None: no such validation is known, or it is this one.
+        close_up: What a sheet shows larger, where objects are small; None: the whole frames.
     """
 
     name: str
@@ -173,6 +176,7 @@ class Clip:
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
     baseline_ious: Optional[np.ndarray] = None
+    close_up: Optional["CloseUp"] = None
 
     @property
     def colors(self) -> tuple[Color, ...]:
@@ -226,7 +230,57 @@ class Clip:
             errors=None if self.errors is None else self.errors[index],
             baseline_ious=None if self.baseline_ious is None else self.baseline_ious[index],
             prompts_elsewhere=sorted({*self.prompts_elsewhere, *left_out}),
+            close_up=self.close_up and self.close_up.select([self.frames[i] for i in index]),
         )
+
+
+@dataclass
+class CloseUp:
+    """The part of a clip's frames that holds all small objects, as panels show it.
+
+    Attributes:
+        window: Where it lies in the frames.
+        view: What it shows of the clip's S frames, as if it were all of them: prompts are in pixels
+            of the window. Areas and scores are those of the whole frames.
+        outside: [S, C, h, w] bool, what is predicted outside the window, on the whole frame.
+        num_outside: [S, C] pixels of that at full size.
+    """
+
+    window: Window
+    view: Clip
+    outside: np.ndarray
+    num_outside: np.ndarray
+
+    def select(self, frames: Sequence[ClipFrame]) -> Optional["CloseUp"]:
+        """Return the close-up of some frames of the clip; None: it does not have them all."""
+        places = {frame.position: index for index, frame in enumerate(self.view.frames)}
+        if not all(frame.position in places for frame in frames):
+            return None
+        index = [places[frame.position] for frame in frames]
+        view = self.view.select(index)
+        return CloseUp(self.window, view, self.outside[index], self.num_outside[index])
+
+    def prompts_outside(self, frame: ClipFrame, size: tuple[int, int]) -> list[PromptData]:
+        """Return the clicks of a whole frame of `size` (H, W) that lie on it, not in the window."""
+        rows, columns = self.window.box
+        found = []
+        for prompt in frame.prompts:
+            if prompt.points is None or prompt.labels is None:
+                continue
+            origin = torch.tensor([columns.start, rows.start])
+            inside = on_frame(prompt.points - origin, self.window.size)
+            left_out = on_frame(prompt.points, size) & ~inside
+            if left_out.any():
+                rounds = None if prompt.rounds is None else prompt.rounds[left_out]
+                found.append(
+                    dataclasses.replace(
+                        prompt,
+                        points=prompt.points[left_out],
+                        labels=prompt.labels[left_out],
+                        rounds=rounds,
+                    )
+                )
+        return found
 
 
 PerFrame = TypeVar("PerFrame", Masks, Scores)
@@ -263,62 +317,27 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-def build_clips(moment: Moment, choice: Choice, reduced: Reduced[np.ndarray]) -> list[Clip]:
-    """Return one clip per chosen video."""
-    return [
-        _build_clip(moment, choice, reduced, _Rows.of(video, choice, reduced), slot)
-        for slot, video in enumerate(choice.videos)
-    ]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Which mask rows of the batch fill the C category slots of a video.
-
-    Attributes:
-        video: Its position in the batch.
-        all: Its rows, in category order.
-        shown: The first C of them.
-        kept: Where what was kept of the batch has those.
-        num_categories: C.
-    """
-
-    video: int
-    all: np.ndarray
-    shown: np.ndarray
-    kept: np.ndarray
-    num_categories: int
-
-    @staticmethod
-    def of(video: int, choice: Choice, reduced: Reduced[np.ndarray]) -> "_Rows":
-        rows = np.flatnonzero(reduced.row_videos == video)
-        count = len(rows) if choice.num_categories is None else choice.num_categories
-        shown = rows[:count]
-        if len(rows) > len(shown):
+def build_clips(
+    moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], windows: dict[int, Window]
+) -> list[Clip]:
+    """Return one clip per chosen video, with the close-up of those that have a window."""
+    clips = []
+    for slot, video in enumerate(choice.videos):
+        rows = Rows.of(video, choice, reduced)
+        clip = _build_clip(moment, choice, reduced, rows, slot)
+        if clip.num_left_out:
             log.debug(
                 "%s not fit into num_categories: not drawn",
-                counted(len(rows) - len(shown), "object does", "objects do"),
+                counted(clip.num_left_out, "object does", "objects do"),
             )
-        kept = shown if reduced.rows is None else np.searchsorted(reduced.rows, shown)
-        return _Rows(video, rows, shown, kept, count)
-
-    def kept_of(self, array: np.ndarray) -> np.ndarray:
-        """Select from what was kept of each row, [T, R, ...]: [T, C, ...], zero where empty."""
-        return self.fill(array, self.kept, 0)
-
-    def of_batch(self, array: np.ndarray) -> np.ndarray:
-        """Select from what is known of all rows, [T, O]: [T, C], NaN where empty."""
-        return self.fill(array, self.shown, math.nan)
-
-    def fill(self, array: np.ndarray, rows: np.ndarray, empty: float) -> np.ndarray:
-        """Select `rows` of [T, R, ...]: [T, C, ...], `empty` where there are fewer."""
-        out = np.full((len(array), self.num_categories, *array.shape[2:]), empty, array.dtype)
-        out[:, : len(rows)] = array[:, rows]
-        return out
+        if slot in windows and isinstance(reduced.masks, KeptMasks):
+            clip.close_up = _close_up(clip, windows[slot], choice, reduced, rows, slot)
+        clips.append(clip)
+    return clips
 
 
 def _build_clip(
-    moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], rows: _Rows, slot: int
+    moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], rows: Rows, slot: int
 ) -> Clip:
     source = _Source.of(rows, reduced)
     prompting = reduced.prompting
@@ -380,7 +399,7 @@ def _build_clip(
     return clip
 
 
-def _drawn(rows: _Rows, slot: int, grid: Grid, reduced: Reduced[np.ndarray]) -> Drawn[np.ndarray]:
+def _drawn(rows: Rows, slot: int, grid: Grid, reduced: Reduced[np.ndarray]) -> Drawn[np.ndarray]:
     """Return what is drawn of a video's C categories, empty where it has no row."""
     if isinstance(reduced.masks, KeptMasks):
         drawn, kept = reduced.masks.draw(rows.kept, grid), np.arange(len(rows.kept))
@@ -404,7 +423,7 @@ class _Source:
     object_ids: list[int]
 
     @staticmethod
-    def of(rows: _Rows, reduced: Reduced[np.ndarray]) -> "_Source":
+    def of(rows: Rows, reduced: Reduced[np.ndarray]) -> "_Source":
         identifiers = reduced.identifiers
         if len(rows.all) == 0 or identifiers.size == 0:
             # Nothing tells which video of the data set this is: its place in the batch does not.
@@ -481,7 +500,7 @@ def _implied_prompts(gt_masks: np.ndarray, model_size: tuple[int, int]) -> list[
     return [implied_click(mask, category, scale) for category, mask in masks if mask.any()]
 
 
-def _not_prompted(rows: _Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
+def _not_prompted(rows: Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
     """Return the categories that the caller's list of prompt rows does not name."""
     if reduced.obj_to_cat is None or not reduced.prompts_told:
         return frozenset()
@@ -490,7 +509,7 @@ def _not_prompted(rows: _Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
 
 
 def _add_prompts(
-    clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray], slot: int, grid: Grid
+    clip: Clip, rows: Rows, reduced: Reduced[np.ndarray], slot: int, grid: Grid
 ) -> None:
     """Give each drawn frame the prompts of its video, and count those that cannot be drawn."""
     for frame in clip.frames:
@@ -501,7 +520,7 @@ def _add_prompts(
             mask = kept.copy() if isinstance(kept, np.ndarray) else draw_mask(kept, grid)
             if mask.any():
                 frame.prompts.append(PromptData("mask", obj_id, mask=torch.from_numpy(mask)))
-        for clicks in _clicks_of(frame.position, reduced):
+        for clicks in clicks_of(frame.position, reduced):
             for index, obj_id in _assign(len(clicks.coords), clip, rows, reduced):
                 labels = clicks.labels[index]
                 prompts = prompts_from_clicks(
@@ -515,43 +534,74 @@ def _add_prompts(
         clip.prompts_undrawable += count_undrawable(frame.prompts, clip.model_size)
 
 
-def _clicks_of(position: int, reduced: Reduced[np.ndarray]) -> list[Clicks[np.ndarray]]:
-    """Return the clicks of a frame, the initial ones once."""
-    final, initial = reduced.clicks.get(position), reduced.initial_clicks.get(position)
-    if final is None:
-        return []
-    if initial is None:
-        return [final]
-    if final.begins_with(initial):
-        return [dataclasses.replace(final, num_initial=initial.num_initial)]
-    return [initial, final]
-
-
 def _assign(
-    num_prompts: int, clip: Clip, rows: _Rows, reduced: Reduced[np.ndarray]
+    num_prompts: int, clip: Clip, rows: Rows, reduced: Reduced[np.ndarray]
 ) -> list[tuple[int, int]]:
-    """Return (prompt row, category) of this video; what cannot be known is not guessed."""
-    num_rows = len(reduced.row_videos)
-    if num_prompts == 0:
-        return []
-    if reduced.obj_to_cat is not None:
-        prompt_rows = reduced.obj_to_cat.tolist()
-        if len(prompt_rows) != num_prompts:
-            raise ValueError(
-                f"obj_to_cat must have one entry per prompt row ({num_prompts}), "
-                f"got {len(prompt_rows)}"
-            )
-    elif num_prompts == num_rows and not reduced.are_components:
-        prompt_rows = list(range(num_prompts))
-    elif reduced.num_videos == 1:
-        return [(index, UNASSIGNED) for index in range(num_prompts)]
-    else:
-        clip.prompts_unassigned += num_prompts
-        return []
-    clip.prompts_unassigned += sum(not 0 <= row < num_rows for row in prompt_rows)
-    category_of_row = {row: category for category, row in enumerate(rows.shown.tolist())}
-    return [
-        (index, category_of_row[row])
-        for index, row in enumerate(prompt_rows)
-        if row in category_of_row
+    """Return (prompt row, category) of this video, and count what belongs to no known one."""
+    assigned, num_unknown = assign_prompts(num_prompts, rows, reduced)
+    clip.prompts_unassigned += num_unknown
+    return assigned
+
+
+def _close_up(
+    clip: Clip,
+    window: Window,
+    choice: Choice,
+    reduced: Reduced[np.ndarray],
+    rows: Rows,
+    slot: int,
+) -> Optional[CloseUp]:
+    """Return what a window of the clip's frames shows."""
+    kept = reduced.masks
+    if not isinstance(kept, KeptMasks):
+        return None
+    positions = [choice.frames.index(t) for t in choice.zoomed]
+    grid = choice.grids[slot]
+    drawn = kept.draw_window(rows.kept, positions, grid.source, window)
+    places = np.arange(len(rows.kept))
+    gt, pred = (rows.fill(found, places, False) for found in (drawn.gt, drawn.pred))
+    view = clip.select(positions)
+    images = denormalize_array(reduced.close_ups[slot]).transpose(0, 2, 3, 1)
+    view = dataclasses.replace(
+        view,
+        frames=[_seen_in(window, frame, grid.source, rows, reduced) for frame in view.frames],
+        images=np.ascontiguousarray(images),
+        model_size=window.size,
+        gt=view.gt and dataclasses.replace(view.gt, masks=gt),
+        pred=view.pred and dataclasses.replace(view.pred, masks=pred),
+        errors=drawn.errors,
+    )
+    side = max(grid.size)
+    # The panel of the whole frame has half the side of the others, if it can be without loss.
+    side = side if 2 * side <= choice.panel_size else max(1, side // 2)
+    overview = Grid.fit(*grid.source, side, choice.originals[slot])
+    outside, num_outside = kept.predicted_outside(rows.kept, positions, window, overview)
+    return CloseUp(
+        window, view, rows.fill(outside, places, False), rows.fill(num_outside, places, 0)
+    )
+
+
+def _seen_in(
+    window: Window,
+    frame: ClipFrame,
+    size: tuple[int, int],
+    rows: Rows,
+    reduced: Reduced[np.ndarray],
+) -> ClipFrame:
+    """Return a frame with its prompts in pixels of a window."""
+    given = reduced.mask_prompts.get(frame.position, [])
+    crops = given if isinstance(given, list) else []
+    prompts = [
+        PromptData(
+            "mask", obj_id, mask=torch.from_numpy(draw_mask_window(crops[index], size, window))
+        )
+        for index, obj_id in assign_prompts(len(crops), rows, reduced)[0]
+        if crops[index].bits.size
     ]
+    origin = torch.tensor([window.left, window.top])
+    for prompt in frame.prompts:
+        if prompt.points is not None:
+            prompts.append(dataclasses.replace(prompt, points=prompt.points - origin))
+        elif prompt.bbox is not None:
+            prompts.append(dataclasses.replace(prompt, bbox=prompt.bbox - origin.repeat(2)))
+    return dataclasses.replace(frame, prompts=prompts)

@@ -192,15 +192,20 @@ def _is_drawable(prompt: PromptData, size: tuple[int, int]) -> Tensor:
     """Return for each click of a prompt, or its one box or mask, whether it can be seen: [K]."""
     if prompt.mask is not None:
         return torch.ones(1, dtype=torch.bool)
-    limits = torch.tensor([size[1], size[0]]) - 0.5
     if prompt.bbox is not None:
         corners = prompt.bbox.reshape(2, 2)
         least, most = corners.amin(0), corners.amax(0)
+        limits = torch.tensor([size[1], size[0]]) - 0.5
         beside = ((most < -0.5) | (least > limits)).any()
         around = ((least < -0.5) & (most > limits)).all()
         return (corners.isfinite().all() & ~beside & ~around)[None]
     if prompt.points is None or prompt.labels is None:
         return torch.zeros(0, dtype=torch.bool)
-    inside = ((prompt.points >= -0.5) & (prompt.points <= limits)).all(1)
     # A click that is padding is nothing that could be missed.
-    return inside | (prompt.labels == PADDING)
+    return on_frame(prompt.points, size) | (prompt.labels == PADDING)
+
+
+def on_frame(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return which of [K, 2] points (x, y) lie on a frame of `size` (H, W): [K] bool."""
+    limits = torch.tensor([size[1], size[0]]) - 0.5
+    return ((points >= -0.5) & (points <= limits)).all(1)

@@ -5,18 +5,17 @@ The names are those that the page reads; masks and frames have the sheet's size.
 
 import base64
 import hashlib
-import io
 import json
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import cv2
 import numpy as np
-from PIL import Image
+import torch
 
+from ..metrics import object_ious
 from .arrays import as_array, as_bool
 from .cadence import TRAIN
 from .clip import Clip, ClipFrame, fate_of
@@ -30,10 +29,12 @@ PINNED, VAL, WORST = "pinned", "val", "worst"
 # Frames may differ by this much on average, in grey levels, from those of the sheet.
 MAX_DIFFERENCE = 2.5
 _QUALITIES = (85, 93, 98)
+_ALL_COLORS = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 # Frames of one clip that two devices reduced differ by less than this in an eighth of their side.
 _SAME_FRAME = 3
 # An object is lost from the first frame on which less than this of it is found.
 BAD_IOU = 0.5
+ERRORS = ("hit", "missed", "false")
 
 
 @dataclass
@@ -63,7 +64,7 @@ def clip_key(clip: Clip, kind: str) -> str:
     """
     what: list[Any] = [clip.name, clip.ids, list(clip.images.shape[1:3]), clip.frames[0].number]
     if kind == TRAIN:
-        what += [clip.moment.step if clip.moment else 0, zlib.crc32(clip.images.tobytes())]
+        what += [clip.moment.step if clip.moment else 0, deflate.crc32(clip.images.tobytes())]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
@@ -104,17 +105,26 @@ def encode_gt(clip: Clip, index: int) -> Optional[list[str]]:
     return [encode_mask(clip.gt.masks[index, k]) for k in painting_order(clip)]
 
 
-def encode_frame(image: np.ndarray) -> str:
-    """Return a frame [h, w, 3] uint8 as the data URL of a JPEG that looks the same."""
-    data = b""
-    for quality in _QUALITIES:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "jpeg", quality=quality, subsampling=0)
-        data = buffer.getvalue()
-        decoded = np.asarray(Image.open(io.BytesIO(data)))
-        if cv2.norm(decoded, image, cv2.NORM_L1) <= MAX_DIFFERENCE * image.size:
-            break
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+def encode_frames(images: Sequence[np.ndarray]) -> list[str]:
+    """Return frames [h, w, 3] uint8 as data URLs of JPEGs that look the same."""
+    qualities = list(_QUALITIES)
+    return [_encode_frame(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), qualities) for image in images]
+
+
+def _encode_frame(image: np.ndarray, qualities: list[int]) -> str:
+    """Try qualities, lowest first; those that failed are not tried on the frames that follow."""
+    while True:
+        options = [*_ALL_COLORS, cv2.IMWRITE_JPEG_QUALITY, qualities[0]]
+        jpeg = cv2.imencode(".jpg", image, options)[1]
+        if len(qualities) == 1 or _looks_the_same(jpeg, image):
+            return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode("ascii")
+        del qualities[0]
+
+
+def _looks_the_same(jpeg: np.ndarray, image: np.ndarray) -> bool:
+    decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    difference = math.inf if decoded is None else cv2.norm(decoded, image, cv2.NORM_L1)
+    return difference <= MAX_DIFFERENCE * image.size
 
 
 def event_record(clip: Clip, gt: Optional[list[Optional[list[str]]]]) -> dict[str, Any]:
@@ -154,28 +164,25 @@ def frame_ious(clip: Clip) -> list[list[Optional[float]]]:
 
 
 def object_summaries(clip: Clip) -> list[dict[str, Any]]:
-    """Return each object's mean IoU and where it is lost, over the frames that tell.
+    """Return each object's mean IoU, as the metrics average it, and the first frame that is bad.
 
-    Those are the ones that received no prompt. A frame where neither mask has a pixel counts 1, as
-    in the metrics.
+    Both are None for an object that the metrics do not score; see `core.metrics.object_ious`.
     """
     order = painting_order(clip)
     if clip.scores is None or clip.gt is None:
         return [{"iou": None, "first_bad_frame": None} for _ in order]
-    unions = clip.scores.unions
-    ious = np.where(unions > 0, clip.scores.intersections / np.maximum(unions, 1), 1.0)
-    open_frames = [i for i, frame in enumerate(clip.frames) if not _is_prompted(frame)]
+    prompted = np.array([_is_prompted(frame) for frame in clip.frames])
+    counts = (clip.scores.intersections, clip.scores.unions, clip.gt.areas)
+    both, either, truth = (torch.from_numpy(values).double() for values in counts)
+    flags = torch.from_numpy(prompted)[:, None].expand_as(both)
+    means = object_ious(both, either, truth, flags).tolist()
+    is_bad = (clip.scores.ious < BAD_IOU) & ~prompted[:, None]
     summaries = []
     for k in order:
-        tells = clip.gt.areas[:, k].any() and k not in clip.not_prompted and open_frames
-        values = ious[open_frames, k] if tells else np.zeros(0)
-        bad = np.flatnonzero(values < BAD_IOU)
-        summaries.append(
-            {
-                "iou": rounded(values.mean()) if len(values) else None,
-                "first_bad_frame": clip.frames[open_frames[bad[0]]].number if len(bad) else None,
-            }
-        )
+        mean = None if k in clip.not_prompted else rounded(means[k])
+        bad = [] if mean is None else np.flatnonzero(is_bad[:, k]).tolist()
+        first = clip.frames[bad[0]].number if bad else None
+        summaries.append({"iou": mean, "first_bad_frame": first})
     return summaries
 
 
@@ -184,14 +191,24 @@ def _is_prompted(frame: ClipFrame) -> bool:
 
 
 def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:
-    """Return where any object of a frame is hit, missed or claimed falsely."""
-    if clip.errors is None:
+    """Return where errors, compared at full size, differ from those of the masks that are stored.
+
+    That is little: most of a page would be errors if it held all of each.
+    """
+    if clip.errors is None or clip.gt is None or clip.pred is None:
         return None
-    names = ("hit", "missed", "false")
     return [
-        {name: encode_mask(kind) for name, kind in zip(names, kinds, strict=True)}
-        for kinds in clip.errors
+        {
+            name: encode_mask(kind ^ of_masks)
+            for name, kind, of_masks in zip(ERRORS, kinds, errors_of(gt, pred), strict=True)
+        }
+        for kinds, gt, pred in zip(clip.errors, clip.gt.masks, clip.pred.masks, strict=True)
     ]
+
+
+def errors_of(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Return where any object is hit, missed and claimed falsely, [3, h, w] bool, of [C, h, w]."""
+    return np.stack([(gt & pred).any(0), (gt & ~pred).any(0), (pred & ~gt).any(0)])
 
 
 def _scores(clip: Clip, index: int, order: Sequence[int]) -> list[dict[str, Any]]:

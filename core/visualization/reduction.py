@@ -7,7 +7,7 @@ of a sum.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 
 import cv2
@@ -107,6 +107,34 @@ def _average_along(images: Tensor, dim: int, axis: Axis) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of the frames, in model pixels, that is drawn larger; it has the frames' aspect.
+
+    Attributes:
+        left: Of its first column.
+        top: Of its first row.
+        grid: How what is in it is reduced to display size.
+        enlarge: How many pixels of the sheet each of those gets, per side.
+    """
+
+    left: int
+    top: int
+    grid: Grid
+    enlarge: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.grid.source
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Its rows and columns of the frame."""
+        height, width = self.size
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+@dataclass(frozen=True)
 class Choice:
     """What of a batch is kept.
 
@@ -117,6 +145,10 @@ class Choice:
             among them.
         grids: How the frames of each video are reduced.
         num_categories: Categories of each video; None: all its objects.
+        zoomed: Positions in the clip of the S frames, drawn ones, of which small objects are drawn
+            larger; empty: they are not.
+        panel_size: Longest side of a panel.
+        originals: (height, width) of each original video whose aspect panels have, or None.
     """
 
     videos: list[int]
@@ -124,6 +156,9 @@ class Choice:
     measured: list[int]
     grids: list[Grid]
     num_categories: Optional[int] = None
+    zoomed: Sequence[int] = ()
+    panel_size: int = 256
+    originals: Sequence[Optional[tuple[int, int]]] = ()
 
 
 # Where a batch lives both kinds occur: what is reduced on CPU is an array in memory of its own.
@@ -208,26 +243,66 @@ class KeptMasks:
 
     def draw(self, rows: np.ndarray, grid: Grid) -> Drawn[np.ndarray]:
         """Reduce the masks of a video, whose rows these are, and compare them."""
-        shape = (len(self.gt), len(rows), *grid.size)
+        return self._draw(rows, range(len(self.gt)), grid.source, (slice(None), slice(None)), grid)
+
+    def draw_window(
+        self, rows: np.ndarray, positions: Sequence[int], size: tuple[int, int], window: Window
+    ) -> Drawn[np.ndarray]:
+        """Do the same with what is in a window of frames of a size, at some of the T' positions."""
+        return self._draw(rows, positions, size, window.box, window.grid)
+
+    def _draw(
+        self,
+        rows: np.ndarray,
+        positions: Sequence[int],
+        size: tuple[int, int],
+        part: tuple[slice, slice],
+        grid: Grid,
+    ) -> Drawn[np.ndarray]:
+        shape = (len(positions), len(rows), *grid.size)
         drawn = Drawn(
             np.empty(shape, bool),
             np.empty(shape, bool),
-            np.empty((len(self.gt), 3, *grid.size), bool),
+            np.empty((len(positions), 3, *grid.size), bool),
         )
-        gt, pred = np.zeros(grid.source, bool), np.zeros(grid.source, bool)
-        for t, (all_gt, all_pred) in enumerate(zip(self.gt, self.pred, strict=True)):
-            errors = np.zeros((3, *grid.source), bool)
+        gt, pred = np.zeros(size, bool), np.zeros(size, bool)
+        for t, position in enumerate(positions):
+            all_gt, all_pred = self.gt[position], self.pred[position]
+            errors = np.zeros((3, *size), bool)
             for slot, row in enumerate(rows.tolist()):
                 boxes = all_gt[row].write(gt), all_pred[row].write(pred)
-                cover_array(gt, grid.rows, grid.columns, drawn.gt[t, slot])
-                cover_array(pred, grid.rows, grid.columns, drawn.pred[t, slot])
+                cover_array(gt[part], grid.rows, grid.columns, drawn.gt[t, slot])
+                cover_array(pred[part], grid.rows, grid.columns, drawn.pred[t, slot])
                 ys, xs = _around(all_gt[row], all_pred[row])
                 _compare(gt[ys, xs], pred[ys, xs], errors[:, ys, xs])
                 for box in boxes:
                     box[:] = False
             for kind, out in zip(errors, drawn.errors[t], strict=True):
-                cover_array(kind, grid.rows, grid.columns, out)
+                cover_array(kind[part], grid.rows, grid.columns, out)
         return drawn
+
+    def predicted_outside(
+        self, rows: np.ndarray, positions: Sequence[int], window: Window, grid: Grid
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is predicted outside a window: [S, R, h, w] bool, and [S, R] pixels.
+
+        Args:
+            rows: R, of a video.
+            positions: S, of the T' frames.
+            window: What is left out.
+            grid: How the whole frame is reduced.
+        """
+        reduced = np.zeros((len(positions), len(rows), *grid.size), bool)
+        counts = np.zeros(reduced.shape[:2], np.int64)
+        pred = np.zeros(grid.source, bool)
+        for t, position in enumerate(positions):
+            for slot, row in enumerate(rows.tolist()):
+                box = self.pred[position][row].write(pred)
+                pred[window.box] = False
+                counts[t, slot] = np.count_nonzero(box)
+                cover_array(pred, grid.rows, grid.columns, reduced[t, slot])
+                box[:] = False
+        return reduced, counts
 
 
 def _around(one: Crop, other: Crop) -> tuple[slice, slice]:
@@ -309,6 +384,8 @@ class Reduced(Generic[Kind]):
         are_components: The outputs tell that prompt rows are not the rows of masks.
         prompting: How each of the T frames was prompted.
         prompts_told: The outputs have a field for prompts, if only an empty one.
+        close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows; of the
+            videos that have one.
     """
 
     num_videos: int
@@ -328,6 +405,7 @@ class Reduced(Generic[Kind]):
     are_components: bool
     prompting: list[Prompting]
     prompts_told: bool
+    close_ups: dict[int, Kind] = field(default_factory=dict)
 
 
 class Reduction(Protocol):
@@ -452,17 +530,11 @@ class OnCpu:
 
     def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
         """See `Reduction.images`."""
-        frames = self.choice.frames
-        images = {}
-        for slot, (video, grid) in enumerate(
-            zip(self.choice.videos, self.choice.grids, strict=True)
-        ):
-            images[slot] = out = np.empty((len(frames), 3, *grid.size), np.float32)
-            for position, t in enumerate(frames):
-                image = as_array(img_batch[t, video])
-                for channel in range(3):
-                    grid.average_array(image[channel], out[position, channel])
-        return images
+        choice = self.choice
+        return {
+            slot: _average_frames(img_batch[:, video], choice.frames, grid)
+            for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
+        }
 
     def masks(
         self, masks: Tensor, logits: Sequence[Tensor]
@@ -496,11 +568,40 @@ class OnCpu:
         return [Crop.of(as_bool(mask)) for mask in as_array(masks)]
 
 
+def average_windows(
+    img_batch: Tensor, choice: Choice, windows: dict[int, Window]
+) -> dict[int, np.ndarray]:
+    """Reduce what the windows of videos show of [T, B, 3, H, W] on the CPU: `Reduced.close_ups`."""
+    close_ups = {}
+    for slot, window in windows.items():
+        rows, columns = window.box
+        images = img_batch[:, choice.videos[slot], :, rows, columns]
+        close_ups[slot] = _average_frames(images, choice.zoomed, window.grid)
+    return close_ups
+
+
+def _average_frames(images: Tensor, frames: Sequence[int], grid: Grid) -> np.ndarray:
+    """Reduce some frames of [T, 3, H, W]: [T', 3, h, w] float32."""
+    out = np.empty((len(frames), 3, *grid.size), np.float32)
+    for position, t in enumerate(frames):
+        image = as_array(images[t])
+        for channel in range(3):
+            grid.average_array(image[channel], out[position, channel])
+    return out
+
+
 def draw_mask(crop: Crop, grid: Grid) -> np.ndarray:
     """Reduce one kept mask: [h, w] bool."""
     mask = np.zeros(grid.source, bool)
     crop.write(mask)
     return reduce_masks(mask, grid)
+
+
+def draw_mask_window(crop: Crop, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Reduce what a window shows of one kept mask [H, W]: [h, w] bool."""
+    mask = np.zeros(size, bool)
+    crop.write(mask)
+    return reduce_masks(mask[window.box], window.grid)
 
 
 def reduce_masks(masks: np.ndarray, grid: Grid) -> np.ndarray:

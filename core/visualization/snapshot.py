@@ -9,7 +9,7 @@ waits for the event recorded behind them.
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..official import (
     FrameOutputs,
     PointInputs,
     check_batch_and_outputs,
+    fault_of_obj_to_cat,
     given_clicks,
     object_identifiers,
     original_sizes_of,
@@ -29,8 +30,19 @@ from ..official import (
     tell_prompts,
 )
 from .clip import Clip, Moment, build_clips
-from .reduction import Choice, Clicks, Either, Grid, Reduced, choose_reduction
+from .reduction import (
+    Choice,
+    Clicks,
+    Either,
+    Grid,
+    KeptMasks,
+    Reduced,
+    Window,
+    average_windows,
+    choose_reduction,
+)
 from .transfer import to_host
+from .window import MIN_FRAME_WIDTH, find_windows
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class SnapshotOptions:
         panel_size: Longest side of what is drawn of a frame.
         aspect: ``original``: panels have the aspect of the video where it is known; ``model``: that
             of the frames.
+        zoom: ``auto``: small objects are drawn larger, where the batch is on the CPU; ``off``: no.
         draw_all_frames: Keep every frame, for an animation.
         kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
@@ -54,6 +67,7 @@ class SnapshotOptions:
     num_categories: Optional[int] = None
     panel_size: int = 256
     aspect: str = "original"
+    zoom: str = "auto"
     draw_all_frames: bool = False
     kept_frames: int = 0
     measure_all_frames: bool = False
@@ -69,6 +83,8 @@ class Snapshot:
         choice: What that is of this batch.
         reduced: Copies in memory of their own; complete once `event` has passed.
         event: The CUDA event behind the last copy; None on CPU.
+        windows: Of the videos whose small objects are drawn larger, by place among those kept.
+        fault: Why no prompts were kept, although the outputs have some; None: they were.
     """
 
     moment: Moment
@@ -76,6 +92,8 @@ class Snapshot:
     choice: Choice
     reduced: Reduced[np.ndarray]
     event: Optional["torch.cuda.Event"] = None
+    windows: dict[int, Window] = field(default_factory=dict)
+    fault: Optional[str] = None
 
     @property
     def videos(self) -> list[int]:
@@ -86,7 +104,7 @@ class Snapshot:
         """Return one `Clip` per kept video; waits for the device's copies first."""
         if self.event is not None:
             self.event.synchronize()
-        return build_clips(self.moment, self.choice, self.reduced)
+        return build_clips(self.moment, self.choice, self.reduced, self.windows)
 
 
 def take_snapshot(
@@ -113,9 +131,11 @@ def take_snapshot(
         videos: Positions in the batch of the videos to keep.
         obj_to_cat: The mask row (b * N + c) of each of the K prompt rows, where these are
             components of categories. A category that it does not name was not prompted: it is
-            never lost and does not count in the mean IoU. Without it, prompt row k belongs to mask
-            row k where there are as many of both, unless the outputs tell that prompt rows are
-            components (`core.official.rows_are_components`): then nothing is guessed.
+            never lost and does not count in the mean IoU. If it is shorter or longer than the
+            prompts of any frame, none is kept, and ``fault`` of the snapshot says so. Without it,
+            prompt row k belongs to mask row k where there are as many of both, unless the outputs
+            tell that prompt rows are components (`core.official.rows_are_components`): then nothing
+            is guessed.
 
     Raises:
         TypeError: A tensor is missing, or `outs_per_frame` is no list of dictionaries.
@@ -127,8 +147,17 @@ def take_snapshot(
     options = options or SnapshotOptions()
     sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
     choice = _choose(batch, options, videos, sizes)
-    reduced = _reduce(batch, outs_per_frame, choice, obj_to_cat)
-    return Snapshot(moment, options, choice, *to_host(reduced, batch.img_batch.device))
+    assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
+    fault = fault_of_obj_to_cat(outs_per_frame, assigned)
+    reduced = _reduce(batch, outs_per_frame, choice, assigned)
+    if fault is not None:
+        reduced = _without_prompts(reduced)
+    on_host, event = to_host(reduced, batch.img_batch.device)
+    windows = {}
+    if choice.zoomed and isinstance(on_host.masks, KeptMasks):
+        windows = find_windows(choice, on_host)
+        on_host.close_ups = average_windows(batch.img_batch.detach(), choice, windows)
+    return Snapshot(moment, options, choice, on_host, event, windows, fault)
 
 
 def _choose(
@@ -145,25 +174,30 @@ def _choose(
     chosen = [video for video in videos if video < num_videos]
     if sizes is None or len(sizes) != num_videos:
         sizes = [None] * num_videos
+    originals = [sizes[video] for video in chosen]
     return Choice(
         videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
-        grids=[Grid.fit(height, width, options.panel_size, sizes[video]) for video in chosen],
+        grids=[Grid.fit(height, width, options.panel_size, original) for original in originals],
         num_categories=options.num_categories,
+        zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),
+        panel_size=options.panel_size,
+        originals=originals,
     )
 
 
 def _reduce(
-    batch: Batch, outs_per_frame: Sequence[FrameOutputs], choice: Choice, obj_to_cat: Optional[Any]
+    batch: Batch,
+    outs_per_frame: Sequence[FrameOutputs],
+    choice: Choice,
+    obj_to_cat: Optional[Tensor],
 ) -> Reduced[Either]:
     """Reduce a batch where it lives."""
     logits = [outputs["pred_masks_high_res"].detach()[:, 0] for outputs in outs_per_frame]
     reduction = choose_reduction(batch, logits, choice)
     drawn = {t: outs_per_frame[t] for t in choice.frames}
     num_rows = batch.masks.shape[1]
-    assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
-    scored = [] if _is_ambiguous(assigned, num_rows) else list(drawn.items())
     prompting = [prompting_of(outputs) for outputs in outs_per_frame]
     counts, kept_masks = reduction.masks(batch.masks.detach(), logits)
     return Reduced(
@@ -186,26 +220,24 @@ def _reduce(
             for t, outputs in drawn.items()
             if (masks := outputs.get("mask_inputs")) is not None and prompting[t].by_mask
         },
-        predicted_ious=_final({t: out.get("multistep_pred_ious") for t, out in scored}, num_rows),
-        object_scores=_final(
-            {t: out.get("multistep_object_score_logits") for t, out in scored}, num_rows
+        predicted_ious=_final(
+            {t: out.get("multistep_pred_ious") for t, out in drawn.items()}, num_rows
         ),
-        obj_to_cat=assigned,
+        object_scores=_final(
+            {t: out.get("multistep_object_score_logits") for t, out in drawn.items()}, num_rows
+        ),
+        obj_to_cat=obj_to_cat,
         are_components=rows_are_components(outs_per_frame),
         prompting=prompting,
         prompts_told=tell_prompts(outs_per_frame),
     )
 
 
-def _is_ambiguous(assigned: Optional[Tensor], num_rows: int) -> bool:
-    """Return whether scores may be those of components, which belong to no mask row.
-
-    That is where there are as many components as rows; on the device their numbers cannot be looked
-    at without waiting.
-    """
-    if assigned is None or len(assigned) != num_rows:
-        return False
-    return assigned.device.type != "cpu" or assigned.tolist() != list(range(num_rows))
+def _without_prompts(reduced: Reduced[Either]) -> Reduced[Either]:
+    """Leave out prompts that belong to nobody knows whom; that frames were prompted stays known."""
+    return dataclasses.replace(
+        reduced, obj_to_cat=None, clicks={}, initial_clicks={}, boxes={}, mask_prompts={}
+    )
 
 
 def _clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:

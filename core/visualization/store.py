@@ -11,7 +11,8 @@ They lie in one folder, ``RUN/pictures``::
 
 A file appears whole or not at all and is never changed, but for the last two. A compressed one has
 two lines: a small header, and the part that goes into a page as it stands. Masks are run lengths as
-COCO's tools compress them, of rows instead of columns.
+COCO's tools compress them, of rows instead of columns. Errors are told by what differs from what
+the stored masks say: pixels where any object is hit, missed, or claimed falsely.
 """
 
 import contextlib
@@ -30,11 +31,14 @@ from typing import Any, Optional, Union
 import numpy as np
 from pycocotools import mask as coco
 
-FORMAT = 1
+from .images import deflate
+
+FORMAT = 2
 FOLDER = "pictures"
 PAGE = "run.html"
 SETTINGS = "settings.json"  # beside the folder: those that differ from the defaults
 
+_GZIP = 31  # what zlib calls the largest window, in a file of gzip
 _EVENT = re.compile(r"(?P<stage>.+)-(?P<start>\d{4})-(?P<step>\d{8,})-(?P<number>\d{5,})\.json\.gz")
 _CLIP = re.compile(r"clip-(?P<key>.+)-(?P<piece>\d{3,})\.json\.gz")
 _START = re.compile(r"start-(?P<start>\d{4,})\.json")
@@ -112,7 +116,8 @@ def write(path: Path, header: Mapping[str, Any], body: str) -> int:
         Its size in bytes.
     """
     text = f"{as_json({'format': FORMAT, **header})}\n{body}\n"
-    return replace_whole(path, gzip.compress(text.encode(), 5, mtime=0))
+    packer = deflate.compressobj(2, deflate.DEFLATED, _GZIP)
+    return replace_whole(path, packer.compress(text.encode()) + packer.flush())
 
 
 def replace_whole(path: Path, content: Union[bytes, Iterator[bytes]]) -> int:
@@ -233,6 +238,12 @@ def start_path(folder: Path, start: int) -> Path:
 def is_book(folder: Path) -> bool:
     """Return whether a folder is that of a run book."""
     return start_path(folder, 1).is_file()
+
+
+def last_start(folder: Path) -> int:
+    """Return the number of the last start that is stored, of any format; 0: there is none."""
+    found = [_START.fullmatch(path.name) for path in folder.glob("start-*.json")]
+    return max((int(match["start"]) for match in found if match), default=0)
 
 
 def list_folder(folder: Path) -> Folder:

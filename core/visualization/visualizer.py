@@ -356,6 +356,10 @@ class Visualizer:
         ]
 
     def _say_what_is_missing(self, snapshot: Snapshot) -> None:
+        if snapshot.fault is not None:
+            self.troubles.say_once(
+                "obj_to_cat", f"visualizations: sheets show no prompts: {snapshot.fault}"
+            )
         reduced = snapshot.reduced
         if reduced.identifiers.size == 0 and reduced.row_videos.size > 0:
             self.troubles.say_once(
@@ -386,6 +390,7 @@ class Visualizer:
             num_categories=self.num_categories,
             panel_size=config.panel_size,
             aspect=config.aspect,
+            zoom=config.zoom,
             **frames,
         )
 
@@ -425,6 +430,7 @@ def _is_for_nobody(trainer: Trainer) -> bool:
     loggers = trainer.loggers
     return bool(
         loggers
+        and goes_nowhere(loggers[0])  # asked at every step: most loggers end it here
         and not getattr(trainer, "fast_dev_run", False)
         and all(goes_nowhere(logger) for logger in loggers)
     )

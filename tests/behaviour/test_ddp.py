@@ -118,7 +118,11 @@ def test_slurm_tasks_train_one_run_and_a_requeued_job_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [("0", "1"), ("0",), ("1",)], ids=["both", "first", "second"])
+@pytest.mark.parametrize(
+    "asked",
+    [("0", "1"), pytest.param(("0",), marks=pytest.mark.long), ("1",)],
+    ids=["both", "first", "second"],
+)
 @pytest.mark.parametrize("validate_first", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
     tasks = slurm_tasks(
@@ -178,7 +182,7 @@ def test_one_rank_draws_and_a_broken_renderer_hangs_nobody(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_faults_on_rank_zero_hang_nobody(accumulate, tmp_path):
     more = f"trainer.accumulate_grad_batches={accumulate}"
     off = start(tmp_path / "off", "visualizations.enabled=false", more)

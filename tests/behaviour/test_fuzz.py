@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Glyph .* missing from font"),
     pytest.mark.filterwarnings("ignore:Casting complex values to real"),
 ]
-SHORT, LONG = 15, 400
+SHORT, LONG = 15, 200
 FORMS = pytest.mark.parametrize(
     "num_cases", [SHORT, pytest.param(LONG, marks=[pytest.mark.fuzz, pytest.mark.timeout(600)])]
 )

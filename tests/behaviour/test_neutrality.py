@@ -95,7 +95,15 @@ def test_training_with_workers_is_the_same(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.long), 2])
 @pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
-@pytest.mark.parametrize("prompt_type", ["point", "bbox", "mask", "mixed"])
+@pytest.mark.parametrize(
+    "prompt_type",
+    [
+        "point",
+        pytest.param("bbox", marks=pytest.mark.long),
+        pytest.param("mask", marks=pytest.mark.long),
+        "mixed",
+    ],
+)
 def test_training_is_the_same_with_every_fault(
     prompt_type, accumulate, num_workers, tmp_path, monkeypatch
 ):

@@ -12,7 +12,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from processes import TrainProcess
 from trainings import KeepLosses, assert_nothing_logged_twice, assert_same_weights, make_trainer
 
-from core.config import Config, DataConfig, ModelConfig, SchedulerConfig, SyntheticConfig
+from core.config import (
+    Config,
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    SchedulerConfig,
+    SyntheticConfig,
+)
 from core.data import VideoDataModule
 from core.trainer import SAM2LightningModule
 
@@ -38,10 +45,24 @@ class RememberLearningRates(pl.Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def train(tmp_path, *, ckpt_path=None, stop_after=None, num_workers=0, validate_every=2, seed=0):
+def train(
+    tmp_path,
+    *,
+    ckpt_path=None,
+    stop_after=None,
+    num_workers=0,
+    validate_every=2,
+    seed=0,
+    lora=None,
+):
     """Train over two epochs, the second one cut short; a checkpoint after every step."""
     config = Config(
-        model=ModelConfig(image_size=64, prompt_type="point", num_correction_points=1),
+        model=ModelConfig(
+            image_size=64,
+            prompt_type="point",
+            num_correction_points=1,
+            lora=lora or LoraConfig(),
+        ),
         data=DataConfig(
             num_frames=2,
             batch_size=1,
@@ -121,13 +142,18 @@ def check_resumed(tmp_path, step, **options):
         pytest.param(3, 0, marks=pytest.mark.slow),  # in an epoch, between validations
         (4, 2),  # at the end of one, before its validation
         pytest.param(2, 0, marks=pytest.mark.slow),  # just before a validation
-        pytest.param(4, 0, marks=pytest.mark.slow),
-        pytest.param(3, 2, marks=pytest.mark.slow),
+        pytest.param(4, 0, marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(3, 2, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(5, 2, marks=pytest.mark.slow),
     ],
 )
 def test_resumed_training_is_the_uninterrupted_one(step, num_workers, tmp_path):
     check_resumed(tmp_path, step, num_workers=num_workers)
+
+
+@pytest.mark.slow
+def test_a_resumed_training_of_adapters_is_the_uninterrupted_one(tmp_path):
+    check_resumed(tmp_path, 3, lora=LoraConfig(rank=2, dropout=0.1))
 
 
 def test_no_picture_is_logged_twice(tmp_path):

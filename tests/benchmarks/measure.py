@@ -18,6 +18,7 @@ GOALS = {
     "blocked_vs_step": ("<=", 0.04),
     "blocked_pinned_32": ("<=", 9.0),
     "stored_vs_sheet": ("<=", 1.0),
+    "stored_vs_sheet_128": ("<=", 1.0),
     "wall_overhead_200": ("<=", 0.005),
     "wall_overhead_10": ("<=", 0.03),
     "sheet_speedup_vs_usual": (">=", 8.0),

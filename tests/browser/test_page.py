@@ -174,8 +174,8 @@ def test_errors_and_mask_prompts_over_a_frame_are_painted_as_on_sheets(page, usu
 
     page.run("book.setFrame(8)")
     frame = pack(page.layer(shape_of(clip), "image", frame=True)[..., :3])
-    stored = event["errors"][8]
-    errors = masks_of(clip, [stored[name] for name in ("hit", "missed", "false")])
+    gt, pred = masks_of(clip, clip["gt"][8]), masks_of(clip, event["pred"][8])
+    errors = np.stack(list(errors_of(gt, pred).values()))
     assert errors[2].any()
     found = page.layer(shape_of(clip), "errors", frame=True).view(np.uint32)[..., 0]
     np.testing.assert_array_equal(found, paint_errors(frame, errors))
@@ -186,8 +186,10 @@ def test_errors_have_the_sheets_colours_and_swaps_are_striped(page):
     hit, missed, false = (np.zeros((128, 128), bool) for _ in range(3))
     hit[10:40, 10:40] = missed[30:60, 30:90] = false[50:80, 60:100] = True
     parts = {"hit": hit, "missed": missed, "false": false}
-    made["events"][-1]["errors"][0] = {
-        name: books.encode_mask(part) for name, part in parts.items()
+    event = made["events"][-1]
+    of_masks = errors_of(masks_of(made, made["gt"][0]), masks_of(made, event["pred"][0]))
+    event["errors"][0] = {
+        name: books.encode_mask(part ^ of_masks[name]) for name, part in parts.items()
     }
     page.show(books.book(books.run("run", [made])))
     page.run("book.open('val/0', 0)")
@@ -463,8 +465,8 @@ def test_a_pixel_says_which_objects_and_errors_it_has(page, usual):
         facts = page.run("return book.pixel(arguments[0], arguments[1])[0]", x, y)
         assert facts["truth"] == [n for n, m in zip(names, gt, strict=True) if m[y, x]]
         assert facts["prediction"] == [n for n, m in zip(names, pred, strict=True) if m[y, x]]
-        errors = errors_at(gt[:, y, x], pred[:, y, x])
-        assert facts["errors"] == errors
+        errors = errors_of(gt[:, y, x], pred[:, y, x])
+        assert facts["errors"] == [name for name, part in errors.items() if part]
     y, x = np.argwhere(gt[0] & pred[0])[0].tolist()
     page.run(
         "const c = document.querySelectorAll('#panels canvas')[0], box = c.getBoundingClientRect();"
@@ -477,9 +479,9 @@ def test_a_pixel_says_which_objects_and_errors_it_has(page, usual):
     assert page.find("#inspector").text.startswith(f"x {x}, y {y} · ground truth 0 left")
 
 
-def errors_at(gt: np.ndarray, pred: np.ndarray) -> list[str]:
+def errors_of(gt: np.ndarray, pred: np.ndarray) -> dict[str, np.ndarray]:
     parts = {"hit": gt & pred, "missed": gt & ~pred, "false": pred & ~gt}
-    return [name for name, part in parts.items() if part.any()]
+    return {name: part.any(0) for name, part in parts.items()}
 
 
 def test_two_runs_stand_side_by_side_losers_first(page, two):
@@ -498,6 +500,22 @@ def test_two_runs_stand_side_by_side_losers_first(page, two):
         np.testing.assert_array_equal(found, expected)
     assert page.texts("#about .differs th") == ["optim.lr"]
     assert page.texts("#about .differs td") == ["0.0005", "0.00045", "0.001"]
+
+
+def test_only_what_became_worse_is_listed_as_a_loss(page):
+    runs = [books.run(name, books.usual_clips()[:1], unseen=3) for name in "AB"]
+    for index, values in enumerate([(0.8, 0.4), (0.5, 0.504), (0.5, 0.6)]):
+        for run, now in zip(runs, values, strict=True):
+            run["objects"][index]["now"] = now
+    page.show(books.book(*runs))
+    assert page.texts("#summary .worst .who") == ["surgery 手術 01 · 0 left"]
+    assert "1 of 6 objects better, 1 worse, 4 unchanged" in page.find("#summary").text
+    changes = page.texts("#objects tbody td:nth-child(6)")
+    assert changes == ["▼ −0.40", *["unchanged"] * 4, "▲ +0.10"]
+
+    page.show(books.book(runs[0], {**runs[0], "name": "C"}))
+    assert page.texts("#summary .worst .who") == []
+    assert "no object is worse" in page.find("#summary .worst").text
 
 
 def test_a_clip_that_one_run_lacks_is_shown_of_the_other(page):
@@ -604,8 +622,8 @@ def test_frames_that_were_not_kept_are_said_to_be_missing(page):
 
 
 def test_a_page_of_another_format_says_so(page):
-    page.show({"format": 2, "title": "", "runs": []})
-    assert "format 1" in page.find("#fault").text
+    page.show({"format": 99, "title": "", "runs": []})
+    assert "format 2" in page.find("#fault").text
 
 
 def test_nothing_but_the_title_needs_room_beside_a_narrow_window(page, usual):

@@ -14,7 +14,17 @@ import pytest
 from books import read_runs
 from processes import REPOSITORY, TINY_RUN
 from scenes import coco_content
-from test_page import FALSE, HIT, MISSED, clip_of, expected_masks, hide_all_but, masks_of, shape_of
+from test_page import (
+    FALSE,
+    HIT,
+    MISSED,
+    clip_of,
+    errors_of,
+    expected_masks,
+    hide_all_but,
+    masks_of,
+    shape_of,
+)
 
 NAMES = [
     "Grasper", "剪刀", "مقص", "крючок", "aspirator <b>", "Clip-Applier", "needle & thread", "gauze",
@@ -70,7 +80,9 @@ def check_frame(page, run: int, clip: dict, event: dict, position: int, t: int) 
         found = page.layer(shape_of(clip), kind, run=run)
         np.testing.assert_array_equal(found, expected)
     names, signs = ("hit", "missed", "false"), (HIT, MISSED, FALSE)
-    parts = masks_of(clip, [event["errors"][position][name] for name in names])
+    differing = masks_of(clip, [event["errors"][position][name] for name in names])
+    of_masks = errors_of(masks_of(clip, truth), masks_of(clip, event["pred"][position]))
+    parts = differing ^ np.stack([of_masks[name] for name in names])
     found = page.layer(shape_of(clip), "errors", run=run)
     np.testing.assert_array_equal(found[..., 3] > 0, parts.any(0))
     for part, others, color in (

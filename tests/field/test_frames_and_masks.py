@@ -301,6 +301,21 @@ def test_each_frame_has_an_orientation_of_its_own(folder):
     assert_object_is_under_its_mask(write_set(folder, **ONE_OBJECT, frame=save))
 
 
+def test_exif_behind_the_pixels_of_a_png_turns_it_too(folder):
+    def save(path, t):
+        save_turned(6)(path.with_suffix(".png"), t)
+        png = path.with_suffix(".png")
+        content = png.read_bytes()
+        start = content.index(b"eXIf") - 4
+        chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4], "big")]
+        rest, end = content.replace(chunk, b""), -12
+        png.write_bytes(rest[:end] + chunk + rest[end:])
+
+    made = write_set(folder, **ONE_OBJECT, frame=save)
+    assert_object_is_under_its_mask(made)
+    assert check_set(made).says("00000.png", ("exif", "orientation"))
+
+
 def test_damaged_exif_is_no_reason_to_stop(folder):
     def save(path, t):
         Image.fromarray(picture_of(label_map(1, t=t), t)).save(
@@ -701,6 +716,19 @@ def test_malformed_masks_of_sav_are_refused(folder, value):
     made = write_set(folder, "sav")
     write_masklet(made, lambda frames: frames[2].__setitem__(0, value))
     check_set(made).is_refused("a_manual.json", ("frame 8", "not an SA-V"))
+
+
+def test_lists_of_masks_of_different_lengths_are_refused(folder):
+    """An object is its position: where one is left out, the others would become each other."""
+    made = write_set(folder, "sav")
+    write_masklet(made, lambda frames: frames[2].pop(0))
+    check_set(made).is_refused("a_manual.json", "1 at frame 8", "2 at frame")
+
+
+def test_a_frame_of_sav_without_any_mask_is_read(folder):
+    made = write_set(folder, "sav")
+    write_masklet(made, lambda frames: frames[2].clear())
+    check_set(made).went_well()
 
 
 WHY = ("interpolat", "resiz", "smooth", "anti-alias", "blur")

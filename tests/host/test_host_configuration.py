@@ -18,16 +18,17 @@ SETTINGS = {"enabled": True, "every_n_steps": 1, "panel_size": 64, "max_overhead
 
 
 class HostModule(VisualizationsMixin, pl.LightningModule):
-    """One convolution in SAM 2's place; `handed_over` changes what the hook gets."""
+    """One convolution in SAM 2's place; `handed_over` and `more` change what the hook gets."""
 
-    def __init__(self, handed_over=lambda batch, outs: (batch, outs)):
+    def __init__(self, handed_over=lambda batch, outs: (batch, outs), **more):
         super().__init__()
-        self.handed_over = handed_over
+        self.handed_over, self.more = handed_over, more
         self.conv = torch.nn.Conv2d(3, NUM_SLOTS, 3, padding=1)
 
     def training_step(self, batch, batch_idx):
         outs = outputs_of(batch, self.conv)
-        self.maybe_log_visualizations(*self.handed_over(batch, outs), batch_idx, "train")
+        given = self.handed_over(batch, outs)
+        self.maybe_log_visualizations(*given, batch_idx, "train", **self.more)
         return sum(out["pred_masks_high_res"].mean() for out in outs)
 
     def configure_optimizers(self):
@@ -211,3 +212,20 @@ def test_a_batch_without_metadata_is_drawn_and_what_it_lacks_is_said_once(caplog
     said = [record for record in caplog.records if "metadata" in record.getMessage()]
     assert len(said) == 1
     assert "unique_objects_identifier" in said[0].getMessage()
+
+
+def with_clicks(batch, outs):
+    coords, labels = torch.full((3, 1, 2), 4.0), torch.ones(3, 1, dtype=torch.int32)
+    clicks = {"point_coords": coords, "point_labels": labels}
+    return batch, [outs[0] | {"point_inputs": clicks}, *outs[1:]]
+
+
+@pytest.mark.parametrize("owners", [[], [1, 0]], ids=str)
+def test_obj_to_cat_of_another_length_costs_the_prompts_alone_and_is_said_once(owners, caplog):
+    module = HostModule(with_clicks, obj_to_cat=owners)
+    module.visualizations = VisualizationsConfig(**SETTINGS)
+    assert len(fit(module, num_steps=3)) == 3
+    (warning,) = warnings_in(caplog)
+    said = f"obj_to_cat has {len(owners)} entries, but outs_per_frame[0] has 3 prompt rows"
+    assert said in warning.getMessage()
+    assert "pass one mask row (b * N + c) per prompt row" in warning.getMessage()

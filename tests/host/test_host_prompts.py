@@ -339,3 +339,24 @@ def test_sheets_use_the_colours_of_slots(texts):
     (sheet,), _ = draw(case, texts)
     panel = reference.prompts_panel(sheet, 0)
     assert (panel == category_color(2)).all(-1).any()
+
+
+@pytest.mark.parametrize("owners", [None, [1, 1], [1, 0]], ids=str)
+def test_scores_with_one_row_per_mask_row_are_kept_whatever_owns_the_prompts(owners, texts):
+    case = with_masks(
+        plain_case(
+            obj_to_cat=owners,
+            point_inputs=clicks(TWO, [[1], [1]]),
+            multistep_object_score_logits=[torch.tensor([[2.5], [-3.5]])],
+        )
+    )
+    (sheet,), _ = draw(case, texts)
+    assert any("+2.5" in text for text in sheet.texts)
+    assert any("-3.5" in text for text in sheet.texts)
+
+
+@pytest.mark.parametrize("owners", [[], [1], [1, 0, 1]], ids=str)
+def test_a_list_of_owners_of_another_length_is_refused_where_a_sheet_is_asked_for(owners, texts):
+    case = plain_case(obj_to_cat=owners, point_inputs=clicks(TWO, [[1], [0]]))
+    with pytest.raises(ValueError, match=rf"obj_to_cat has {len(owners)} entries.*has 2 prompt"):
+        draw(case, texts)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.visualization.coverage import Axis, cover, cover_array
-from core.visualization.reduction import Crop, Grid, KeptMasks
+from core.visualization.reduction import Crop, Grid, KeptMasks, draw_mask
 
 SIDE, PANEL = 1024, 256
 
@@ -63,6 +63,7 @@ def test_needle_is_seen_at_every_offset_in_every_panel(degrees, thickness):
     for offset in range(16):
         mask = needle(math.radians(degrees), offset, thickness)
         kept = Crop.of(mask)
+        assert is_seen_from_end_to_end(draw_mask(kept, grid), mask)  # as a mask prompt
         # Found, missed, and claimed where nothing is.
         for gt, pred, kind in ((kept, kept, 0), (kept, empty, 1), (empty, kept, 2)):
             drawn = KeptMasks([[gt]], [[pred]]).draw(np.array([0]), grid)

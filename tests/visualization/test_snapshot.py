@@ -259,10 +259,17 @@ def test_wrong_shapes_are_refused(what, message):
         take(batch, outs)
 
 
-def test_obj_to_cat_of_another_length_is_refused():
+def test_obj_to_cat_of_another_length_leaves_out_the_prompts_and_says_so():
     batch, outs = clicked_clips()
-    with pytest.raises(ValueError, match=r"one entry per prompt row \(3\), got 2"):
-        take(batch, outs, obj_to_cat=[0, 1]).clips()
+    snapshot = take(batch, outs, obj_to_cat=[0, 1])
+    assert snapshot.fault == (
+        "obj_to_cat has 2 entries, but outs_per_frame[0] has 3 prompt rows: "
+        "pass one mask row (b * N + c) per prompt row"
+    )
+    (clip,) = snapshot.clips()
+    assert clip.frames[0].prompted
+    assert not clip.prompts()
+    assert not clip.not_prompted
 
 
 def test_names_from_files_become_printable_lines():

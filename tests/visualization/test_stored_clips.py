@@ -61,10 +61,21 @@ def test_what_is_stored_of_an_event_is_what_the_clip_shows(tmp_path):
             assert np.array_equal(decode_mask(stored["gt"][t][k], *size), clip.gt.masks[t, k])
             assert np.array_equal(decode_mask(event["pred"][t][k], *size), clip.pred.masks[t, k])
             assert event["scores"][t][k]["iou"] == pytest.approx(clip.scores.ious[t, k], abs=1e-3)
-    gt, pred = clip.gt.masks.any(1), clip.pred.masks.any(1)  # discs that never meet
-    for name, expected in {"hit": gt & pred, "missed": gt & ~pred, "false": pred & ~gt}.items():
-        found = [decode_mask(frame[name], *size) for frame in event["errors"]]
-        assert np.array_equal(found, expected), name
+
+
+@pytest.mark.parametrize("size", [48, 96])  # a panel has all of its pixels, or a quarter
+def test_errors_are_stored_by_what_differs_from_those_of_the_masks(tmp_path, size):
+    clip = scene_clip(size=size, shift=5)
+    make_book(tmp_path).add(clip, "pinned")
+    ((event,),) = [stored["events"] for stored in read_runs(tmp_path)[0]["clips"]]
+    differing = np.zeros_like(clip.errors)
+    for t, frame in enumerate(event["errors"]):
+        assert list(frame) == ["hit", "missed", "false"]
+        differing[t] = [decode_mask(text, 48, 48) for text in frame.values()]
+    assert differing.any() == (size == 96)
+    gt, pred = clip.gt.masks, clip.pred.masks
+    for index, part in enumerate((gt & pred, gt & ~pred, pred & ~gt)):
+        assert np.array_equal(differing[:, index] ^ part.any(1), clip.errors[:, index])
 
 
 def test_prompts_are_stored_on_their_frame_in_pixels_of_the_panel(tmp_path):
@@ -144,6 +155,16 @@ def test_an_object_is_bad_from_the_first_frame_that_finds_less_than_half_of_it(t
     assert bad == [None, 2, None]
 
 
+def test_an_object_that_is_on_no_prompted_frame_has_no_iou_as_in_the_metrics(tmp_path):
+    clip = scene_clip(0)  # prompted on its first and last frame
+    clip.gt.areas[[0, 3], 1] = 0
+    make_book(tmp_path).add(clip, "pinned")
+    first, absent, last = (row["now"] for row in read_runs(tmp_path)[0]["objects"])
+    expected = clip.scores.ious[1:3].mean(0)
+    assert (first, last) == pytest.approx((expected[0], expected[2]), abs=1e-3)
+    assert absent is None
+
+
 # What goes first when the folder is full
 
 
@@ -218,7 +239,19 @@ def test_a_resumed_run_goes_on_and_replaces_what_it_does_again(tmp_path, elsewhe
         assert [event["step"] for event in stored["events"]] == [0, 100, 200]
 
 
-# Damaged files
+# Damaged files, and those of another version
+
+
+def test_a_run_that_goes_on_after_an_older_version_changes_none_of_its_files(tmp_path):
+    make_book(tmp_path).add(scene_clip(0), "pinned")
+    folder = tmp_path / "pictures"
+    older = folder / "start-0001.json"
+    older.write_text(json.dumps({"format": 1, "start": 1, "step": 0}))
+    make_book(tmp_path, continues=folder).add(scene_clip(100), "pinned")
+    assert json.loads(older.read_text())["format"] == 1
+    (run,) = read_runs(tmp_path)
+    assert [event["step"] for event in run["clips"][0]["events"]] == [0, 100]
+    assert "start-0001.json has format 1; this version reads format 2" in run["notes"]
 
 
 def damage(path, how):

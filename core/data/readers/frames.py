@@ -1,5 +1,6 @@
 """Frames in picture files: which way up they stand, and their pixels as 8-bit RGB."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -28,6 +29,8 @@ _TURNS_BACK = {
     8: Image.Transpose.ROTATE_270,
 }
 _SWAP_SIDES = (5, 6, 7, 8)
+# Lengths in bytes.
+_PNG_SIGNATURE, _PNG_CHECKSUM = 8, 4
 # 16-bit frames that reach no higher are of cameras with 8 to 13 bits: scaled they are almost black.
 _DARK = 2**13
 
@@ -120,7 +123,7 @@ def text_of_stored(tag: str) -> str:
 
 
 def _read_header(image: Image.Image, frame: AnnotatedFrame, max_pixels: int) -> _Header:
-    orientation = _orientation(image)
+    orientation = _orientation(image, frame.image_path)
     turned = orientation in _TURNS
     by_pillow = turned and image.format == "TIFF"
     stored = size = image.size
@@ -132,16 +135,26 @@ def _read_header(image: Image.Image, frame: AnnotatedFrame, max_pixels: int) -> 
     return _Header(size, orientation, turned, image.mode.startswith("I"), by_pillow)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, path: str) -> int:
     """Return EXIF's orientation, 1 where there is none that can be read."""
-    # of a PNG Pillow would decode all pixels to look behind them
-    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
-        return 1
     try:
+        # of a PNG without EXIF Pillow would decode all pixels to look behind them
+        known = {"exif", "Raw profile type exif"} & image.info.keys()
+        if image.format == "PNG" and not (known or _png_has_exif(path)):
+            return 1
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow raises many kinds at damaged EXIF, which no frame needs
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _png_has_exif(path: str) -> bool:
+    """Return whether a PNG has EXIF before or after its pixels, without decoding these."""
+    with Path(path).open("rb") as file:
+        file.seek(_PNG_SIGNATURE)
+        while len(head := file.read(8)) == 8 and head[4:] != b"eXIf":
+            file.seek(int.from_bytes(head[:4], "big") + _PNG_CHECKSUM, os.SEEK_CUR)
+    return len(head) == 8
 
 
 def _masks_size(frame: AnnotatedFrame, max_pixels: int) -> Optional[tuple[int, int]]:

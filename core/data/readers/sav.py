@@ -230,6 +230,13 @@ def _read_masklet(path: Path) -> _Masklet:
         rles is None or isinstance(rles, list) for rles in content
     ):
         raise TypeError("no list per frame")
+    counts = {len(rles): k * every for k, rles in enumerate(content) if rles}
+    if len(counts) > 1:
+        told = ", ".join(f"{count} at frame {number}" for count, number in sorted(counts.items()))
+        raise ValueError(
+            f"its frames have different numbers of masks, {told}: an object is its position in the"
+            " list, so every labelled frame needs all objects, an empty RLE where one is absent"
+        )
     return _Masklet(content, every)
 
 

@@ -38,7 +38,7 @@ function short(value) {
 /** A change in words and colour; less than half a hundredth is none. */
 function changeOf(change) {
   if (!isNumber(change)) return { text: "", kind: "", word: "" };
-  if (Math.abs(change) < 0.005) return { text: "± 0.00", kind: "faint", word: "the same" };
+  if (Math.abs(change) < 0.005) return { text: "unchanged", kind: "faint", word: "unchanged" };
   const up = change > 0;
   return {
     text: `${up ? "▲ +" : "▼ −"}${Math.abs(change).toFixed(2)}`,

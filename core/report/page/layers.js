@@ -7,6 +7,21 @@ function drawnOf(clip, r, found) {
     .map((thing) => ({ mask: maskOf(found[thing.index[r]], clip.width), rgb: thing.rgb }));
 }
 
+const errorMaps = new Recent(8e6, (bits) => bits.length);
+
+/** What `readErrors` makes of a frame; null where the event has none. */
+function errorsAt(clip, r, event, t) {
+  const part = clip.parts[r],
+    differing = (event.errors || [])[t],
+    truth = truthAt(part, event, t),
+    prediction = (event.pred || [])[t];
+  if (!differing || !truth || !prediction) return null;
+  const key = `${r}:${event.step}:${t}:${clip.key}`;
+  const known = errorMaps.get(key);
+  if (known) return known;
+  return errorMaps.set(key, readErrors(truth, prediction, differing, clip.width, clip.height));
+}
+
 function paintLayer(kind, clip, r, event, t, out, flat) {
   const part = clip.parts[r],
     { width, height } = clip;
@@ -15,7 +30,8 @@ function paintLayer(kind, clip, r, event, t, out, flat) {
   } else if (kind === "prediction") {
     paintMasks(out, drawnOf(clip, r, (event.pred || [])[t]), width, height, flat);
   } else if (kind === "errors") {
-    if ((event.errors || [])[t]) paintErrors(out, event.errors[t], width, flat);
+    const errors = errorsAt(clip, r, event, t);
+    if (errors) paintErrors(out, errors, width, flat);
   } else if (kind === "prompts") {
     const given = promptsOf(clip, r, event, t)
       .filter(({ prompt }) => prompt.kind === "mask" && prompt.mask)

@@ -101,14 +101,14 @@ function shadesOf(rgb) {
 const striped = (x, y) => (x + y) % 6 < 3;
 
 /** Colour the pixels of a mask; without a frame below the colour is plain. */
-function fill(out, mask, rgb, width, flat, where = null, below = out) {
+function fill(out, mask, rgb, width, flat, where = null) {
   const plain = packed(rgb),
     shades = flat ? null : shadesOf(rgb),
     { spans } = mask;
   for (let s = 0; s < spans.length; s += 2) {
     for (let i = spans[s]; i < spans[s + 1]; i++) {
       if (where && !where(i % width, Math.floor(i / width), i)) continue;
-      out[i] = flat ? plain : shades[greyOf(below[i])];
+      out[i] = flat ? plain : shades[greyOf(out[i])];
     }
   }
 }
@@ -137,13 +137,55 @@ function paintMasks(out, drawn, width, height, flat, where = null) {
   outline(out, drawn, width, height);
 }
 
+const IS_HIT = 1,
+  IS_MISSED = 2,
+  IS_FALSE = 4;
+const ERROR_BITS = { hit: IS_HIT, missed: IS_MISSED, false: IS_FALSE };
+
+/**
+ * What any object is at each pixel, as bits: hit, missed, claimed falsely.
+ *
+ * Two masks per object tell it at their size; `differing` has the pixels where the masks of the
+ * whole frame, of which these are reduced, tell something else.
+ */
+function readErrors(truth, prediction, differing, width, height) {
+  const bits = new Uint8Array(width * height),
+    open = new Uint8Array(width * height); // of one object's ground truth, what is not hit
+  truth.forEach((text, k) => {
+    const { spans } = maskOf(text, width),
+      found = maskOf(prediction[k], width).spans;
+    for (let s = 0; s < spans.length; s += 2) open.fill(1, spans[s], spans[s + 1]);
+    for (let s = 0; s < found.length; s += 2) {
+      for (let i = found[s]; i < found[s + 1]; i++) {
+        bits[i] |= open[i] ? IS_HIT : IS_FALSE;
+        open[i] = 0;
+      }
+    }
+    for (let s = 0; s < spans.length; s += 2) {
+      for (let i = spans[s]; i < spans[s + 1]; i++) {
+        if (open[i]) bits[i] |= IS_MISSED;
+        open[i] = 0;
+      }
+    }
+  });
+  for (const [name, bit] of Object.entries(ERROR_BITS)) {
+    const { spans } = maskOf(differing[name], width);
+    for (let s = 0; s < spans.length; s += 2) for (let i = spans[s]; i < spans[s + 1]; i++) bits[i] ^= bit;
+  }
+  return bits;
+}
+
 function paintErrors(out, errors, width, flat) {
-  const [hit, missed, wrong] = ["hit", "missed", "false"].map((name) => maskOf(errors[name], width));
-  const frame = flat ? out : out.slice();
-  fill(out, hit, HIT, width, flat, null, frame);
-  // A pixel that one object misses and another claims falsely is striped in both colours.
-  fill(out, missed, MISSED, width, flat, null, frame);
-  fill(out, wrong, FALSE, width, flat, (x, y, i) => striped(x, y) || !holds(missed, i), frame);
+  const shades = (rgb) => (flat ? [packed(rgb)] : shadesOf(rgb));
+  const [hit, missed, wrong] = [HIT, MISSED, FALSE].map(shades);
+  for (let i = 0; i < errors.length; i++) {
+    const bits = errors[i];
+    if (!bits) continue;
+    const grey = flat ? 0 : greyOf(out[i]);
+    // A pixel that one object misses and another claims falsely is striped in both colours.
+    const isWrong = bits & IS_FALSE && (!(bits & IS_MISSED) || striped(i % width, Math.floor(i / width)));
+    out[i] = (isWrong ? wrong : bits & IS_MISSED ? missed : hit)[grey];
+  }
 }
 
 /** Draw an outline that differs from those of masks: every other pair of pixels is white. */

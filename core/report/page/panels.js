@@ -116,7 +116,7 @@ function missingNote(spec, clip, event, t) {
   if (spec.kind === "ground truth" && !truthAt(part, event, t)) return "none";
   if (spec.kind === "prediction" && !(event.pred || [])[t]) return "not kept";
   if (spec.kind === "errors") {
-    if (!(event.errors || [])[t]) return "not kept";
+    if (!errorsAt(clip, spec.run, event, t)) return "not kept";
     if (state.hidden.size) return "all objects";
   }
   return event.step !== state.step && !spec.baseline ? `step ${event.step}` : "";

@@ -106,11 +106,12 @@ function pixelFacts(x, y) {
             found && found[thing.index[r]] && holds(maskOf(found[thing.index[r]], clip.width), pixel),
         )
         .map((thing) => labelOf(thing));
-    const errors = (event.errors || [])[t] || {};
+    const errors = errorsAt(clip, r, event, t);
+    const bits = errors ? errors[pixel] : 0;
     return {
       truth: at(truthAt(part, event, t)),
       prediction: at((event.pred || [])[t]),
-      errors: ["hit", "missed", "false"].filter((name) => holds(maskOf(errors[name], clip.width), pixel)),
+      errors: Object.keys(ERROR_BITS).filter((name) => bits & ERROR_BITS[name]),
     };
   });
 }

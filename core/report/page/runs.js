@@ -2,6 +2,7 @@
 
 const book = JSON.parse(byId("book").textContent);
 const runs = book.runs;
+const FORMAT = 2;
 const compares = runs.length > 1;
 const KINDS = ["pinned", "val", "worst", "train"];
 const KIND_NAMES = { pinned: "Pinned clips", worst: "Worst clips", train: "Training clips" };

@@ -1,8 +1,8 @@
 // Puts everything together.
 
 function start() {
-  if (book.format !== 1)
-    throw new Error(`This page reads format 1 of the run book, and this is format ${book.format}.`);
+  if (book.format !== FORMAT)
+    throw new Error(`This page reads format ${FORMAT} of the run book, and this is format ${book.format}.`);
   buildTheme();
   buildTop();
   buildSummary();

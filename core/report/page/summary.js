@@ -88,9 +88,9 @@ function verdict() {
   if (!known.length) return null;
   const count = (word) => known.filter((row) => changeOf(row.change).word === word).length;
   const [better, worse] = [count("better"), count("worse")];
-  const same = known.length - better - worse;
+  const unchanged = known.length - better - worse;
   const of = `${better} of ${counted(known.length, "object", "objects")} better`;
-  return [of, worse ? `${worse} worse` : "none worse", same ? `${same} the same` : ""]
+  return [of, worse ? `${worse} worse` : "none worse", unchanged ? `${unchanged} unchanged` : ""]
     .filter((text) => text)
     .join(", ");
 }
@@ -173,12 +173,14 @@ function worstObjects() {
     ? `Where ${runs[last].name} loses against ${runs[0].name}`
     : "Where not: the objects with the lowest IoU now";
   const key = (row) => (compares ? row.change : row.now);
-  const listed = rows
-    .filter((row) => isNumber(key(row)))
+  const known = rows.filter((row) => isNumber(key(row)));
+  const listed = known
+    .filter((row) => !compares || changeOf(row.change).word === "worse")
     .sort((a, b) => key(a) - key(b))
     .slice(0, 4);
   card.append(el("h2", { class: "label", text: title }));
-  if (!listed.length) card.append(el("p", { class: "faint", text: "No object was validated yet." }));
+  if (!known.length) card.append(el("p", { class: "faint", text: noObject() }));
+  else if (!listed.length) card.append(el("p", { class: "faint", text: "Nowhere: no object is worse." }));
   const list = el("div", { class: "worst-list" });
   for (const row of listed) {
     const before = compares ? (row.of[0] || {}).now : (row.of[0] || {}).baseline;
@@ -198,6 +200,9 @@ function worstObjects() {
   card.append(list);
   return card;
 }
+
+const noObject = () =>
+  compares && rows.length ? "No object was validated in both." : "No object was validated yet.";
 
 /** A bar for the value now, with a mark at the one before. */
 function meter(before, now) {

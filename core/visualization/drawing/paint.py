@@ -76,6 +76,15 @@ def paint_masks(
     return out
 
 
+def paint_outlines(
+    image: np.ndarray, masks: np.ndarray, colors: Sequence[Color], boxes: Boxes
+) -> np.ndarray:
+    """Draw the outlines alone that `paint_masks` draws, on a copy: [h, w] packed."""
+    out = image.copy()
+    _draw_outlines(out, [(masks[k][box], box, colors[k]) for k, box in boxes])
+    return out
+
+
 def paint_mask_prompts(
     image: np.ndarray, prompts: Sequence[PromptData], colors: Sequence[Color]
 ) -> np.ndarray:

@@ -11,10 +11,11 @@ from typing import Optional
 
 import numpy as np
 
-from ..clip import Clip, ClipFrame, Masks, Scores, counted, fate_of, plain_text
+from ..clip import Clip, ClipFrame, CloseUp, Masks, Scores, counted, fate_of, plain_text
 from ..palette import Color
 from ..prompts import PromptData
 from .canvas import FAINT, MARGIN, Canvas, Entry, entry_width
+from .overview import paint_overview
 from .paint import (
     FALSE,
     HIT,
@@ -48,41 +49,82 @@ def render_sheet(
     Returns:
         [h, w, 3] uint8, contiguous.
     """
-    frame_height, frame_width = clip.images.shape[1:3]
-    enlarge = max(1, panel_size // max(frame_height, frame_width))
-    height, width = frame_height * enlarge, frame_width * enlarge
-    sheet_width = max(_MIN_WIDTH, 2 * MARGIN + len(panels) * width + (len(panels) - 1) * _GAP)
+    close_up = _close_up_of(clip)
+    view = clip if close_up is None else close_up.view
+    overviews = [] if close_up is None else _overviews(clip, close_up, panel_size)
+    enlarge = _enlargement(clip, panel_size) if close_up is None else close_up.window.enlarge
+    height, width = (side * enlarge for side in view.images.shape[1:3])
+    left = MARGIN + sum(overview.shape[1] + _GAP for overview in overviews[:1])
+    sheet_width = max(_MIN_WIDTH, MARGIN + left + len(panels) * (width + _GAP) - _GAP)
     inner = sheet_width - 2 * MARGIN
+    row_height = max([height, *(len(overview) for overview in overviews)])
 
     drawn = _drawn_categories(clip)
     head: list[list[Entry]] = [
         [(None, _header(clip))],
-        *_flow(_notes(clip), inner, 3, "{} more notes"),
+        *_window_line(clip, close_up, panel_size),
+        *_flow(_notes(clip, close_up), inner, 3, "{} more notes"),
         *_flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories"),
         *_flow(_keys(clip), inner, 3, "{} more"),
     ]
     rows = [_row(clip, index, drawn, inner) for index in range(len(clip.frames))]
     num_lines = len(head) + 1 + sum(len(lines) for lines in rows)
-    sheet_height = 2 * MARGIN + num_lines * LINE + len(rows) * (height + _GAP)
+    sheet_height = 2 * MARGIN + num_lines * LINE + len(rows) * (row_height + _GAP)
 
     canvas = Canvas(sheet_width, sheet_height)
     y = canvas.lines(MARGIN, head)
-    columns = [MARGIN + panel * (width + _GAP) for panel in range(len(panels))]
+    columns = [left + panel * (width + _GAP) for panel in range(len(panels))]
     titles = [
         (x, y, fit(_title(clip, name), width)) for x, name in zip(columns, panels, strict=True)
     ]
+    if overviews:
+        titles.append((MARGIN, y, fit("whole frame", overviews[0].shape[1])))
     canvas.write(titles, FAINT)
     y += LINE
-    scale = (width / clip.model_size[1], height / clip.model_size[0])
     for index, lines in enumerate(rows):
         y = canvas.lines(y, lines)
-        for x, panel in zip(columns, _paint_panels(clip, index, panels), strict=True):
+        for x, panel in zip(columns, _paint_panels(view, index, panels), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
-        prompts, colors = _prompts_in_order(clip, index)
         x = columns[panels.index("prompts")]
-        canvas.prompts(prompts, colors, x, y, (width, height), scale)
-        y += height + _GAP
+        _draw_prompts(canvas, view, view.frames[index].prompts, (x, y), (width, height))
+        if close_up is not None:
+            canvas.paste(MARGIN, y, overviews[index])
+            outside = close_up.prompts_outside(clip.frames[index], clip.model_size)
+            small_height, small_width = overviews[index].shape
+            _draw_prompts(canvas, clip, outside, (MARGIN, y), (small_width, small_height))
+        y += row_height + _GAP
     return canvas.pixels()
+
+
+def _close_up_of(clip: Clip) -> Optional[CloseUp]:
+    """Return the close-up of a clip's frames, if there is one of all that are drawn."""
+    return clip.close_up and clip.close_up.select(clip.frames)
+
+
+def _enlargement(clip: Clip, panel_size: int) -> int:
+    """Return by which whole number the pixels of a clip are enlarged to fill a panel."""
+    return max(1, panel_size // max(clip.images.shape[1:3]))
+
+
+def _overviews(clip: Clip, close_up: CloseUp, panel_size: int) -> list[np.ndarray]:
+    """Return the panels of the whole frames: packed, half as large as others may be."""
+    factor = max(1, panel_size // 2 // max(close_up.outside.shape[-2:]))
+    return [
+        _enlarge(paint_overview(clip, close_up, index), factor) for index in range(len(clip.frames))
+    ]
+
+
+def _draw_prompts(
+    canvas: Canvas,
+    clip: Clip,
+    prompts: Sequence[PromptData],
+    place: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    """Draw clicks and boxes, in model pixels of a clip, over a panel of a size (width, height)."""
+    ordered, colors = _in_order(clip, prompts)
+    scale = (size[0] / clip.model_size[1], size[1] / clip.model_size[0])
+    canvas.prompts(ordered, colors, *place, size, scale)
 
 
 def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
@@ -91,7 +133,7 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
     Returns:
         T arrays [h, w, 3] uint8 of one size.
     """
-    enlarge = max(1, panel_size // max(clip.images.shape[1:3]))
+    enlarge = _enlargement(clip, panel_size)
     frames = []
     for index in range(len(clip.images)):
         panels = _paint_panels(clip, index, ("image", "ground truth", "prediction"))
@@ -117,7 +159,7 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
         "ground truth": lambda: (
             image if gt is None else paint_masks(image, gt, clip.colors, gt_boxes)
         ),
-        "prompts": lambda: paint_mask_prompts(image, *_prompts_in_order(clip, index)),
+        "prompts": lambda: paint_mask_prompts(image, *_in_order(clip, clip.frames[index].prompts)),
         "prediction": lambda: (
             image if pred is None else paint_masks(image, pred, clip.colors, pred_boxes)
         ),
@@ -126,9 +168,9 @@ def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list
     return [painters[name]() for name in names]
 
 
-def _prompts_in_order(clip: Clip, index: int) -> tuple[list[PromptData], list[Color]]:
-    """Return the prompts of one frame ordered by object id, and the colour of each."""
-    given = sorted(clip.frames[index].prompts, key=lambda prompt: clip.id_of(prompt.obj_id))
+def _in_order(clip: Clip, prompts: Sequence[PromptData]) -> tuple[list[PromptData], list[Color]]:
+    """Return prompts ordered by object id, and the colour of each."""
+    given = sorted(prompts, key=lambda prompt: clip.id_of(prompt.obj_id))
     return given, [clip.color_of(prompt.obj_id) for prompt in given]
 
 
@@ -173,8 +215,24 @@ def _header(clip: Clip) -> str:
     return f"{when} · {name} · {mean_iou_words(clip)}"
 
 
-def _notes(clip: Clip) -> list[Entry]:
-    notes = []
+def _window_line(clip: Clip, close_up: Optional[CloseUp], panel_size: int) -> list[list[Entry]]:
+    """Say where the window lies, and how much larger than otherwise panels show what is in it."""
+    if close_up is None:
+        return []
+    window = close_up.window
+    (height, width), (full_height, full_width) = window.size, clip.model_size
+    panel_width = close_up.view.images.shape[2] * window.enlarge
+    larger = panel_width / width * full_width
+    larger /= clip.images.shape[2] * _enlargement(clip, panel_size)
+    words = (
+        f"enlarged {larger:.1f} times: panels show the {width} × {height} px at "
+        f"({window.left}, {window.top}) of the frame's {full_width} × {full_height}"
+    )
+    return [[(None, words)]]
+
+
+def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[Entry]:
+    notes = [] if close_up is None else _notes_on_window(clip, close_up)
     if clip.prompts_implied:
         notes.append(
             "no prompts in the outputs; shown: those implied by the first frame's ground truth"
@@ -202,6 +260,26 @@ def _notes(clip: Clip) -> list[Entry]:
         )
         notes.append(f"{left_out} not fit into num_categories")
     return [(None, f"note: {note}") for note in notes]
+
+
+def _notes_on_window(clip: Clip, close_up: CloseUp) -> list[str]:
+    """Count what lies outside the window, where only the first panel shows it."""
+    notes = []
+    if close_up.num_outside.any():
+        count = counted(
+            int(close_up.num_outside.sum()), "predicted pixel lies", "predicted pixels lie"
+        )
+        notes.append(f"{count} outside the window, outlined in the first panel")
+    num_clicks = sum(
+        len(prompt.labels)
+        for frame in clip.frames
+        for prompt in close_up.prompts_outside(frame, clip.model_size)
+        if prompt.labels is not None
+    )
+    if num_clicks:
+        count = counted(num_clicks, "click lies", "clicks lie")
+        notes.append(f"{count} outside the window, drawn in the first panel")
+    return notes
 
 
 def _listed(numbers: Sequence[int]) -> str:
