@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -18,10 +18,11 @@ from torch import Tensor
 from . import random_states
 from .config import Config, config_of
 from .lora import inject
-from .metrics import VideoMetrics, as_csv, copied_masks, mean_iou
+from .metrics import VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
+from .outcomes import Strip, Told, failure_scalars, frames_csv, strips_of
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -36,8 +37,10 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores. The objects of each validation run are
-    listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
+    leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
+    objects fail (`core.outcomes`). The objects of each validation run are listed in
+    ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
+    ``metrics/val_step<step>_frames.csv``.
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's
@@ -68,6 +71,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
+        self.outcome_strips: list[Strip] = []  # likewise
         self._table_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
@@ -103,6 +107,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             batch.masks,
             *objects,
             identifiers[:, 1] if self._category_layout() else None,
+            _told(outs_per_frame, batch.metadata.unique_objects_identifier),
         )
         if self.iou_copy is None:
             self.copy_metrics.update(copied_masks(batch.masks, prompted), batch.masks, *objects)
@@ -118,6 +123,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 "and an unprompted frame to track it on"
             )
             metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
+        metrics.update(self._failures(names))
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
@@ -128,7 +134,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write_table()
+            self._write_tables()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
@@ -175,6 +181,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """
         self.metrics.reset()
         self.copy_metrics.reset()
+        self.outcome_strips = []
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
@@ -214,23 +221,30 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
 
-    def _write_table(self) -> None:
-        """Write each object's metrics to ``metrics/`` in the run directory; never raises."""
-        path = Path(
-            self.trainer.default_root_dir, f"metrics/val_step{self.trainer.global_step}.csv"
-        )
+    def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
+        categories = {track.category for track in self.metrics.tracks.values()}
+        keys = category_keys(names or [], max(categories, default=-1) + 1)
+        return failure_scalars(self.metrics.tracks, keys)
+
+    def _write_tables(self) -> None:
+        """Write metrics by object and outcomes by frame to ``metrics/``; never raises."""
+        folder = Path(self.trainer.default_root_dir, "metrics")
+        path = folder / f"val_step{self.trainer.global_step}.csv"
         try:
             names = names_of(self._datamodule(), "val")
             categories = dict(enumerate(names["category_names"] or []))
-            table = as_csv(
-                self.metrics.rows,
+            lookups = (
                 names.get("clip_name", lambda video_id: f"video {video_id}"),
                 names.get("object_names", lambda video_id: categories),
             )
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
-            path.write_text(table, encoding="utf-8", errors="backslashreplace")
+            options = {"encoding": "utf-8", "errors": "backslashreplace"}
+            path.write_text(as_csv(self.metrics.rows, *lookups), **options)
             self.objects_table = path
+            self.outcome_strips = strips_of(self.metrics.tracks, *lookups)
+            frames = frames_csv(self.outcome_strips)
+            path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
@@ -264,6 +278,21 @@ def _predicted_masks(outs_per_frame: list[FrameOutputs]) -> Tensor:
     """Return [T, O, H, W] bool: where the logits are positive and finite."""
     logits = (outs["pred_masks_high_res"].detach()[:, 0] for outs in outs_per_frame)
     return torch.stack([above(frame) for frame in logits])
+
+
+def _told(outs_per_frame: list[FrameOutputs], identifiers: Tensor) -> Told:
+    """Return the frame numbers and the model's estimates of a batch's objects."""
+    shape = identifiers.shape[:2]
+    estimates = []
+    for name in ("multistep_pred_ious", "multistep_object_score_logits"):
+        found = torch.full(shape, math.nan, device=identifiers.device)
+        for t, outs in enumerate(outs_per_frame):
+            steps: Any = outs.get(name)
+            if steps:
+                # SAM 2 keeps the mask of the highest estimate.
+                found[t] = steps[-1].detach().float().amax(1)
+        estimates.append(found.cpu().numpy())
+    return Told(identifiers[..., 2].cpu().numpy(), *estimates)
 
 
 def _build_loss(config: Config) -> torch.nn.Module:

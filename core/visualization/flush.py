@@ -8,6 +8,8 @@ from typing import Any, Optional, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..outcomes import Strip
+
 
 class Flushable(Protocol):
     """What the callback calls of a `Visualizer`; it raises a `VisualizationsError` or nothing."""
@@ -17,6 +19,9 @@ class Flushable(Protocol):
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the worst clips seen."""
+
+    def log_outcomes(self, loggers: Sequence[Any], strips: Sequence[Strip], step: int) -> None:
+        """Draw what became of each object."""
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Keep what reached the loggers."""
@@ -52,9 +57,12 @@ class FlushCallback(Callback):
         self._visualizer.forget_clips()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the worst clips of the validation run."""
+        """Draw the worst clips of the validation run, and what became of its objects."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
+            strips = getattr(pl_module, "outcome_strips", None)
+            if strips:
+                self._visualizer.log_outcomes(trainer.loggers, strips, trainer.global_step)
             self._visualizer.note_curves(trainer, after_validation=True)
             table = getattr(pl_module, "objects_table", None)
             self._visualizer.write_page(table, trainer.global_step)

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..config import VisualizationsConfig
+from ..outcomes import Strip
 from .cadence import TRAIN, Event
 from .clip import Clip, counted
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
+from .drawing.strips import render_strips
 from .images import log_gif, log_images, takes_gifs
 from .keeper import Keeper
 from .limits import Troubles
@@ -81,6 +83,19 @@ class Publisher:
         """Store, draw and log the worst clips of a validation run."""
         task = functools.partial(self._publish_worst, keeper, loggers, stage, worst, step)
         self._guard("drawing the worst clips", task)
+
+    def publish_outcomes(self, loggers: list[Any], strips: Sequence[Strip], step: int) -> None:
+        """Draw and log what became of each object of a validation."""
+
+        def publish() -> None:
+            if not loggers or self._troubles.are_useless(loggers):
+                return
+            key = "val/outcomes" + self._unused(loggers, "val/outcomes", step)
+            picture = render_strips(strips, f"val · step {step}")
+            caption = f"what became of each object · val · step {step}"
+            self._log_pictures(loggers, key, [picture], step, [caption], 1)
+
+        self._guard("drawing the outcomes", publish)
 
     def rank(self, worst: WorstClips, blocked_ms: float) -> None:
         """Rank the candidates for the worst clips that wait."""
@@ -195,11 +210,23 @@ class Publisher:
         """Draw one sheet per clip and return the loggers that took them."""
         drawn = [clip.select(self._sheet_frames(clip)) for clip in clips]
         sheets, captions = draw_sheets(drawn, self._config.panel_size)
+        return self._log_pictures(loggers, key, sheets, step, captions, num_slots)
+
+    def _log_pictures(
+        self,
+        loggers: list[Any],
+        key: str,
+        pictures: list[np.ndarray],
+        step: int,
+        captions: list[str],
+        num_slots: int,
+    ) -> list[Any]:
+        """Return the loggers that took them."""
         takers = []
         failures: list[tuple[str, Exception]] = []
         for logger in loggers:
             try:
-                if log_images(logger, key, sheets, step, captions, num_slots=num_slots):
+                if log_images(logger, key, pictures, step, captions, num_slots=num_slots):
                     takers.append(logger)
             except Exception as error:
                 failures.append((type(logger).__name__, error))

@@ -14,6 +14,7 @@ from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
 from ..official import Batch, FrameOutputs
+from ..outcomes import Strip
 from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
 from .images import goes_nowhere, takes_gifs
@@ -63,7 +64,7 @@ class Visualizer:
     """Draws the events of one module in the background.
 
     The hook asks `due` and hands the event to `take`; the trainer, through the callback that
-    `attach` adds, calls `log_worst` after a validation and `flush` at the end.
+    `attach` adds, calls `log_worst` and `log_outcomes` after a validation and `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -210,6 +211,23 @@ class Visualizer:
                     self._drop_for_lack_of_room()
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
+
+    def log_outcomes(self, loggers: Sequence[Any], strips: Sequence[Strip], step: int) -> None:
+        """Draw what became of each object of a validation, under ``val/outcomes``.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        try:
+            if self.disabled:
+                return
+            publish = functools.partial(
+                self._publisher.publish_outcomes, list(loggers), strips, step
+            )
+            if not self.worker.submit(publish, even_if_full=True):
+                self._drop_for_lack_of_room()
+        except Exception as error:
+            self.troubles.failed("drawing the outcomes", error)
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Have the run book keep what reached the loggers since the last call.
