@@ -183,7 +183,8 @@ class VideoMetrics:
     """Accumulates one row per object and averages the rows, over all ranks when distributed.
 
     Attributes:
-        rows: By video and object id the object's ``category``, ``J``, ``dice`` and, unless
+        rows: By video and object id the object's ``category``, ``J``, ``dice``, ``first``, the IoU
+            on the first frame that received no prompt, if the object is there, and, unless
             `boundary` is off, ``F``.
         tracks: By video and object id what became of every object on every frame, also of those
             that have no row; none where `boundary` is off.
@@ -253,6 +254,7 @@ class VideoMetrics:
         ious = object_ious(intersections, total - intersections, gt_areas, prompted)
         dices = torch.where(total == 0, 1.0, 2 * intersections / total.clamp(min=1))
         dices = object_means(dices, gt_areas, prompted)
+        firsts = _first_ious(intersections, total - intersections, gt_areas, prompted)
         keys = list(zip(video_ids, object_ids, strict=True))
         scored = (~ious.isnan()).nonzero().flatten().tolist()
         for index in scored:
@@ -261,6 +263,8 @@ class VideoMetrics:
                 "J": ious[index].item(),
                 "dice": dices[index].item(),
             }
+            if not firsts[index].isnan():
+                self.rows[keys[index]]["first"] = firsts[index].item()
         if overlaps is None:
             return
         fs, near_outline = _boundaries(pred_masks.cpu(), gt_masks.cpu(), ~prompted, scored)
@@ -373,6 +377,15 @@ def _counts(
     masks = (pred_masks & gt_masks, pred_masks, gt_masks)
     intersections, pred_areas, gt_areas = (each.flatten(2).sum(2).cpu().double() for each in masks)
     return intersections, pred_areas, gt_areas
+
+
+def _first_ious(
+    intersections: Tensor, unions: Tensor, gt_areas: Tensor, prompted: Tensor
+) -> Tensor:
+    """Return [O]: IoU on the first unprompted frame, NaN where it has no ground truth."""
+    first = prompted.int().argmin(0, keepdim=True)
+    iou, area = (each.gather(0, first)[0] for each in (intersections / unions, gt_areas))
+    return torch.where(area > 0, iou, math.nan)
 
 
 def _boundaries(
