@@ -17,11 +17,22 @@ from torch import Tensor
 
 from . import random_states
 from .config import Config, config_of
+from .doctor import (
+    Case,
+    Finding,
+    Validation,
+    areas_of,
+    continued,
+    examine,
+    first_ious_of,
+    frames_of,
+    news_of,
+)
 from .lora import inject
-from .metrics import VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
+from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
-from .optim import build_optimizer, build_scheduler
+from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .outcomes import Strip, Told, failure_scalars, frames_csv, strips_of
 from .random_states import RandomStates
 from .visualization.arrays import above
@@ -40,7 +51,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
     objects fail (`core.outcomes`). The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
-    ``metrics/val_step<step>_frames.csv``.
+    ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
+    validation (`core.doctor`).
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's
@@ -72,7 +84,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
         self.outcome_strips: list[Strip] = []  # likewise
-        self._table_failed = False
+        self.findings: list[Finding] = []  # likewise, on rank zero
+        self._history: list[Validation] = []
+        self._train_losses = LossMean()
+        self._first_copied: dict[tuple[int, int], dict[str, float]] = {}
+        self._num_warmup_steps = 0
+        self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
@@ -90,6 +107,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         outs_per_frame = self(batch)
         losses = self.loss(outs_per_frame, batch.masks)
         self._log_losses("train", losses, batch)
+        self._train_losses.add(losses[CORE_LOSS])
         self._log_train_iou(outs_per_frame, batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "train")
         return losses[CORE_LOSS]
@@ -135,13 +153,14 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write_tables()
+            self._see_doctor(float(metrics["iou"]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        scheduler = build_scheduler(
-            optimizer, self.config.scheduler, int(self.trainer.estimated_stepping_batches)
-        )
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, self.config.scheduler, num_steps)
+        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, num_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -217,6 +236,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
         if self.iou_copy is None:
             self.iou_copy = self.copy_metrics.compute().get("iou")
+            self._first_copied = self.copy_metrics.rows
             self.copy_metrics.reset()
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
@@ -251,6 +271,40 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 log.warning(
                     "%s was not written; training continues (reported once)", path, exc_info=error
                 )
+
+    def _see_doctor(self, iou: float) -> None:
+        """Say what is wrong with the training, on numbers that are there; never raises."""
+        step = self.trainer.global_step
+        try:
+            now = Validation(step, iou, *self._train_losses.take())
+            self._history = continued(self._history, now)
+            before, self.findings = self.findings, examine(self._case())
+            news = news_of(self.findings, before, step)
+            if news:
+                log.info("%s", news)
+        except Exception as error:
+            if not self._doctor_failed:
+                self._doctor_failed = True
+                log.warning(
+                    "what is wrong was not looked for; training continues (reported once)",
+                    exc_info=error,
+                )
+
+    def _case(self) -> Case:
+        tracks, keys = self.metrics.tracks, sorted(self.metrics.rows)
+        return Case(
+            history=self._history,
+            frames=frames_of(tracks),
+            areas=areas_of(tracks),
+            first_ious=first_ious_of(self.metrics.rows, keys),
+            first_copied=first_ious_of(self._first_copied, keys),
+            iou_copy=self.iou_copy,
+            image_size=self.config.model.image_size,
+            cell=self.model.backbone_stride,
+            lr=self.config.optimizer.lr,
+            num_warmup_steps=self._num_warmup_steps,
+            starts_random=self.load_report is None and self.resumed_step is None,
+        )
 
     def _category_layout(self) -> bool:
         return bool(getattr(self._datamodule(), "category_layout", False))
