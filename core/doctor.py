@@ -4,10 +4,11 @@ Each rule is a function that looks at a `Case` and returns a `Finding` or None; 
 of them. Nothing here touches a model: whoever has the numbers can ask.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from .outcomes import MERGED_IOU, Tracks
 _MIN_FRAMES = 10
 # Validations behind the first after which a training should have got somewhere.
 _PATIENCE = 3
+_MAX_DIAGNOSES = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Validation:
     iou: float
     train_loss: float = math.nan
     num_bad_losses: int = 0
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The first validation of a run.
+
+    Attributes:
+        step: Optimizer steps taken.
+        iou: ``val/iou``.
+        table: The metrics of all objects, as CSV.
+    """
+
+    step: int
+    iou: float
+    table: str
 
 
 @dataclass(frozen=True)
@@ -163,11 +180,6 @@ def first_ious_of(
     return np.array([rows.get(key, {}).get("first", math.nan) for key in keys])
 
 
-def continued(history: Iterable[Validation], now: Validation) -> list[Validation]:
-    """Return the history with one more validation, without those that it does again."""
-    return [*(each for each in history if each.step < now.step), now]
-
-
 def examine(case: Case) -> list[Finding]:
     """Return what is wrong, the rules in order; nothing where nothing is.
 
@@ -179,33 +191,83 @@ def examine(case: Case) -> list[Finding]:
     return [finding for finding in findings if finding is not None]
 
 
-def as_text(findings: Sequence[Finding], step: int) -> str:
-    """Return findings as lines of text, the most important first."""
-    if not findings:
-        return f"step {step}: nothing is wrong any more"
-    lines = [f"- {each.sentence}: {each.evidence}. Try {each.advice}." for each in findings]
-    return "\n".join([f"step {step}", *lines])
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was wrong at a validation; without findings: what was wrong before is so no more.
 
-
-def news_of(findings: Sequence[Finding], before: Sequence[Finding], step: int) -> str:
-    """Return what a log says: what is new in full, what is known already in short.
-
-    Args:
-        findings: Of this validation.
-        before: Of the one before.
+    Attributes:
         step: Optimizer steps taken.
-
-    Returns:
-        Empty where nothing is wrong.
+        findings: The most important one first.
     """
-    known = {each.name for each in before}
-    lines = []
-    for each in findings:
-        if each.name in known:
-            lines.append(f"  still: {each.sentence} ({each.evidence})")
-        else:
-            lines.append(f"  {each.sentence}: {each.evidence}\n    try {each.advice}")
-    return "\n".join([f"doctor, step {step}:", *lines]) if lines else ""
+
+    step: int
+    findings: list[Finding]
+
+    def as_text(self) -> str:
+        """Return it as lines of text."""
+        if not self.findings:
+            return f"step {self.step}: nothing is wrong any more"
+        told = (f"{each.sentence}: {each.evidence}. Try {each.advice}." for each in self.findings)
+        return "\n".join([f"step {self.step}", *(f"- {line}" for line in told)])
+
+    def in_short(self) -> str:
+        """Return the first finding, and how many more there are; empty without any."""
+        if not self.findings:
+            return ""
+        more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
+        return f"doctor, step {self.step}: {self.findings[0].sentence}{more}"
+
+
+class Doctor:
+    """Remembers the validations of a run and what was wrong at each; goes into checkpoints.
+
+    Attributes:
+        history: All validations.
+        diagnoses: Those at which something was wrong, and those after which nothing was any more.
+    """
+
+    def __init__(self) -> None:
+        self.history: list[Validation] = []
+        self.diagnoses: list[Diagnosis] = []
+
+    def note(self, now: Validation) -> None:
+        """Add a validation; what came later, before the run went back to it, is forgotten."""
+        self.history = [each for each in self.history if each.step < now.step] + [now]
+        self.diagnoses = [each for each in self.diagnoses if each.step < now.step]
+
+    def diagnose(self, case: Case) -> str:
+        """Examine the validation that was noted last.
+
+        Returns:
+            What a log says: what is new in full, what is known in short; empty: nothing is wrong.
+        """
+        findings, step = examine(case), case.now.step
+        before = self.diagnoses[-1].findings if self.diagnoses else []
+        if findings or before:
+            self.diagnoses = [*self.diagnoses[-(_MAX_DIAGNOSES - 1) :], Diagnosis(step, findings)]
+        known = {each.name for each in before}
+        lines = []
+        for each in findings:
+            if each.name in known:
+                lines.append(f"  still: {each.sentence} ({each.evidence})")
+            else:
+                lines.append(f"  {each.sentence}: {each.evidence}\n    try {each.advice}")
+        return "\n".join([f"doctor, step {step}:", *lines]) if lines else ""
+
+    def state(self) -> dict[str, Any]:
+        """Return everything in plain types."""
+        return {
+            "history": [dataclasses.asdict(each) for each in self.history],
+            "diagnoses": [dataclasses.asdict(each) for each in self.diagnoses],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` returned."""
+        self.history = [Validation(**each) for each in state["history"]]
+        self.diagnoses = [
+            Diagnosis(each["step"], [Finding(**finding) for finding in each["findings"]])
+            for each in state["diagnoses"]
+        ]
 
 
 def bad_loss(case: Case) -> Optional[Finding]:
@@ -237,7 +299,8 @@ def no_progress(case: Case) -> Optional[Finding]:
     in_warmup = case.now.step <= 2 * case.num_warmup_steps
     if len(losses) < _PATIENCE or in_warmup or losses[-1] < 0.95 * losses[0]:
         return None
-    if case.now.iou > case.history[0].iou + 0.02:
+    # Weights that are good already need not become better.
+    if case.now.iou > min(case.history[0].iou + 0.02, 0.5):
         return None
     return Finding(
         "no_progress",

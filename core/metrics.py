@@ -192,9 +192,17 @@ class LossMean:
         sums = torch.stack([torch.where(known, loss, 0.0), known.double(), torch.ones_like(loss)])
         self._sums = sums if self._sums is None else self._sums + sums
 
+    def state(self) -> list[float]:
+        """Return what is kept, in plain types."""
+        return [0.0, 0.0, 0.0] if self._sums is None else self._sums.tolist()
+
+    def load(self, state: Sequence[float], device: torch.device) -> None:
+        """Put back what `state` returned."""
+        self._sums = torch.tensor(state, dtype=torch.float64, device=device)
+
     def take(self) -> tuple[float, int]:
         """Return the mean of the finite ones, NaN without any, and how many were not; forget."""
-        total, num_finite, count = (0.0, 0, 0) if self._sums is None else self._sums.tolist()
+        total, num_finite, count = self.state()
         self._sums = None
         return total / num_finite if num_finite else math.nan, int(count - num_finite)
 

@@ -17,17 +17,7 @@ from torch import Tensor
 
 from . import random_states
 from .config import Config, config_of
-from .doctor import (
-    Case,
-    Finding,
-    Validation,
-    areas_of,
-    continued,
-    examine,
-    first_ious_of,
-    frames_of,
-    news_of,
-)
+from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
 from .lora import inject
 from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
@@ -84,8 +74,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
         self.outcome_strips: list[Strip] = []  # likewise
-        self.findings: list[Finding] = []  # likewise, on rank zero
-        self._history: list[Validation] = []
+        self.doctor = Doctor()
+        self.baseline: Optional[Baseline] = None
         self._train_losses = LossMean()
         self._first_copied: dict[tuple[int, int], dict[str, float]] = {}
         self._num_warmup_steps = 0
@@ -152,7 +142,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write_tables()
+            self._write_tables(float(metrics["iou"]))
             self._see_doctor(float(metrics["iou"]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -167,7 +157,10 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store every rank's random states, so that a resumed run is the one interrupted."""
+        """Store every rank's random states, so that a resumed run is the one interrupted.
+
+        What the run's doctor and run book know of its validations goes with them.
+        """
         states = self._states_before_validation or random_states.capture(
             self.device, self.model.rng
         )
@@ -177,10 +170,20 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         else:
             ranks = [states]
         checkpoint["random_states"] = ranks
+        checkpoint["doctor"] = self.doctor.state()
+        checkpoint["train_losses"] = self._train_losses.state()
+        checkpoint["baseline"] = self.baseline and dataclasses.asdict(self.baseline)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states until training goes on, and where it does."""
+        """Keep the random states until training goes on; know what the run knew."""
         self.resumed_step = checkpoint["global_step"]
+        if "doctor" in checkpoint:
+            self.doctor.load(checkpoint["doctor"])
+            self._train_losses.load(checkpoint["train_losses"], self.device)
+        if checkpoint.get("baseline"):
+            self.baseline = Baseline(**checkpoint["baseline"])
+            if self.baseline.step == 0:
+                self.iou_before = self.baseline.iou
         ranks = checkpoint.get("random_states")
         if ranks:
             self._states_to_resume = ranks[self.global_rank % len(ranks)]
@@ -246,10 +249,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         keys = category_keys(names or [], max(categories, default=-1) + 1)
         return failure_scalars(self.metrics.tracks, keys)
 
-    def _write_tables(self) -> None:
+    def _write_tables(self, iou: float) -> None:
         """Write metrics by object and outcomes by frame to ``metrics/``; never raises."""
+        step = self.trainer.global_step
         folder = Path(self.trainer.default_root_dir, "metrics")
-        path = folder / f"val_step{self.trainer.global_step}.csv"
+        path = folder / f"val_step{step}.csv"
         try:
             names = names_of(self._datamodule(), "val")
             categories = dict(enumerate(names["category_names"] or []))
@@ -260,8 +264,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
-            path.write_text(as_csv(self.metrics.rows, *lookups), **options)
+            objects = as_csv(self.metrics.rows, *lookups)
+            path.write_text(objects, **options)
             self.objects_table = path
+            if self.baseline is None or step <= self.baseline.step:
+                self.baseline = Baseline(step, iou, objects)
             self.outcome_strips = strips_of(self.metrics.tracks, *lookups)
             frames = frames_csv(self.outcome_strips)
             path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
@@ -276,10 +283,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Say what is wrong with the training, on numbers that are there; never raises."""
         step = self.trainer.global_step
         try:
-            now = Validation(step, iou, *self._train_losses.take())
-            self._history = continued(self._history, now)
-            before, self.findings = self.findings, examine(self._case())
-            news = news_of(self.findings, before, step)
+            self.doctor.note(Validation(step, iou, *self._train_losses.take()))
+            news = self.doctor.diagnose(self._case())
             if news:
                 log.info("%s", news)
         except Exception as error:
@@ -293,7 +298,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def _case(self) -> Case:
         tracks, keys = self.metrics.tracks, sorted(self.metrics.rows)
         return Case(
-            history=self._history,
+            history=self.doctor.history,
             frames=frames_of(tracks),
             areas=areas_of(tracks),
             first_ious=first_ious_of(self.metrics.rows, keys),

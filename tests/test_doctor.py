@@ -1,6 +1,7 @@
 """The doctor: each rule speaks of a made fault, and is silent about a training without it."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -10,16 +11,13 @@ import torch
 from core.doctor import (
     RULES,
     Case,
-    Finding,
+    Doctor,
     Frames,
     Validation,
     areas_of,
-    as_text,
-    continued,
     examine,
     first_ious_of,
     frames_of,
-    news_of,
 )
 from core.metrics import LossMean, VideoMetrics
 
@@ -147,12 +145,18 @@ def test_a_training_without_the_fault_is_not_accused(name):
 
 def test_nothing_is_said_of_a_training_that_went_well():
     assert examine(case()) == []
-    assert news_of([], [], 300) == ""
+    doctor = Doctor()
+    assert doctor.diagnose(case()) == ""
+    assert doctor.diagnoses == []
 
 
 def test_a_training_that_never_got_anywhere_does_not_overfit():
     lost = [(0, 0.2, NAN), (60, 0.1, 4), (70, 0.05, 3), (80, 0.04, 2), (90, 0.03, 1)]
     assert names(examine(case(*lost))) == ["below_baseline", "below_copying"]
+
+
+def test_weights_that_are_good_already_need_not_become_better():
+    assert examine(case((0, 0.9, NAN), (100, 0.9, 1.0), (200, 0.9, 1.0), (300, 0.9, 1.0))) == []
 
 
 def test_of_random_weights_before_training_only_the_data_is_judged():
@@ -180,20 +184,45 @@ def test_too_few_frames_say_nothing():
                         first_copied=np.zeros(0), iou_copy=None)) == []  # fmt: skip
 
 
+SICK = {"frames": frames(twin_ious=1.0)}
+
+
 def test_a_fault_is_told_in_full_once_and_in_short_as_long_as_it_lasts():
-    one = Finding("one", "it is hot", "40 degrees", "shade")
-    other = Finding("other", "it is wet", "9 mm", "a roof")
-    assert news_of([one], [], 5) == "doctor, step 5:\n  it is hot: 40 degrees\n    try shade"
-    assert news_of([one, other], [one], 6) == (
-        "doctor, step 6:\n  still: it is hot (40 degrees)\n  it is wet: 9 mm\n    try a roof"
-    )
-    assert as_text([one], 5) == "step 5\n- it is hot: 40 degrees. Try shade."
-    assert as_text([], 6) == "step 6: nothing is wrong any more"
+    doctor = Doctor()
+    told = []
+    for sick in ({"iou_copy": 0.97}, {"iou_copy": 0.97, **SICK}, {}, {}):
+        step = len(told) + 100
+        doctor.note(Validation(step, 0.99, 1.0))
+        told.append(doctor.diagnose(case(history=doctor.history, **sick)))
+    sentence = "objects hardly move in the validation clips, so val/iou says little of tracking"
+    evidence = "leaving the prompt's mask in place scores 0.970"
+    advice = "data.frame_stride=5 or more, or a larger data.val_num_frames"
+    assert told[0] == f"doctor, step 100:\n  {sentence}: {evidence}\n    try {advice}"
+    assert f"  still: {sentence} ({evidence})" in told[1].splitlines()
+    assert "  the objects of a clip get the same mask: on 100% of the frames" in told[1]
+    assert told[2:] == ["", ""]
+    assert [each.step for each in doctor.diagnoses] == [100, 101, 102]  # and 103 is no news
+    assert [each.as_text() for each in doctor.diagnoses][::2] == [
+        f"step 100\n- {sentence}: {evidence}. Try {advice}.",
+        "step 102: nothing is wrong any more",
+    ]
+    assert [each.in_short() for each in doctor.diagnoses] == [
+        f"doctor, step 100: {sentence}",
+        "doctor, step 101: the objects of a clip get the same mask (and 1 more)",
+        "",
+    ]
+    doctor.note(Validation(101, 0.9))  # the run went back
+    assert [each.step for each in doctor.history] == [100, 101]
+    assert [each.step for each in doctor.diagnoses] == [100]
 
 
-def test_a_validation_that_is_done_again_replaces_the_ones_from_there_on():
-    history = [Validation(0, 0.1), Validation(10, 0.2), Validation(20, 0.3)]
-    assert continued(history, Validation(10, 0.5)) == [Validation(0, 0.1), Validation(10, 0.5)]
+def test_what_the_doctor_knows_can_be_put_back():
+    doctor, resumed = Doctor(), Doctor()
+    doctor.note(Validation(100, 0.99, 1.0, 2))
+    doctor.diagnose(case(history=doctor.history, **SICK))
+    resumed.load(json.loads(json.dumps(doctor.state())))
+    assert vars(resumed) == vars(doctor)
+    assert resumed.diagnoses[0].findings
 
 
 def square(left):

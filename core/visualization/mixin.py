@@ -141,12 +141,13 @@ class VisualizationsMixin:
                 "category_names": category_names,
             }
             names.update({name: value for name, value in given.items() if value is not None})
+            remark = _remark(self) if stage == "val" else ""
             visualizer.take(
                 event,
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                Moment(stage, event.step, trainer.current_epoch, **names),
+                Moment(stage, event.step, trainer.current_epoch, **names, remark=remark),
                 obj_to_cat,
             )
         except VisualizationsError:
@@ -163,6 +164,12 @@ def visualizer_of(module: Any) -> Optional[Visualizer]:
         pictures are off, and on ranks other than zero.
     """
     return vars(module).get(_MADE)
+
+
+def _remark(module: Any) -> str:
+    """Return what the module's doctor said last, where it has one."""
+    diagnoses = getattr(getattr(module, "doctor", None), "diagnoses", None)
+    return diagnoses[-1].in_short() if diagnoses else ""
 
 
 def _section(module: Any) -> Any:
