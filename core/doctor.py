@@ -1,6 +1,6 @@
 """What is wrong with a training, and what to change: rules on numbers that a validation knows.
 
-Each rule is a function that looks at a `Case` and returns a `Finding` or None; `examine` asks all
+Each rule is a function that looks at a `Case` and returns a `Fault` or None; `examine` asks all
 of them. Nothing here touches a model: whoever has the numbers can ask.
 """
 
@@ -22,7 +22,7 @@ _MAX_DIAGNOSES = 100
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """Something that is wrong.
 
     Attributes:
@@ -134,7 +134,7 @@ class Case:
         return f"optimizer.lr={self.lr / 10:.2g}"
 
 
-Rule = Callable[[Case], Optional[Finding]]
+Rule = Callable[[Case], Optional[Fault]]
 
 
 def frames_of(tracks: Tracks) -> Frames:
@@ -180,42 +180,42 @@ def first_ious_of(
     return np.array([rows.get(key, {}).get("first", math.nan) for key in keys])
 
 
-def examine(case: Case) -> list[Finding]:
+def examine(case: Case) -> list[Fault]:
     """Return what is wrong, the rules in order; nothing where nothing is.
 
     Weights that are random and were not trained yet are not looked at: of them only the data's own
     rules speak.
     """
     untrained = case.starts_random and case.now.step == 0
-    findings = (rule(case) for rule in (_DATA_RULES if untrained else RULES))
-    return [finding for finding in findings if finding is not None]
+    faults = (rule(case) for rule in (_DATA_RULES if untrained else RULES))
+    return [fault for fault in faults if fault is not None]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was wrong at a validation; without findings: what was wrong before is so no more.
+    """What was wrong at a validation; without faults: what was wrong before is so no more.
 
     Attributes:
         step: Optimizer steps taken.
-        findings: The most important one first.
+        faults: The most important one first.
     """
 
     step: int
-    findings: list[Finding]
+    faults: list[Fault]
 
     def as_text(self) -> str:
         """Return it as lines of text."""
-        if not self.findings:
+        if not self.faults:
             return f"step {self.step}: nothing is wrong any more"
-        told = (f"{each.sentence}: {each.evidence}. Try {each.advice}." for each in self.findings)
+        told = (f"{each.sentence}: {each.evidence}. Try {each.advice}." for each in self.faults)
         return "\n".join([f"step {self.step}", *(f"- {line}" for line in told)])
 
     def in_short(self) -> str:
-        """Return the first finding, and how many more there are; empty without any."""
-        if not self.findings:
+        """Return the first fault, and how many more there are; empty without any."""
+        if not self.faults:
             return ""
-        more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
-        return f"doctor, step {self.step}: {self.findings[0].sentence}{more}"
+        more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
+        return f"doctor, step {self.step}: {self.faults[0].sentence}{more}"
 
 
 class Doctor:
@@ -241,13 +241,13 @@ class Doctor:
         Returns:
             What a log says: what is new in full, what is known in short; empty: nothing is wrong.
         """
-        findings, step = examine(case), case.now.step
-        before = self.diagnoses[-1].findings if self.diagnoses else []
-        if findings or before:
-            self.diagnoses = [*self.diagnoses[-(_MAX_DIAGNOSES - 1) :], Diagnosis(step, findings)]
+        faults, step = examine(case), case.now.step
+        before = self.diagnoses[-1].faults if self.diagnoses else []
+        if faults or before:
+            self.diagnoses = [*self.diagnoses[-(_MAX_DIAGNOSES - 1) :], Diagnosis(step, faults)]
         known = {each.name for each in before}
         lines = []
-        for each in findings:
+        for each in faults:
             if each.name in known:
                 lines.append(f"  still: {each.sentence} ({each.evidence})")
             else:
@@ -265,17 +265,17 @@ class Doctor:
         """Put back what `state` returned."""
         self.history = [Validation(**each) for each in state["history"]]
         self.diagnoses = [
-            Diagnosis(each["step"], [Finding(**finding) for finding in each["findings"]])
+            Diagnosis(each["step"], [Fault(**fault) for fault in each["faults"]])
             for each in state["diagnoses"]
         ]
 
 
-def bad_loss(case: Case) -> Optional[Finding]:
+def bad_loss(case: Case) -> Optional[Fault]:
     """The loss is NaN or infinite, or has grown many times."""
     now = case.now
     advice = f"{case.lower_lr}, trainer.gradient_clip_val=0.1, trainer.precision=32-true"
     if now.num_bad_losses:
-        return Finding(
+        return Fault(
             "bad_loss",
             "the loss is NaN or infinite",
             f"in {now.num_bad_losses} batches since the last validation",
@@ -284,7 +284,7 @@ def bad_loss(case: Case) -> Optional[Finding]:
     before = [each.train_loss for each in case.history[:-1] if math.isfinite(each.train_loss)]
     if not before or not now.train_loss > 3 * min(before):
         return None
-    return Finding(
+    return Fault(
         "bad_loss",
         "the loss explodes",
         f"train/loss was {min(before):.3g} on average between two validations and is "
@@ -293,7 +293,7 @@ def bad_loss(case: Case) -> Optional[Finding]:
     )
 
 
-def no_progress(case: Case) -> Optional[Finding]:
+def no_progress(case: Case) -> Optional[Fault]:
     """The loss of training does not fall."""
     losses = [each.train_loss for each in case.history if math.isfinite(each.train_loss)]
     in_warmup = case.now.step <= 2 * case.num_warmup_steps
@@ -302,7 +302,7 @@ def no_progress(case: Case) -> Optional[Finding]:
     # Weights that are good already need not become better.
     if case.now.iou > min(case.history[0].iou + 0.02, 0.5):
         return None
-    return Finding(
+    return Fault(
         "no_progress",
         "training does not get anywhere",
         f"train/loss was {losses[0]:.3g} on average before the first validation of the training "
@@ -312,13 +312,13 @@ def no_progress(case: Case) -> Optional[Finding]:
     )
 
 
-def below_baseline(case: Case) -> Optional[Finding]:
+def below_baseline(case: Case) -> Optional[Fault]:
     """Validations on, the model is no better than the weights that training started from."""
     trained = [each for each in case.history if each.step > 0]
     first, now = case.history[0], case.now
     if first.step > 0 or len(trained) < _PATIENCE or not now.iou < first.iou - 0.005:
         return None
-    return Finding(
+    return Fault(
         "below_baseline",
         "the model is worse than the weights that it started from",
         f"val/iou was {first.iou:.3f} before training and is {now.iou:.3f} after {now.step} steps",
@@ -326,12 +326,12 @@ def below_baseline(case: Case) -> Optional[Finding]:
     )
 
 
-def below_copying(case: Case) -> Optional[Finding]:
+def below_copying(case: Case) -> Optional[Fault]:
     """Validations on, leaving the prompt's mask in place still scores more."""
     trained = [each for each in case.history if each.step > 0]
     if case.iou_copy is None or len(trained) < _PATIENCE or not case.now.iou < case.iou_copy:
         return None
-    return Finding(
+    return Fault(
         "below_copying",
         "the model has not learnt to track",
         f"val/iou {case.now.iou:.3f} is below the {case.iou_copy:.3f} that leaving the prompt's "
@@ -341,7 +341,7 @@ def below_copying(case: Case) -> Optional[Finding]:
     )
 
 
-def overfitting(case: Case) -> Optional[Finding]:
+def overfitting(case: Case) -> Optional[Fault]:
     """Training improves and validation does not."""
     trained = [each for each in case.history if math.isfinite(each.train_loss)]
     if len(trained) <= _PATIENCE:
@@ -352,7 +352,7 @@ def overfitting(case: Case) -> Optional[Finding]:
         return None  # it never got anywhere
     if since < _PATIENCE or now.iou > best.iou - 0.02 or now.train_loss > 0.9 * best.train_loss:
         return None
-    return Finding(
+    return Fault(
         "overfitting",
         "training improves and validation does not",
         f"val/iou was best at step {best.step} ({best.iou:.3f}, now {now.iou:.3f}), while "
@@ -362,11 +362,11 @@ def overfitting(case: Case) -> Optional[Finding]:
     )
 
 
-def in_warmup(case: Case) -> Optional[Finding]:
+def in_warmup(case: Case) -> Optional[Fault]:
     """The learning rate still rises."""
     if not 0 < case.now.step < case.num_warmup_steps:
         return None
-    return Finding(
+    return Fault(
         "in_warmup",
         "the learning rate is still in its warm-up, and this validation says little",
         f"{case.now.step} of {case.num_warmup_steps} steps",
@@ -374,13 +374,13 @@ def in_warmup(case: Case) -> Optional[Finding]:
     )
 
 
-def nothing_predicted(case: Case) -> Optional[Finding]:
+def nothing_predicted(case: Case) -> Optional[Fault]:
     """Masks are empty where objects are."""
     there = case.frames.gt_areas > 0
     share = _share(case.frames.pred_areas[there] == 0)
     if not share > 0.5:
         return None
-    return Finding(
+    return Fault(
         "nothing_predicted",
         "nothing is predicted",
         f"the mask is empty on {share:.0%} of the frames that show an object",
@@ -389,12 +389,12 @@ def nothing_predicted(case: Case) -> Optional[Finding]:
     )
 
 
-def one_mask_for_all(case: Case) -> Optional[Finding]:
+def one_mask_for_all(case: Case) -> Optional[Fault]:
     """The objects of a clip get the same mask."""
     share = _share(_known(case.frames.twin_ious) >= MERGED_IOU)
     if not share > 0.5:
         return None
-    return Finding(
+    return Fault(
         "one_mask_for_all",
         "the objects of a clip get the same mask",
         f"on {share:.0%} of the frames another object has the same mask (IoU of at least "
@@ -404,12 +404,12 @@ def one_mask_for_all(case: Case) -> Optional[Finding]:
     )
 
 
-def score_where_absent(case: Case) -> Optional[Finding]:
+def score_where_absent(case: Case) -> Optional[Fault]:
     """The object score is positive where the object is not."""
     share = _share(_known(case.frames.object_scores[case.frames.gt_areas == 0]) > 0)
     if not share > 0.5:
         return None
-    return Finding(
+    return Fault(
         "score_where_absent",
         "the model does not notice that objects are gone",
         f"the object score is positive on {share:.0%} of the frames that do not show the object",
@@ -418,12 +418,12 @@ def score_where_absent(case: Case) -> Optional[Finding]:
     )
 
 
-def score_where_present(case: Case) -> Optional[Finding]:
+def score_where_present(case: Case) -> Optional[Fault]:
     """The object score is negative where the object is."""
     share = _share(_known(case.frames.object_scores[case.frames.gt_areas > 0]) <= 0)
     if not share > 0.2:
         return None
-    return Finding(
+    return Fault(
         "score_where_present",
         "the model takes objects for gone that are there",
         f"the object score is negative, and the mask therefore empty, on {share:.0%} of the frames "
@@ -432,14 +432,14 @@ def score_where_present(case: Case) -> Optional[Finding]:
     )
 
 
-def confident_where_wrong(case: Case) -> Optional[Finding]:
+def confident_where_wrong(case: Case) -> Optional[Fault]:
     """The model's own estimate is far above the true IoU."""
     frames = case.frames
     wrong = (frames.gt_areas > 0) & (frames.pred_areas > 0) & (frames.ious < 0.5)
     estimates = _known(frames.predicted_ious[wrong])
     if len(estimates) < max(_MIN_FRAMES, 0.1 * len(frames.ious)) or not estimates.mean() > 0.75:
         return None
-    return Finding(
+    return Fault(
         "confident_where_wrong",
         "the model is sure of masks that are wrong",
         f"on {len(estimates)} frames with IoU below 0.5 it estimates {estimates.mean():.2f} on "
@@ -449,7 +449,7 @@ def confident_where_wrong(case: Case) -> Optional[Finding]:
     )
 
 
-def falls_with_distance(case: Case) -> Optional[Finding]:
+def falls_with_distance(case: Case) -> Optional[Fault]:
     """IoU falls the further the prompt is away."""
     frames = case.frames
     furthest = int(frames.distances.max(initial=0))
@@ -461,7 +461,7 @@ def falls_with_distance(case: Case) -> Optional[Finding]:
     far = frames.ious[there & (frames.distances > furthest - third)]
     if min(len(near), len(far)) < _MIN_FRAMES or not far.mean() < 0.75 * near.mean():
         return None
-    return Finding(
+    return Fault(
         "falls_with_distance",
         "masks get worse the further the prompt is away: the memory carries too little",
         f"IoU is {near.mean():.2f} up to {third} frames behind the prompt, and {far.mean():.2f} "
@@ -471,13 +471,13 @@ def falls_with_distance(case: Case) -> Optional[Finding]:
     )
 
 
-def bad_first_frame(case: Case) -> Optional[Finding]:
+def bad_first_frame(case: Case) -> Optional[Fault]:
     """Objects that hardly move are lost at once."""
     slow = (case.first_copied >= 0.8) & np.isfinite(case.first_ious)
     ious = case.first_ious[slow]
     if len(ious) < 3 or not (ious < 0.5).mean() > 0.5:
         return None
-    return Finding(
+    return Fault(
         "bad_first_frame",
         "objects are lost on the first frame behind the prompt although they hardly move",
         f"of {len(ious)} objects whose prompt would still fit there (IoU of 0.8), "
@@ -487,12 +487,12 @@ def bad_first_frame(case: Case) -> Optional[Finding]:
     )
 
 
-def tiny_objects(case: Case) -> Optional[Finding]:
+def tiny_objects(case: Case) -> Optional[Fault]:
     """Objects are smaller than a cell of the features."""
     is_tiny = case.areas < case.cell**2
     if len(is_tiny) == 0 or not is_tiny.mean() > 0.25:
         return None
-    return Finding(
+    return Fault(
         "tiny_objects",
         "objects are smaller than what the model sees",
         f"{is_tiny.sum()} of {len(is_tiny)} objects cover less than one cell of its features "
@@ -501,11 +501,11 @@ def tiny_objects(case: Case) -> Optional[Finding]:
     )
 
 
-def still_frames(case: Case) -> Optional[Finding]:
+def still_frames(case: Case) -> Optional[Fault]:
     """Frames hardly change, so that validation says nothing of tracking."""
     if case.iou_copy is None or not case.iou_copy > 0.95:
         return None
-    return Finding(
+    return Fault(
         "still_frames",
         "objects hardly move in the validation clips, so val/iou says little of tracking",
         f"leaving the prompt's mask in place scores {case.iou_copy:.3f}",

@@ -122,7 +122,7 @@ HEALTHY = {
 
 
 def names(found):
-    return [finding.name for finding in found]
+    return [fault.name for fault in found]
 
 
 def test_every_rule_has_a_made_fault():
@@ -132,7 +132,7 @@ def test_every_rule_has_a_made_fault():
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_made_fault_is_named_with_its_numbers_and_a_setting(name):
     for faulty in FAULTS[name]:
-        found = {finding.name: finding for finding in examine(faulty)}
+        found = {fault.name: fault for fault in examine(faulty)}
         assert name in found
         assert any(digit in found[name].evidence for digit in "0123456789")
         assert "." in found[name].advice  # the name of a setting, or of a program
@@ -222,7 +222,7 @@ def test_what_the_doctor_knows_can_be_put_back():
     doctor.diagnose(case(history=doctor.history, **SICK))
     resumed.load(json.loads(json.dumps(doctor.state())))
     assert vars(resumed) == vars(doctor)
-    assert resumed.diagnoses[0].findings
+    assert resumed.diagnoses[0].faults
 
 
 def square(left):

@@ -377,13 +377,13 @@ def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
     """Return what `write_diagnoses` stored; nothing where that is missing or damaged."""
     try:
         content = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
-        return [{"step": each["step"], "findings": list(each["findings"])} for each in content]
+        return [{"step": each["step"], "faults": list(each["faults"])} for each in content]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> None:
-    """Store what was wrong at each validation: its step, and its findings in plain types."""
+    """Store what was wrong at each validation: its step, and its faults in plain types."""
     replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
 
 

@@ -9,12 +9,12 @@ from fakes import RememberingLogger, SketchModule, visualizations
 from scenes import clips
 from trainings import make_trainer
 
-from core.doctor import Baseline, Diagnosis, Doctor, Finding
+from core.doctor import Baseline, Diagnosis, Doctor, Fault
 from core.visualization.drawing import sheet
 from core.visualization.images import log_text
 
 ILL = Diagnosis(
-    3, [Finding("ill", "it is hot", "40 degrees", "shade"), Finding("b", "c", "1", "d")]
+    3, [Fault("ill", "it is hot", "40 degrees", "shade"), Fault("b", "c", "1", "d")]
 )
 WELL = Diagnosis(6, [])
 
@@ -60,7 +60,7 @@ def test_what_is_wrong_reaches_the_logger_the_page_and_the_next_sheet(tmp_path, 
     ]
     (run,) = read_runs(tmp_path)
     assert [each["step"] for each in run["diagnoses"]] == [3, 6]
-    assert run["diagnoses"][0]["findings"][0] == vars(ILL.findings[0])
+    assert run["diagnoses"][0]["faults"][0] == vars(ILL.faults[0])
     first = {step: told[:1] for stage, step, told in notes if stage == "val"}
     assert first[6] == [(None, "note: doctor, step 3: it is hot (and 1 more)")]
     assert not any("doctor" in entry[1] for step in (3, 9) for entry in first[step])

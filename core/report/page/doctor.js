@@ -15,17 +15,17 @@ function buildDoctor() {
 function diagnosesOf(run) {
   const now = run.diagnoses[run.diagnoses.length - 1];
   const before = run.diagnoses.slice(0, -1).reverse();
-  const parts = now.findings.length
+  const parts = now.faults.length
     ? [
         el("p", { class: "faint", text: `at the last validation, step ${now.step}` }),
-        el("ul", {}, ...now.findings.map(findingLine)),
+        el("ul", {}, ...now.faults.map(faultLine)),
       ]
     : [el("p", { text: `Nothing any more since the validation at step ${now.step}.` })];
   if (before.length) {
     const lines = before.map((one) =>
       el("li", {
         class: "name",
-        text: `step ${one.step}: ${one.findings.map((finding) => finding.sentence).join("; ") || "nothing"}`,
+        text: `step ${one.step}: ${one.faults.map((fault) => fault.sentence).join("; ") || "nothing"}`,
       }),
     );
     parts.push(
@@ -35,11 +35,11 @@ function diagnosesOf(run) {
   return parts;
 }
 
-const findingLine = (finding) =>
+const faultLine = (fault) =>
   el(
     "li",
     { class: "name" },
-    el("strong", { text: finding.sentence }),
-    `: ${finding.evidence}. `,
-    el("span", { class: "faint", text: `Try ${finding.advice}.` }),
+    el("strong", { text: fault.sentence }),
+    `: ${fault.evidence}. `,
+    el("span", { class: "faint", text: `Try ${fault.advice}.` }),
   );
