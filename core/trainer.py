@@ -22,7 +22,15 @@ from .metrics import VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
-from .outcomes import Strip, Told, failure_scalars, frames_csv, strips_of
+from .outcomes import (
+    AtDistance,
+    Findings,
+    Told,
+    failure_scalars,
+    frames_csv,
+    iou_by_distance,
+    strips_of,
+)
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -71,7 +79,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
-        self.outcome_strips: list[Strip] = []  # likewise
+        self.findings: Optional[Findings] = None  # likewise, on rank zero
+        self._before: Optional[list[AtDistance]] = None  # of the first validation
+        self._copied: list[AtDistance] = []
         self._table_failed = False
         self.resumed_step: Optional[int] = None
         self._states_to_resume: Optional[RandomStates] = None
@@ -134,7 +144,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write_tables()
+            self._tell_objects()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
@@ -181,7 +191,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """
         self.metrics.reset()
         self.copy_metrics.reset()
-        self.outcome_strips = []
+        self.findings = None
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
@@ -217,6 +227,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
         if self.iou_copy is None:
             self.iou_copy = self.copy_metrics.compute().get("iou")
+            self._copied = iou_by_distance(self.copy_metrics.frame_ious.values())
             self.copy_metrics.reset()
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
@@ -226,8 +237,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         keys = category_keys(names or [], max(categories, default=-1) + 1)
         return failure_scalars(self.metrics.tracks, keys)
 
-    def _write_tables(self) -> None:
-        """Write metrics by object and outcomes by frame to ``metrics/``; never raises."""
+    def _tell_objects(self) -> None:
+        """Tell what became of the objects, also in ``metrics/``; never raises."""
         folder = Path(self.trainer.default_root_dir, "metrics")
         path = folder / f"val_step{self.trainer.global_step}.csv"
         try:
@@ -237,14 +248,16 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 names.get("clip_name", lambda video_id: f"video {video_id}"),
                 names.get("object_names", lambda video_id: categories),
             )
+            strips = strips_of(self.metrics.tracks, *lookups)
+            by_distance = iou_by_distance(self.metrics.frame_ious.values())
+            self.findings = Findings(strips, by_distance, self._before, self._copied)
+            self._before = by_distance if self._before is None else self._before
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
             path.write_text(as_csv(self.metrics.rows, *lookups), **options)
             self.objects_table = path
-            self.outcome_strips = strips_of(self.metrics.tracks, *lookups)
-            frames = frames_csv(self.outcome_strips)
-            path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
+            path.with_name(f"{path.stem}_frames.csv").write_text(frames_csv(strips), **options)
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True

@@ -8,7 +8,7 @@ from typing import Any, Optional, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..outcomes import Strip
+from ..outcomes import Findings
 
 
 class Flushable(Protocol):
@@ -20,7 +20,7 @@ class Flushable(Protocol):
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the worst clips seen."""
 
-    def log_outcomes(self, loggers: Sequence[Any], strips: Sequence[Strip], step: int) -> None:
+    def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
         """Draw what became of each object."""
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
@@ -60,9 +60,9 @@ class FlushCallback(Callback):
         """Draw the worst clips of the validation run, and what became of its objects."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
-            strips = getattr(pl_module, "outcome_strips", None)
-            if strips:
-                self._visualizer.log_outcomes(trainer.loggers, strips, trainer.global_step)
+            findings = getattr(pl_module, "findings", None)
+            if findings is not None:
+                self._visualizer.log_outcomes(trainer.loggers, findings, trainer.global_step)
             self._visualizer.note_curves(trainer, after_validation=True)
             table = getattr(pl_module, "objects_table", None)
             self._visualizer.write_page(table, trainer.global_step)

@@ -14,7 +14,7 @@ from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
 from ..official import Batch, FrameOutputs
-from ..outcomes import Strip
+from ..outcomes import Findings
 from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
 from .images import goes_nowhere, takes_gifs
@@ -212,8 +212,11 @@ class Visualizer:
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
-    def log_outcomes(self, loggers: Sequence[Any], strips: Sequence[Strip], step: int) -> None:
-        """Draw what became of each object of a validation, under ``val/outcomes``.
+    def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
+        """Draw what a validation found of its objects.
+
+        ``val/outcomes`` has a strip per object, ``val/iou_by_distance`` IoU by frames since the
+        last prompt.
 
         Raises:
             VisualizationsError: Something failed and `strict` is on; nothing else is raised.
@@ -221,11 +224,10 @@ class Visualizer:
         try:
             if self.disabled:
                 return
-            publish = functools.partial(
-                self._publisher.publish_outcomes, list(loggers), strips, step
-            )
-            if not self.worker.submit(publish, even_if_full=True):
-                self._drop_for_lack_of_room()
+            for publish in (self._publisher.publish_strips, self._publisher.publish_distances):
+                task = functools.partial(publish, list(loggers), findings, step)
+                if not self.worker.submit(task, even_if_full=True):
+                    self._drop_for_lack_of_room()
         except Exception as error:
             self.troubles.failed("drawing the outcomes", error)
 

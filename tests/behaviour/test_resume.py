@@ -219,7 +219,7 @@ def test_train_py_goes_on_after_sigterm(tmp_path):
     whole = TrainProcess(tmp_path / "whole", *options)
     assert whole.end() == 0, whole.output
     first = TrainProcess(tmp_path / "first", *options)
-    first.wait_for("picture taken", 8)
+    first.wait_for("picture taken", 10)
     first.send(signal.SIGTERM)
     assert first.end() == 143, first.output
     checkpoint = first.run_dir / "checkpoints" / "last.ckpt"
