@@ -101,30 +101,33 @@ class Visualizer:
     def due(self, trainer: Trainer, stage: str, batch_idx: int) -> Optional[Event]:
         """Return what is to be done with this batch; None: nothing.
 
-        What others may replace in a trainer is looked up in every call, not remembered: Lightning's
-        Tuner does so with its loggers and callbacks.
+        Most batches end here, so whatever only matters when something is due is asked last. What
+        others may replace in a trainer is looked up then, not remembered: Lightning's Tuner does so
+        with its loggers and callbacks.
 
         Raises:
             VisualizationsError: See `raise_what_failed`.
         """
-        if _is_for_nobody(trainer):
-            return None
         if trainer is not self._trainer:
             self._trainer, self._callback = trainer, None
             self.cadence.begin_anew()
-        elif self._callback is not None:
-            self._add_callback(trainer)
-        self.raise_what_failed()
+        if self.config.strict:
+            self.raise_what_failed()
         is_first_of_run = batch_idx == 0 and trainer.current_epoch == 0
-        return self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
+        event = self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
+        if event is not None and _is_for_nobody(trainer):
+            self.cadence.begin_anew()
+            return None
+        return event
 
     def attach(self, trainer: Trainer) -> None:
         """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them.
 
         The first call with a trainer begins a run: what was turned off, and what was said, belongs
-        to the one before. Later calls do nothing.
+        to the one before. Later calls only put the callback back where somebody took it out.
         """
         if self._callback is not None:
+            self._add_callback(trainer)
             return
         # Here, where there is a trainer: drawing at once needs no Lightning.
         from .flush import FlushCallback, let_python_handle_interrupts

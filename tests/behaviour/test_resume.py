@@ -139,7 +139,9 @@ def check_resumed(tmp_path, step, **options):
 @pytest.mark.parametrize(
     ("step", "num_workers"),
     [
-        pytest.param(3, 0, marks=pytest.mark.slow),  # in an epoch, between validations
+        pytest.param(
+            3, 0, marks=[pytest.mark.slow, pytest.mark.long]
+        ),  # in an epoch, between validations
         (4, 2),  # at the end of one, before its validation
         pytest.param(2, 0, marks=pytest.mark.slow),  # just before a validation
         pytest.param(4, 0, marks=[pytest.mark.slow, pytest.mark.long]),
