@@ -6,13 +6,13 @@ of them. Nothing here touches a model: whoever has the numbers can ask.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
 
-from .outcomes import MERGED_IOU, Tracks
+from .outcomes import MERGED_IOU, AtDistance, Tracks
 
 # A share or a mean of fewer frames says nothing.
 _MIN_FRAMES = 10
@@ -63,11 +63,20 @@ class Baseline:
         step: Optimizer steps taken.
         iou: ``val/iou``.
         table: The metrics of all objects, as CSV.
+        by_distance: IoU by frames since the last prompt.
     """
 
     step: int
     iou: float
     table: str
+    by_distance: list[AtDistance]
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> "Baseline":
+        """Return what ``dataclasses.asdict`` made plain."""
+        return Baseline(
+            **{**plain, "by_distance": [AtDistance(**each) for each in plain["by_distance"]]}
+        )
 
 
 @dataclass(frozen=True)
@@ -173,11 +182,20 @@ def areas_of(tracks: Tracks) -> np.ndarray:
     return np.array([np.median(areas) for areas in shown if len(areas)])
 
 
-def first_ious_of(
-    rows: Mapping[tuple[int, int], Mapping[str, float]], keys: Iterable[tuple[int, int]]
-) -> np.ndarray:
-    """Return the IoU on the first tracked frame of the objects `keys`, from rows of metrics."""
-    return np.array([rows.get(key, {}).get("first", math.nan) for key in keys])
+def first_ious_of(tracks: Tracks, frame_ious: Mapping[tuple[int, int], np.ndarray]) -> np.ndarray:
+    """Return the IoU of each scored object on its first tracked frame, NaN where it is not there.
+
+    Args:
+        tracks: Of all objects.
+        frame_ious: IoU on each frame by video and object id, of the model's masks or of others.
+    """
+    found = []
+    for key, track in sorted(tracks.items()):
+        if track.is_counted.any():
+            first = int(track.is_counted.argmax())
+            there = key in frame_ious and track.gt_areas[first] > 0
+            found.append(float(frame_ious[key][first]) if there else math.nan)
+    return np.array(found)
 
 
 def examine(case: Case) -> list[Fault]:

@@ -154,14 +154,15 @@ def _boundary_f(
     radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*pred.shape))
     pred_boundary, gt_boundary = _boundary(pred), _boundary(gt)
     num_pred, num_gt = np.count_nonzero(pred_boundary), np.count_nonzero(gt_boundary)
-    if num_pred == 0 or num_gt == 0:
-        return float(num_pred == num_gt), False
     disk = _disk(int(radius))
     near_gt = cv2.dilate(gt_boundary, disk)
+    is_near = not np.any((pred ^ gt) > near_gt)
+    if num_pred == 0 or num_gt == 0:
+        return float(num_pred == num_gt), is_near
     precision = np.count_nonzero(pred_boundary & near_gt) / num_pred
     recall = np.count_nonzero(gt_boundary & cv2.dilate(pred_boundary, disk)) / num_gt
     f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return f, not np.any((pred ^ gt) > near_gt)
+    return f, is_near
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
@@ -211,11 +212,12 @@ class VideoMetrics:
     """Accumulates one row per object and averages the rows, over all ranks when distributed.
 
     Attributes:
-        rows: By video and object id the object's ``category``, ``J``, ``dice``, ``first``, the IoU
-            on the first frame that received no prompt, if the object is there, and, unless
+        rows: By video and object id the object's ``category``, ``J``, ``dice`` and, unless
             `boundary` is off, ``F``.
         tracks: By video and object id what became of every object on every frame, also of those
             that have no row; none where `boundary` is off.
+        frame_ious: By video and object id of those that have a row: IoU on each frame, [T] float32,
+            NaN where it received a prompt.
     """
 
     def __init__(self, boundary: bool = True) -> None:
@@ -227,10 +229,11 @@ class VideoMetrics:
         self.boundary = boundary
         self.rows: dict[tuple[int, int], dict[str, float]] = {}
         self.tracks: dict[tuple[int, int], Track] = {}
+        self.frame_ious: dict[tuple[int, int], np.ndarray] = {}
 
     def reset(self) -> None:
         """Start anew; what was handed out stays as it is."""
-        self.rows, self.tracks = {}, {}
+        self.rows, self.tracks, self.frame_ious = {}, {}, {}
 
     def update(
         self,
@@ -279,10 +282,12 @@ class VideoMetrics:
         overlaps = count_overlaps(pred_masks, gt_masks, video_ids) if self.boundary else None
         intersections, pred_areas, gt_areas = _counts(pred_masks, gt_masks, overlaps)
         total = pred_areas + gt_areas
-        ious = object_ious(intersections, total - intersections, gt_areas, prompted)
+        unions = total - intersections
+        frame_ious = torch.where(unions > 0, intersections / unions.clamp(min=1), 1.0)
+        ious = object_means(frame_ious, gt_areas, prompted)
+        told_ious = frame_ious.masked_fill(prompted, math.nan).float().numpy()
         dices = torch.where(total == 0, 1.0, 2 * intersections / total.clamp(min=1))
         dices = object_means(dices, gt_areas, prompted)
-        firsts = _first_ious(intersections, total - intersections, gt_areas, prompted)
         keys = list(zip(video_ids, object_ids, strict=True))
         scored = (~ious.isnan()).nonzero().flatten().tolist()
         for index in scored:
@@ -291,8 +296,7 @@ class VideoMetrics:
                 "J": ious[index].item(),
                 "dice": dices[index].item(),
             }
-            if not firsts[index].isnan():
-                self.rows[keys[index]]["first"] = firsts[index].item()
+            self.frame_ious[keys[index]] = told_ious[:, index].copy()
         if overlaps is None:
             return
         fs, near_outline = _boundaries(pred_masks.cpu(), gt_masks.cpu(), ~prompted, scored)
@@ -309,7 +313,7 @@ class VideoMetrics:
 
         With ``torch.distributed`` initialised this is a collective: every rank must call it, also
         one without rows. Objects that several ranks saw (a sampler that pads by repeating) count
-        once. Afterwards `rows` and `tracks` hold the objects of all ranks.
+        once. Afterwards `rows`, `tracks` and `frame_ious` hold the objects of all ranks.
 
         Args:
             category_names: Names for the keys, see `category_keys`; the same on every rank.
@@ -319,7 +323,7 @@ class VideoMetrics:
             off, and ``iou/NAME``, ``dice/NAME`` for every category seen; an empty dictionary when
             there are no rows.
         """
-        self.rows, self.tracks = _gather(self.rows, self.tracks)
+        self.rows, self.tracks, self.frame_ious = _gather(self.rows, self.tracks, self.frame_ious)
         rows = list(self.rows.values())
         if not rows:
             return {}
@@ -405,15 +409,6 @@ def _counts(
     masks = (pred_masks & gt_masks, pred_masks, gt_masks)
     intersections, pred_areas, gt_areas = (each.flatten(2).sum(2).cpu().double() for each in masks)
     return intersections, pred_areas, gt_areas
-
-
-def _first_ious(
-    intersections: Tensor, unions: Tensor, gt_areas: Tensor, prompted: Tensor
-) -> Tensor:
-    """Return [O]: IoU on the first unprompted frame, NaN where it has no ground truth."""
-    first = prompted.int().argmin(0, keepdim=True)
-    iou, area = (each.gather(0, first)[0] for each in (intersections / unions, gt_areas))
-    return torch.where(area > 0, iou, math.nan)
 
 
 def _boundaries(

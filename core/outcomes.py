@@ -1,7 +1,8 @@
 """What became of each object on each frame: one outcome, from overlaps of masks within a video.
 
-Definitions stand here alone (`classify`); the guide says them in plain words. Nothing here knows
-how masks are predicted, or how outcomes are drawn.
+Definitions stand here alone (`classify`); the guide says them in plain words. `Findings` has all
+that a validation tells of its objects. Nothing here knows how masks are predicted, or how outcomes
+are drawn.
 """
 
 import csv
@@ -154,6 +155,43 @@ class Strip:
     track: Track
 
 
+@dataclass(frozen=True)
+class AtDistance:
+    """IoU of all objects that were tracked for the same number of frames.
+
+    Attributes:
+        distance: Frames since the last prompt, from 1.
+        num: Objects and frames that were counted.
+        lower: IoU that a quarter of them stays below.
+        median: That half of them stay below.
+        upper: That three quarters stay below.
+    """
+
+    distance: int
+    num: int
+    lower: float
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a validation found: what pictures, tables, the run book and advice are made of.
+
+    Attributes:
+        strips: Every object, with its outcomes, IoU, the model's own estimate and its object score
+            on every frame; `shares` gives the share of each outcome.
+        by_distance: IoU by frames since the last prompt.
+        before: The same at the run's first validation; None: this is the first.
+        copied: What copying the prompted masks scores; `core.metrics.copied_masks`.
+    """
+
+    strips: list[Strip]
+    by_distance: list[AtDistance]
+    before: Optional[list[AtDistance]]
+    copied: list[AtDistance]
+
+
 def count_overlaps(pred_masks: Tensor, gt_masks: Tensor, video_ids: Sequence[int]) -> Overlaps:
     """Count what predictions share with ground truths and with each other, within each video.
 
@@ -163,20 +201,21 @@ def count_overlaps(pred_masks: Tensor, gt_masks: Tensor, video_ids: Sequence[int
         video_ids: O ids; objects of different videos form no pair.
     """
     num_frames, num_objects = gt_masks.shape[:2]
-    counts = gt_masks.new_zeros((5, num_frames, num_objects), dtype=torch.float64)
+    counts = torch.zeros((5, num_frames, num_objects), dtype=torch.float64)
     ids = np.asarray(video_ids)
     for video_id in np.unique(ids):
-        rows = torch.from_numpy(np.flatnonzero(ids == video_id)).to(gt_masks.device)
+        rows = torch.from_numpy(np.flatnonzero(ids == video_id))
+        picked = rows.to(gt_masks.device)
         for t in range(num_frames):
-            counts[:, t, rows] = _pairs(pred_masks[t].flatten(1), gt_masks[t].flatten(1), rows)
-    return Overlaps(*counts.cpu())
+            counts[:, t, rows] = _pairs(pred_masks[t].flatten(1), gt_masks[t].flatten(1), picked)
+    return Overlaps(*counts)
 
 
 def _pairs(preds: Tensor, gts: Tensor, rows: Tensor) -> Tensor:
-    """Return the five counts of `Overlaps` of some rows of one frame: [5, N] float64."""
+    """Return the five counts of `Overlaps` of some rows of one frame: [5, N] float64 on the CPU."""
     num_rows = len(rows)
-    with_gt, with_pred = preds.new_zeros((2, num_rows, num_rows), dtype=torch.float64)
-    gt_areas = preds.new_zeros(num_rows, dtype=torch.float64)
+    with_gt, with_pred = preds.new_zeros((2, num_rows, num_rows), dtype=torch.float32)
+    gt_areas = preds.new_zeros(num_rows, dtype=torch.float32)
     step = max(_MAX_FLOATS // num_rows, 1)
     # Half precision, in which validation may run, counts no further than a few hundred.
     with torch.autocast(preds.device.type, enabled=False):
@@ -186,6 +225,9 @@ def _pairs(preds: Tensor, gts: Tensor, rows: Tensor) -> Tensor:
             with_gt += pred @ gt.T
             with_pred += pred @ pred.T
             gt_areas += gt.sum(1)
+    # Single precision counts exactly to 2 ** 24, more pixels than a mask has, and MPS has no
+    # double; a ratio needs it, to be compared with a threshold.
+    gt_areas, with_gt, with_pred = (each.cpu().double() for each in (gt_areas, with_gt, with_pred))
     intersections, pred_areas = with_gt.diagonal().clone(), with_pred.diagonal().clone()
     unions = pred_areas[:, None] + pred_areas[None] - with_pred
     ious = (with_pred / unions.clamp(min=1)).fill_diagonal_(0)
@@ -302,6 +344,28 @@ def shares(tracks: Iterable[Track]) -> dict[str, float]:
     return {OUTCOMES[k]: int(counts[k]) / len(counted) for k in range(first, len(OUTCOMES))}
 
 
+def iou_by_distance(frame_ious: Iterable[np.ndarray]) -> list[AtDistance]:
+    """Return how good masks are that many frames after the last prompt, by distance.
+
+    Args:
+        frame_ious: Of each scored object, [T], NaN on frames that received a prompt. Frames before
+            the first of them are left out.
+    """
+    found: dict[int, list[float]] = {}
+    for ious in frame_ious:
+        distance: Optional[int] = None
+        for iou in ious.tolist():
+            if math.isnan(iou):
+                distance = 0
+            elif distance is not None:
+                distance += 1
+                found.setdefault(distance, []).append(iou)
+    return [
+        AtDistance(distance, len(ious), *np.percentile(ious, [25, 50, 75]).tolist())
+        for distance, ious in sorted(found.items())
+    ]
+
+
 def failure_scalars(tracks: Tracks, category_keys: Sequence[str]) -> dict[str, float]:
     """Return what a dashboard shows of the outcomes.
 
@@ -310,20 +374,15 @@ def failure_scalars(tracks: Tracks, category_keys: Sequence[str]) -> dict[str, f
         category_keys: A key for each category; those without a scored object get nothing.
 
     Returns:
-        ``failures/KIND``, the share of each of `FAILURES`; ``failures/KIND/NAME`` per category;
-        ``identity_switches``, how often an object began to be swapped; ``frames_until_failure``,
-        the mean number of frames tracked before the first failure, all frames where there is none.
-        Empty where no frame counts.
+        ``failures/KIND``, the share of each of `FAILURES`; ``identity_switches``, how often an
+        object began to be swapped; ``frames_until_failure``, the mean number of frames tracked
+        before the first failure, all frames where there is none. Each with ``/NAME`` behind it for
+        a category. Empty where no frame counts.
     """
     scored = [track for _, track in sorted(tracks.items()) if track.is_counted.any()]
-    if not scored:
-        return {}
-    values = {f"failures/{name}": share for name, share in _failure_shares(scored).items()}
+    values = _scalars(scored, "")
     for index, key in enumerate(category_keys):
-        found = _failure_shares([track for track in scored if track.category == index])
-        values.update({f"failures/{name}/{key}": share for name, share in found.items()})
-    values["identity_switches"] = float(sum(track.num_switches for track in scored))
-    values["frames_until_failure"] = sum(track.num_until_failure for track in scored) / len(scored)
+        values |= _scalars([track for track in scored if track.category == index], f"/{key}")
     return values
 
 
@@ -372,9 +431,14 @@ def frames_csv(strips: Iterable[Strip]) -> str:
     return table.getvalue()
 
 
-def _failure_shares(tracks: Sequence[Track]) -> dict[str, float]:
-    found = shares(tracks)
-    return {name: found[name] for name in FAILURES} if found else {}
+def _scalars(scored: Sequence[Track], suffix: str) -> dict[str, float]:
+    if not scored:
+        return {}
+    found = shares(scored)
+    values = {f"failures/{name}": found[name] for name in FAILURES}
+    values["identity_switches"] = float(sum(track.num_switches for track in scored))
+    values["frames_until_failure"] = sum(track.num_until_failure for track in scored) / len(scored)
+    return {name + suffix: value for name, value in values.items()}
 
 
 def _ious(gt_areas: np.ndarray, pred_areas: np.ndarray, intersections: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 
 import cv2
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -23,7 +24,7 @@ from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
-from .outcomes import Strip, Told, failure_scalars, frames_csv, strips_of
+from .outcomes import Findings, Told, failure_scalars, frames_csv, iou_by_distance, strips_of
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -73,11 +74,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
-        self.outcome_strips: list[Strip] = []  # likewise
+        self.findings: Optional[Findings] = None  # likewise, on rank zero
         self.doctor = Doctor()
         self.baseline: Optional[Baseline] = None
+        self._copied_ious: dict[tuple[int, int], np.ndarray] = {}
         self._train_losses = LossMean()
-        self._first_copied: dict[tuple[int, int], dict[str, float]] = {}
         self._num_warmup_steps = 0
         self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
@@ -142,7 +143,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write_tables(float(metrics["iou"]))
+            self._tell_objects(float(metrics["iou"]))
             self._see_doctor(float(metrics["iou"]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -181,7 +182,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.doctor.load(checkpoint["doctor"])
             self._train_losses.load(checkpoint["train_losses"], self.device)
         if checkpoint.get("baseline"):
-            self.baseline = Baseline(**checkpoint["baseline"])
+            self.baseline = Baseline.of(checkpoint["baseline"])
             if self.baseline.step == 0:
                 self.iou_before = self.baseline.iou
         ranks = checkpoint.get("random_states")
@@ -203,7 +204,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """
         self.metrics.reset()
         self.copy_metrics.reset()
-        self.outcome_strips = []
+        self.findings = None
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
@@ -239,7 +240,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
         if self.iou_copy is None:
             self.iou_copy = self.copy_metrics.compute().get("iou")
-            self._first_copied = self.copy_metrics.rows
+            self._copied_ious = self.copy_metrics.frame_ious
             self.copy_metrics.reset()
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
@@ -249,8 +250,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         keys = category_keys(names or [], max(categories, default=-1) + 1)
         return failure_scalars(self.metrics.tracks, keys)
 
-    def _write_tables(self, iou: float) -> None:
-        """Write metrics by object and outcomes by frame to ``metrics/``; never raises."""
+    def _tell_objects(self, iou: float) -> None:
+        """Tell what became of the objects, also in ``metrics/``; never raises."""
         step = self.trainer.global_step
         folder = Path(self.trainer.default_root_dir, "metrics")
         path = folder / f"val_step{step}.csv"
@@ -261,17 +262,21 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 names.get("clip_name", lambda video_id: f"video {video_id}"),
                 names.get("object_names", lambda video_id: categories),
             )
+            strips = strips_of(self.metrics.tracks, *lookups)
+            by_distance = iou_by_distance(self.metrics.frame_ious.values())
+            is_first = self.baseline is None or step <= self.baseline.step
+            before = None if self.baseline is None or is_first else self.baseline.by_distance
+            copied = iou_by_distance(self._copied_ious.values())
+            self.findings = Findings(strips, by_distance, before, copied)
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
             objects = as_csv(self.metrics.rows, *lookups)
             path.write_text(objects, **options)
             self.objects_table = path
-            if self.baseline is None or step <= self.baseline.step:
-                self.baseline = Baseline(step, iou, objects)
-            self.outcome_strips = strips_of(self.metrics.tracks, *lookups)
-            frames = frames_csv(self.outcome_strips)
-            path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
+            if is_first:
+                self.baseline = Baseline(step, iou, objects, by_distance)
+            path.with_name(f"{path.stem}_frames.csv").write_text(frames_csv(strips), **options)
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
@@ -296,13 +301,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 )
 
     def _case(self) -> Case:
-        tracks, keys = self.metrics.tracks, sorted(self.metrics.rows)
+        tracks = self.metrics.tracks
         return Case(
             history=self.doctor.history,
             frames=frames_of(tracks),
             areas=areas_of(tracks),
-            first_ious=first_ious_of(self.metrics.rows, keys),
-            first_copied=first_ious_of(self._first_copied, keys),
+            first_ious=first_ious_of(tracks, self.metrics.frame_ious),
+            first_copied=first_ious_of(tracks, self._copied_ious),
             iou_copy=self.iou_copy,
             image_size=self.config.model.image_size,
             cell=self.model.backbone_stride,

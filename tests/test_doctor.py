@@ -244,8 +244,8 @@ def test_numbers_come_from_what_the_metrics_counted():
     assert found.distances.tolist() == [1, 2, 3]
     assert np.isnan(found.twin_ious).all()  # no other object in the video
     assert areas_of(metrics.tracks).tolist() == [64]
-    assert first_ious_of(metrics.rows, [(3, 7), (3, 8)])[0] == pytest.approx(1 / 3)
-    assert np.isnan(first_ious_of(metrics.rows, [(3, 8)])).all()
+    assert first_ious_of(metrics.tracks, metrics.frame_ious) == pytest.approx([1 / 3])
+    assert np.isnan(first_ious_of(metrics.tracks, {})).all()
 
 
 def test_losses_are_averaged_without_those_that_are_no_numbers():

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from core.metrics import VideoMetrics
-from core.outcomes import FAILURES, OUTCOMES, Told, Track, failure_scalars, shares
+from core.outcomes import (
+    FAILURES,
+    OUTCOMES,
+    AtDistance,
+    Told,
+    Track,
+    failure_scalars,
+    iou_by_distance,
+    shares,
+)
 from core.visualization.clip import fate_of
 
 SIZE = 64
@@ -20,8 +29,6 @@ def box(left, top=8, width=20, height=20):
 NONE = np.zeros((SIZE, SIZE), dtype=bool)
 OWN, OTHER, NOWHERE = box(2), box(40), box(2, 40)
 HALF, WIDE = box(2, width=10), box(2, width=36, height=28)
-
-
 THIN, THICK = box(2, height=4), box(2, 7, height=6)
 
 
@@ -199,6 +206,39 @@ def test_random_masks_have_the_one_outcome_that_is_described():
     assert seen >= set(OUTCOMES) - {"unscored", "drifting", "ragged"}
 
 
+def test_wrong_pixels_near_the_outline_are_ragged_though_the_prediction_has_no_outline():
+    most = np.ones((3, 3), bool)
+    most[2] = False  # IoU of 6 / 9; every wrong pixel touches the outline
+    (words,) = outcomes_of([[most]] * 2, [[most], [np.ones((3, 3), bool)]], videos=(0,))
+    assert words == ["prompted", "ragged"]
+
+
+def test_predictions_that_share_exactly_nine_tenths_are_merged():
+    tenth, rest = box(20, 20, 10, 10), box(20, 20, 10, 9)
+    gts = [[box(20, 20, 3, 10), box(20, 20, 2, 10)]] * 2
+    assert outcomes_of(gts, [gts[0], [tenth, rest]])[0][1] == "merged"
+
+
+def test_iou_by_distance_counts_from_the_last_prompt():
+    nan = np.nan
+    found = iou_by_distance(np.array([[nan, 1.0, 0.5, nan, 0.0], [0.9, 0.9, nan, 0.4, 0.1]]))
+    assert found == [
+        AtDistance(1, 3, pytest.approx(0.2), pytest.approx(0.4), pytest.approx(0.7)),
+        AtDistance(2, 2, pytest.approx(0.2), pytest.approx(0.3), pytest.approx(0.4)),
+    ]
+    assert iou_by_distance([]) == []
+
+
+def test_frames_that_are_scored_are_those_that_iou_averages():
+    gts, preds = ([[OWN, NONE]] * 3, [[OWN, OTHER], [HALF, OTHER], [OWN, NONE]])
+    for boundary in (True, False):
+        metrics = VideoMetrics(boundary)
+        masks = (torch.from_numpy(np.array(each)) for each in (preds, gts))
+        metrics.update(*masks, torch.tensor([True, False, False]), [7, 7], [1, 2])
+        assert list(metrics.frame_ious) == [(7, 1)]
+        assert metrics.frame_ious[7, 1].tolist() == pytest.approx([np.nan, 0.5, 1.0], nan_ok=True)
+
+
 def track(*words, category=-1):
     told = Told.nothing(len(words), 1)
     codes = np.array([OUTCOMES.index(word) for word in words], np.uint8)
@@ -223,7 +263,8 @@ def test_failures_switches_and_the_first_failure_are_counted():
     }
     values = failure_scalars(tracks, ["liver", "duct"])
     assert values["failures/swapped"] == pytest.approx(3 / 10)
-    assert values["failures/swapped/liver"] == 0
+    assert values["failures/swapped/liver"] == values["identity_switches/liver"] == 0
+    assert values["frames_until_failure/liver"] == 5
     assert values["identity_switches"] == 2
     assert values["frames_until_failure"] == (1 + 5) / 2
     assert {key.split("/")[1] for key in values if key.startswith("failures/")} == set(FAILURES)

@@ -59,15 +59,15 @@ class Cadence:
             is_first_of_run: Nothing was trained before this batch, not even by a run that this one
                 resumes.
         """
-        if not isinstance(stage, str):
-            raise TypeError(f"stage must be a text such as 'train', got {stage!r}")
-        if not stage:
-            raise ValueError("stage must not be empty")
         config = self._config
         if stage == TRAIN:
             if not self._has_come(step, is_first_of_run):
                 return None
             return Event(stage, step, 0, config.max_videos)
+        if not isinstance(stage, str):
+            raise TypeError(f"stage must be a text such as 'train', got {stage!r}")
+        if not stage:
+            raise ValueError("stage must not be empty")
         regular = config.max_videos if batch_idx % config.every_n_steps == 0 else 0
         pinned = config.pinned_clips - batch_idx * self._batch_sizes.get(stage, 1)
         is_scored = config.worst_clips > 0

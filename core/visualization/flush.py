@@ -9,7 +9,7 @@ from typing import Any, Optional, Protocol
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..doctor import Baseline, Diagnosis
-from ..outcomes import Strip
+from ..outcomes import Findings
 
 
 class Flushable(Protocol):
@@ -21,7 +21,7 @@ class Flushable(Protocol):
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the worst clips seen."""
 
-    def log_outcomes(self, loggers: Sequence[Any], strips: Sequence[Strip], step: int) -> None:
+    def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
         """Draw what became of each object."""
 
     def log_diagnoses(self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis]) -> None:
@@ -66,9 +66,9 @@ class FlushCallback(Callback):
         """Draw the worst clips of the validation run, what became of its objects, and why."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
-            strips = getattr(pl_module, "outcome_strips", None)
-            if strips:
-                self._visualizer.log_outcomes(trainer.loggers, strips, trainer.global_step)
+            findings = getattr(pl_module, "findings", None)
+            if findings is not None:
+                self._visualizer.log_outcomes(trainer.loggers, findings, trainer.global_step)
             diagnoses = getattr(getattr(pl_module, "doctor", None), "diagnoses", None)
             if diagnoses and diagnoses[-1].step == trainer.global_step:
                 self._visualizer.log_diagnoses(trainer.loggers, diagnoses)

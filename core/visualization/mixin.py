@@ -48,7 +48,7 @@ def _outside_graphs(function: Function) -> Function:
 
     @functools.wraps(function)
     def either(*args: Any, **kwargs: Any) -> Any:
-        call = disabled if torch.compiler.is_compiling() else function
+        call = disabled if torch.compiler.is_dynamo_compiling() else function
         return call(*args, **kwargs)
 
     return either  # type: ignore[return-value]  # wraps keeps the signature
@@ -129,7 +129,7 @@ class VisualizationsMixin:
             if section is None:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
-            visualizer = _make_visualizer_once(self, section)
+            visualizer = vars(self).get(_MADE) or _make_visualizer(self, section)
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
@@ -174,6 +174,9 @@ def _remark(module: Any) -> str:
 
 def _section(module: Any) -> Any:
     """Return the settings of the pictures from the first place that has some, or None."""
+    found = getattr(getattr(module, "config", None), "visualizations", None)
+    if type(found) is VisualizationsConfig:  # asked at every step: what most modules have ends it
+        return found
     for place in ("config", "hparams", None):
         holder = module if place is None else _entry(module, place)
         section = _entry(holder, "visualizations")
@@ -199,22 +202,22 @@ def _entry(holder: Any, name: str) -> Any:
     return holder.get(name) if found is None and isinstance(holder, Mapping) else found
 
 
-def _make_visualizer_once(module: Host, section: Any) -> Visualizer:
-    visualizer = visualizer_of(module)
-    if visualizer is None:
-        try:
-            config = _as_config(section)
-        except Exception as error:
-            if _entry(section, "strict") is True:
-                raise VisualizationsError(f"{error} (visualizations.strict=true)") from error
-            raise
-        visualizer = Visualizer(config, _num_categories(module))
-        # Around nn.Module.__setattr__: this is no part of the module's state.
-        vars(module)[_MADE] = visualizer
+def _make_visualizer(module: Host, section: Any) -> Visualizer:
+    try:
+        config = _as_config(section)
+    except Exception as error:
+        if _entry(section, "strict") is True:
+            raise VisualizationsError(f"{error} (visualizations.strict=true)") from error
+        raise
+    visualizer = Visualizer(config, _num_categories(module))
+    # Around nn.Module.__setattr__: this is no part of the module's state.
+    vars(module)[_MADE] = visualizer
     return visualizer
 
 
 def _is_enabled(section: Any) -> bool:
+    if type(section) is VisualizationsConfig:
+        return section.enabled
     return bool(_entry(section, "enabled"))
 
 

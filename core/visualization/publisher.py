@@ -12,9 +12,10 @@ import numpy as np
 
 from ..config import VisualizationsConfig
 from ..doctor import Diagnosis
-from ..outcomes import Strip
+from ..outcomes import Findings
 from .cadence import TRAIN, Event
 from .clip import Clip, counted
+from .drawing.distances import render_distances
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
 from .drawing.strips import render_strips
 from .images import log_gif, log_images, log_text, takes_gifs
@@ -85,18 +86,27 @@ class Publisher:
         task = functools.partial(self._publish_worst, keeper, loggers, stage, worst, step)
         self._guard("drawing the worst clips", task)
 
-    def publish_outcomes(self, loggers: list[Any], strips: Sequence[Strip], step: int) -> None:
+    def publish_strips(self, loggers: list[Any], findings: Findings, step: int) -> None:
         """Draw and log what became of each object of a validation."""
+        caption = f"what became of each object · val · step {step}"
+        draw = functools.partial(render_strips, findings.strips, f"val · step {step}")
+        self._publish_drawing(loggers, "val/outcomes", draw, step, caption)
 
+    def publish_distances(self, loggers: list[Any], findings: Findings, step: int) -> None:
+        """Draw and log IoU by frames since the last prompt."""
+        caption = f"IoU by frames since the last prompt · val · step {step}"
+        draw = functools.partial(render_distances, findings, f"val · step {step}")
+        self._publish_drawing(loggers, "val/iou_by_distance", draw, step, caption)
+
+    def _publish_drawing(
+        self, loggers: list[Any], key: str, draw: Callable[[], np.ndarray], step: int, caption: str
+    ) -> None:
         def publish() -> None:
-            if not loggers or self._troubles.are_useless(loggers):
-                return
-            key = "val/outcomes" + self._unused(loggers, "val/outcomes", step)
-            picture = render_strips(strips, f"val · step {step}")
-            caption = f"what became of each object · val · step {step}"
-            self._log_pictures(loggers, key, [picture], step, [caption], 1)
+            if loggers and not self._troubles.are_useless(loggers):
+                unused = key + self._unused(loggers, key, step)
+                self._log_pictures(loggers, unused, [draw()], step, [caption], 1)
 
-        self._guard("drawing the outcomes", publish)
+        self._guard(f"drawing {key}", publish)
 
     def publish_diagnoses(
         self, keeper: Keeper, loggers: list[Any], diagnoses: Sequence[Diagnosis]

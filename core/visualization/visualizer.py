@@ -15,7 +15,7 @@ from typing import Any, Optional, Protocol
 from ..config import VisualizationsConfig
 from ..doctor import Baseline, Diagnosis
 from ..official import Batch, FrameOutputs
-from ..outcomes import Strip
+from ..outcomes import Findings
 from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
 from .images import goes_nowhere, takes_gifs
@@ -103,30 +103,33 @@ class Visualizer:
     def due(self, trainer: Trainer, stage: str, batch_idx: int) -> Optional[Event]:
         """Return what is to be done with this batch; None: nothing.
 
-        What others may replace in a trainer is looked up in every call, not remembered: Lightning's
-        Tuner does so with its loggers and callbacks.
+        Most batches end here, so whatever only matters when something is due is asked last. What
+        others may replace in a trainer is looked up then, not remembered: Lightning's Tuner does so
+        with its loggers and callbacks.
 
         Raises:
             VisualizationsError: See `raise_what_failed`.
         """
-        if _is_for_nobody(trainer):
-            return None
         if trainer is not self._trainer:
             self._trainer, self._callback = trainer, None
             self.cadence.begin_anew()
-        elif self._callback is not None:
-            self._add_callback(trainer)
-        self.raise_what_failed()
+        if self.config.strict:
+            self.raise_what_failed()
         is_first_of_run = batch_idx == 0 and trainer.current_epoch == 0
-        return self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
+        event = self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
+        if event is not None and _is_for_nobody(trainer):
+            self.cadence.begin_anew()
+            return None
+        return event
 
     def attach(self, trainer: Trainer) -> None:
         """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them.
 
         The first call with a trainer begins a run: what was turned off, and what was said, belongs
-        to the one before. Later calls do nothing.
+        to the one before. Later calls only put the callback back where somebody took it out.
         """
         if self._callback is not None:
+            self._add_callback(trainer)
             return
         # Here, where there is a trainer: drawing at once needs no Lightning.
         from .flush import FlushCallback, let_python_handle_interrupts
@@ -214,8 +217,11 @@ class Visualizer:
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
-    def log_outcomes(self, loggers: Sequence[Any], strips: Sequence[Strip], step: int) -> None:
-        """Draw what became of each object of a validation, under ``val/outcomes``.
+    def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
+        """Draw what a validation found of its objects.
+
+        ``val/outcomes`` has a strip per object, ``val/iou_by_distance`` IoU by frames since the
+        last prompt.
 
         Raises:
             VisualizationsError: Something failed and `strict` is on; nothing else is raised.
@@ -223,11 +229,10 @@ class Visualizer:
         try:
             if self.disabled:
                 return
-            publish = functools.partial(
-                self._publisher.publish_outcomes, list(loggers), strips, step
-            )
-            if not self.worker.submit(publish, even_if_full=True):
-                self._drop_for_lack_of_room()
+            for publish in (self._publisher.publish_strips, self._publisher.publish_distances):
+                task = functools.partial(publish, list(loggers), findings, step)
+                if not self.worker.submit(task, even_if_full=True):
+                    self._drop_for_lack_of_room()
         except Exception as error:
             self.troubles.failed("drawing the outcomes", error)
 

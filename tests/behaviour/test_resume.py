@@ -149,7 +149,9 @@ def check_validations(after, whole, step):
 @pytest.mark.parametrize(
     ("step", "num_workers"),
     [
-        pytest.param(3, 0, marks=pytest.mark.slow),  # in an epoch, between validations
+        pytest.param(
+            3, 0, marks=[pytest.mark.slow, pytest.mark.long]
+        ),  # in an epoch, between validations
         (4, 2),  # at the end of one, before its validation
         pytest.param(2, 0, marks=pytest.mark.slow),  # just before a validation
         pytest.param(4, 0, marks=[pytest.mark.slow, pytest.mark.long]),
@@ -229,7 +231,7 @@ def test_train_py_goes_on_after_sigterm(tmp_path):
     whole = TrainProcess(tmp_path / "whole", *options)
     assert whole.end() == 0, whole.output
     first = TrainProcess(tmp_path / "first", *options)
-    first.wait_for("picture taken", 8)
+    first.wait_for("picture taken", 10)
     first.send(signal.SIGTERM)
     assert first.end() == 143, first.output
     checkpoint = first.run_dir / "checkpoints" / "last.ckpt"

@@ -44,9 +44,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, caplog, argume
     caplog.set_level(logging.INFO)
     assert run_here(monkeypatch, tmp_path, *TINY, "data.num_frames=4", *arguments) == ""
     written = png_files(tmp_path / "swanlog")
-    # A sheet of each stage, and the strips of the validated objects.
+    # A sheet of each stage; strips and IoU by distance of the validated objects are less high.
     rows = [(Image.open(path).height - 80) // 256 for path in written]
-    assert sorted(rows) == [0, num_rows, num_rows]
+    assert sorted(rows) == [0, 1, num_rows, num_rows]
     said = caplog.text
     assert said.count(f"run         {tmp_path / 'run'}\n") == 2
     assert said.count("\nval/iou     ") == said.count("\n  copying   ") == 1
@@ -85,7 +85,7 @@ def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert len(list((tmp_path / "swanlog").glob("run-*"))) == 2
-    assert len(png_files(tmp_path / "swanlog")) == 6
+    assert len(png_files(tmp_path / "swanlog")) == 8
     for job, seed in (("0", 1), ("1", 0)):
         assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
         assert (sweep / job / "weights" / "last.pt").exists()
@@ -201,7 +201,7 @@ def test_pictures_are_logged_whatever_the_console_can_show(tmp_path, encoding):
         before=before,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert len(png_files(tmp_path / "swanlog")) == 3
+    assert len(png_files(tmp_path / "swanlog")) == 4
 
 
 def test_an_error_in_training_comes_with_its_traceback(tmp_path):
@@ -279,7 +279,7 @@ def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    keys = {"train/composites", "val/composites", "val/outcomes"}
+    keys = {"train/composites", "val/composites", "val/outcomes", "val/iou_by_distance"}
     assert set(events.Tags()["images"]) == keys
 
 

@@ -194,7 +194,7 @@ def train_on_files(monkeypatch, folder, *data):
     )  # fmt: skip
     assert ended == ""
     captions = [caption for _, caption in stored(folder).values()]
-    assert len(png_files(folder / "swanlog")) == len(captions) == 3
+    assert len(png_files(folder / "swanlog")) == len(captions) == 4
     return captions
 
 

@@ -13,9 +13,7 @@ from core.doctor import Baseline, Diagnosis, Doctor, Fault
 from core.visualization.drawing import sheet
 from core.visualization.images import log_text
 
-ILL = Diagnosis(
-    3, [Fault("ill", "it is hot", "40 degrees", "shade"), Fault("b", "c", "1", "d")]
-)
+ILL = Diagnosis(3, [Fault("ill", "it is hot", "40 degrees", "shade"), Fault("b", "c", "1", "d")])
 WELL = Diagnosis(6, [])
 
 
@@ -94,7 +92,7 @@ def test_wandb_gets_a_table_with_one_row_per_line():
 
 def test_a_resumed_run_knows_its_baseline_although_the_first_book_is_gone(tmp_path):
     head = "video,object,name,J,F,J&F,dice"
-    baseline = Baseline(0, 0.25, f"{head}\na clip,1,,0.25,,,0.4\n")
+    baseline = Baseline(0, 0.25, f"{head}\na clip,1,,0.25,,,0.4\n", [])
     book = make_book(tmp_path)
     book.add(scene_clip(10), "pinned")
     book.add_curves([{"step": 10, "values": {"val/iou": 0.75}}])
@@ -115,7 +113,7 @@ def test_a_baseline_that_is_there_is_left_alone(tmp_path, iou):
     table = tmp_path / "table.csv"
     table.write_text("video,object,name,J,F,J&F,dice\n")
     book.add_table(table, 0)
-    book.add_baseline(Baseline(0, iou, "no table"))
+    book.add_baseline(Baseline(0, iou, "no table", []))
     assert read_runs(tmp_path)[0]["curves"] == {}
     assert np.all([path.read_text() != "no table" for path in tmp_path.glob("pictures/*.csv")])
 

@@ -8,9 +8,10 @@ from scenes import moving_squares
 from trainings import make_trainer
 
 from core.config import Config, ModelConfig
-from core.outcomes import FAILURES, OUTCOMES, Strip, Told, Track
+from core.outcomes import FAILURES, OUTCOMES, AtDistance, Findings, Strip, Told, Track
 from core.trainer import SAM2LightningModule
 from core.visualization.drawing import strips as drawing
+from core.visualization.drawing.distances import render_distances
 from core.visualization.drawing.strips import LETTERS, render_strips
 
 
@@ -77,10 +78,30 @@ def test_no_scored_object_makes_a_picture_all_the_same():
     assert render_strips([strip("unscored")], "val").any()
 
 
-def test_each_validation_of_the_training_module_logs_the_picture(tmp_path):
+def test_medians_and_quartiles_are_where_the_axis_says(written):
+    now = [AtDistance(d, 4, 0.25, median, 1.0) for d, median in ((1, 0.75), (2, 0.5), (3, 0.5))]
+    before = [AtDistance(d, 4, 0.0, 0.0, 0.0) for d in (1, 2, 3)]
+    picture = render_distances(Findings([], now, before, []), "val").astype(int)
+    blue, band = ((abs(picture - color).sum(2) < 30) for color in ((0, 90, 150), (198, 220, 238)))
+    rows = [round(80 + (1 - iou) * 300) for iou in (1, 0.5, 0.25)]
+    column = picture.shape[1] - 60
+    assert np.flatnonzero(blue[80:, column]).mean() + 80 == pytest.approx(rows[1], abs=1)
+    inside = np.flatnonzero(band[80:, column]) + 80
+    assert (inside[0], inside[-1]) == (pytest.approx(rows[0], abs=2), pytest.approx(rows[2], abs=2))
+    assert "median now: 0.75 → 0.50" in written
+    assert "dashed, first validation: 0.00 → 0.00" in written
+
+
+@pytest.mark.parametrize("now", [[], [AtDistance(1, 1, 0.5, 0.5, 0.5)]])
+def test_few_distances_make_a_picture_all_the_same(now):
+    assert render_distances(Findings([], now, None, []), "val").any()
+
+
+def test_each_validation_of_the_training_module_logs_both_pictures(tmp_path):
     logger = RememberingLogger()
     section = visualizations(run_book=False)
     module = SAM2LightningModule(Config(model=ModelConfig(image_size=64), visualizations=section))
     data = torch.utils.data.DataLoader([moving_squares()], batch_size=None)
     make_trainer(tmp_path, logger, max_steps=1).fit(module, data, data)
     assert logger.moments_of("val/outcomes") == [("val/outcomes", 1)]
+    assert logger.moments_of("val/iou_by_distance") == [("val/iou_by_distance", 1)]
