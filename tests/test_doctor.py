@@ -163,7 +163,7 @@ def test_of_random_weights_before_training_only_the_data_is_judged():
     sick = {"frames": frames(twin_ious=1.0), "areas": np.full(10, 9.0)}
     assert names(examine(case((0, 0.2, NAN), **sick))) == ["tiny_objects"]
     released = case((0, 0.2, NAN), **sick, starts_random=False)
-    assert names(examine(released)) == ["one_mask_for_all", "tiny_objects"]
+    assert names(examine(released)) == ["tiny_objects", "one_mask_for_all"]
 
 
 @pytest.mark.parametrize("columns", [{"object_scores": np.nan}, {"predicted_ious": np.nan}])
@@ -187,6 +187,11 @@ def test_too_few_frames_say_nothing():
 SICK = {"frames": frames(twin_ious=1.0)}
 
 
+def test_masks_that_are_bad_at_once_do_not_get_worse_with_distance():
+    bad = frames(ious=0.2 / (np.arange(NUM_FRAMES) % 4 + 1))
+    assert "falls_with_distance" not in names(examine(case(frames=bad)))
+
+
 def test_a_fault_is_told_in_full_once_and_in_short_as_long_as_it_lasts():
     doctor = Doctor()
     told = []
@@ -208,7 +213,7 @@ def test_a_fault_is_told_in_full_once_and_in_short_as_long_as_it_lasts():
     ]
     assert [each.in_short() for each in doctor.diagnoses] == [
         f"doctor, step 100: {sentence}",
-        "doctor, step 101: the objects of a clip get the same mask (and 1 more)",
+        f"doctor, step 101: {sentence} (and 1 more)",
         "",
     ]
     doctor.note(Validation(101, 0.9))  # the run went back
