@@ -188,18 +188,18 @@ class LossMean:
 
     def add(self, loss: Tensor) -> None:
         """Add a scalar; nothing waits for it."""
-        loss = loss.detach().double()
+        loss = loss.detach().float()
         known = loss.isfinite()
-        sums = torch.stack([torch.where(known, loss, 0.0), known.double(), torch.ones_like(loss)])
-        self._sums = sums if self._sums is None else self._sums + sums
+        sums = torch.stack([torch.where(known, loss, 0.0), known.float(), torch.ones_like(loss)])
+        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
 
     def state(self) -> list[float]:
         """Return what is kept, in plain types."""
         return [0.0, 0.0, 0.0] if self._sums is None else self._sums.tolist()
 
-    def load(self, state: Sequence[float], device: torch.device) -> None:
+    def load(self, state: Sequence[float]) -> None:
         """Put back what `state` returned."""
-        self._sums = torch.tensor(state, dtype=torch.float64, device=device)
+        self._sums = torch.tensor(state)
 
     def take(self) -> tuple[float, int]:
         """Return the mean of the finite ones, NaN without any, and how many were not; forget."""

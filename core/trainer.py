@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from . import random_states
+from .checkpointing import checkpoint_loss
 from .config import Config, config_of
 from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
 from .lora import inject
@@ -24,6 +25,7 @@ from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
+from .out_of_memory import BatchSkipper
 from .outcomes import Findings, Told, failure_scalars, frames_csv, iou_by_distance, strips_of
 from .random_states import RandomStates
 from .visualization.arrays import above
@@ -69,6 +71,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         inject(self.model, config.model.lora)
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
+        checkpoint_loss(self.loss, config.model.activation_checkpointing)
+        skips = config.trainer.on_out_of_memory == "skip"
+        self.skipper = (
+            BatchSkipper(self.model, config.trainer.max_skipped_in_a_row) if skips else None
+        )
         self.metrics = VideoMetrics()
         self.copy_metrics = VideoMetrics(boundary=False)
         self.iou_copy: Optional[float] = None
@@ -82,6 +89,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self._num_warmup_steps = 0
         self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
+        self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
 
@@ -93,8 +101,33 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Track the batch's objects and return one dict of outputs per frame."""
         return self.model(batch)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Train on one batch of clips."""
+    def training_step(self, batch: Any, batch_idx: int) -> Optional[Tensor]:
+        """Train on one batch of clips; return None for one that is skipped."""
+        if self.skipper is None:
+            return self._train_on(batch, batch_idx)
+        loss = self.skipper.try_out(lambda: self._train_on(batch, batch_idx))
+        self.log("train/skipped_batches", torch.tensor(float(self.skipper.total)))
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Backpropagate; nothing is left of a batch that is skipped."""
+        if self.skipper is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            self.skipper.try_out(lambda: loss.backward(*args, **kwargs))
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Take a step, unless one of its batches was skipped."""
+        if self.skipper is not None:
+            loss = optimizer_closure()
+            if not self.skipper.end_step():
+                return
+            optimizer_closure = lambda: loss  # noqa: E731
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def _train_on(self, batch: Any, batch_idx: int) -> Tensor:
         outs_per_frame = self(batch)
         losses = self.loss(outs_per_frame, batch.masks)
         self._log_losses("train", losses, batch)
@@ -180,7 +213,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.resumed_step = checkpoint["global_step"]
         if "doctor" in checkpoint:
             self.doctor.load(checkpoint["doctor"])
-            self._train_losses.load(checkpoint["train_losses"], self.device)
+            self._train_losses.load(checkpoint["train_losses"])
         if checkpoint.get("baseline"):
             self.baseline = Baseline.of(checkpoint["baseline"])
             if self.baseline.step == 0:
