@@ -51,6 +51,10 @@ ARCHITECTURES = (
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
+# The outcomes of `core.outcomes` that are failures.
+FAILURES = (
+    "swapped", "false_alarm", "lost", "merged", "ragged", "drifting", "leaking", "partial",
+)  # fmt: skip
 DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
@@ -685,7 +689,13 @@ class VisualizationsConfig(Section):
     worst_clips: int = setting(
         0,
         whole(at_least(0)),
-        "clips of the lowest mean IoU, drawn after every validation under `val/worst`",
+        "worst clips of every validation, drawn after it under `val/worst`",
+    )
+    worst_by: str = setting(
+        "iou",
+        one_of("iou", *FAILURES),
+        "what makes a clip one of the worst: the lowest mean IoU, or the most frames with that "
+        "failure (`val/failures/<kind>`)",
     )
     animation: bool = setting(
         False,

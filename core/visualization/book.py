@@ -14,9 +14,11 @@ from typing import Any, Optional
 import numpy as np
 
 from ..config import VisualizationsConfig
+from ..outcomes import Findings
 from . import store
 from .cadence import TRAIN
 from .clip import Clip
+from .outcome_record import outcomes_record
 from .record import (
     PINNED,
     VAL,
@@ -150,6 +152,18 @@ class RunBook:
             target = store.table_path(self.folder, self._start, step)
             self._size += store.replace_whole(target, path.read_bytes())
             self._has_news = True
+
+    def add_outcomes(self, findings: Findings, step: int) -> None:
+        """Keep what became of the objects of a validation, in the place of the one before."""
+        self._open(step)
+        target = store.outcomes_path(self.folder, self._start, step)
+        body = store.as_json(outcomes_record(findings))
+        self._size += store.write(target, {"step": step}, body)
+        for path in store.outcomes_paths(self.folder):
+            if path != target:
+                self._size -= path.stat().st_size
+                path.unlink()
+        self._has_news = True
 
     def write_page(self, *, at_the_end: bool = False) -> None:
         """Write ``run.html`` anew where anything was stored since it was written.

@@ -74,7 +74,9 @@ class VisualizationsMixin:
     mixin needs to be called, and none is overridden.
 
     Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
-    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``.
+    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. With
+    ``worst_by`` other than ``iou`` the module sets ``self.failure_shares`` before it calls the
+    hook: of each of the batch's B videos, the share of frames that failed so.
     """
 
     @_outside_graphs
@@ -148,6 +150,7 @@ class VisualizationsMixin:
                 outs_per_frame,
                 Moment(stage, event.step, trainer.current_epoch, **names),
                 obj_to_cat,
+                getattr(self, "failure_shares", None),
             )
         except VisualizationsError:
             raise

@@ -7,6 +7,7 @@ function start() {
   buildTop();
   buildSummary();
   buildViewer();
+  buildOutcomes();
   buildObjects();
   buildCurves();
   buildAbout();
