@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import FAILURES
+
 # In the order in which they are tried, `returned` aside, which is a frame that is held.
 OUTCOMES = (
     "unscored", "prompted", "absent", "false_alarm", "swapped", "lost", "returned", "held",
     "merged", "ragged", "drifting", "leaking", "partial",
-)  # fmt: skip
-FAILURES = (
-    "swapped", "false_alarm", "lost", "merged", "ragged", "drifting", "leaking", "partial",
 )  # fmt: skip
 
 # At half of the union a mask that covers two objects of one size would still pass for either.

@@ -26,7 +26,16 @@ from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .out_of_memory import BatchSkipper
-from .outcomes import Findings, Told, failure_scalars, frames_csv, iou_by_distance, strips_of
+from .outcomes import (
+    Findings,
+    Told,
+    Track,
+    failure_scalars,
+    frames_csv,
+    iou_by_distance,
+    shares,
+    strips_of,
+)
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -81,6 +90,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
+        self.failure_shares: Optional[list[float]] = None  # what `worst_by` ranks clips by
         self.findings: Optional[Findings] = None  # likewise, on rank zero
         self.doctor = Doctor()
         self.baseline: Optional[Baseline] = None
@@ -153,6 +163,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         )
         if self.iou_copy is None:
             self.copy_metrics.update(copied_masks(batch.masks, prompted), batch.masks, *objects)
+        self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
 
     def on_validation_epoch_end(self) -> None:
@@ -277,6 +288,18 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.copy_metrics.reset()
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
+
+    def _failure_shares(self, batch: Any) -> Optional[list[float]]:
+        """Return of each video how much of it failed in the way that the worst clips are of."""
+        section = self.config.visualizations
+        if not section.enabled or section.worst_clips == 0 or section.worst_by == "iou":
+            return None
+        videos = batch.obj_to_frame_idx[0, :, 1].tolist()
+        identifiers = batch.metadata.unique_objects_identifier[0, :, :2].tolist()
+        tracks: list[list[Track]] = [[] for _ in range(batch.img_batch.shape[1])]
+        for video, (video_id, object_id) in zip(videos, identifiers, strict=True):
+            tracks[video].append(self.metrics.tracks[video_id, object_id])
+        return [shares(each).get(section.worst_by, 0.0) for each in tracks]
 
     def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
         categories = {track.category for track in self.metrics.tracks.values()}

@@ -16,9 +16,11 @@ import numpy as np
 
 from ..config import VisualizationsConfig
 from ..doctor import Baseline, Diagnosis
+from ..outcomes import Findings
 from . import store
 from .cadence import TRAIN
 from .clip import Clip
+from .outcome_record import outcomes_record
 from .record import (
     PINNED,
     VAL,
@@ -170,6 +172,18 @@ class RunBook:
         """Keep what was wrong at each validation, in the place of what was kept of it before."""
         self._open(diagnoses[-1].step)
         store.write_diagnoses(self.folder, [dataclasses.asdict(each) for each in diagnoses])
+        self._has_news = True
+
+    def add_outcomes(self, findings: Findings, step: int) -> None:
+        """Keep what became of the objects of a validation, in the place of the one before."""
+        self._open(step)
+        target = store.outcomes_path(self.folder, self._start, step)
+        body = store.as_json(outcomes_record(findings))
+        self._size += store.write(target, {"step": step}, body)
+        for path in store.outcomes_paths(self.folder):
+            if path != target:
+                self._size -= path.stat().st_size
+                path.unlink()
         self._has_news = True
 
     def write_page(self, *, at_the_end: bool = False) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from ..config import VisualizationsConfig
 from ..doctor import Baseline, Diagnosis
+from ..outcomes import Findings
 from .book import RunBook, open_book, run_dir_of
 from .clip import Clip
 from .curves import CurveReader
@@ -76,6 +77,10 @@ class Keeper:
     def store_curves(self) -> None:
         """Store the points of the curves that wait."""
         self._do(lambda book: book.add_curves(self._curves.take()))
+
+    def store_outcomes(self, findings: Findings, step: int) -> None:
+        """Store what became of the objects of a validation."""
+        self._do(lambda book: book.add_outcomes(findings, step))
 
     def write_page(
         self,

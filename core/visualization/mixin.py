@@ -76,7 +76,9 @@ class VisualizationsMixin:
     Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
     it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. A module
     with averaged weights may say in ``self.weights_in_use``, a text or None, which ones it has:
-    the header repeats it.
+    the header repeats it. With ``worst_by`` other than ``iou`` the module sets
+    ``self.failure_shares`` before it calls the hook: of each of the batch's B videos, the share of
+    frames that failed so.
     """
 
     @_outside_graphs
@@ -153,6 +155,7 @@ class VisualizationsMixin:
                 outs_per_frame,
                 Moment(stage, event.step, trainer.current_epoch, **names, remark=remark),
                 obj_to_cat,
+                getattr(self, "failure_shares", None),
             )
         except VisualizationsError:
             raise

@@ -8,6 +8,7 @@ function start() {
   buildSummary();
   buildDoctor();
   buildViewer();
+  buildOutcomes();
   buildObjects();
   buildCurves();
   buildAbout();

@@ -23,16 +23,16 @@ LETTERS = {
 
 # Families, in colours that stay apart in the usual forms of colour blindness (Okabe and Ito) and
 # in lightness.
-_FAMILIES: tuple[tuple[str, Color, tuple[str, ...]], ...] = (
+FAMILIES: tuple[tuple[str, Color, tuple[str, ...]], ...] = (
     ("tracked", (198, 228, 245), ("held", "returned", "absent")),
     ("not counted", (236, 236, 236), ("prompted", "unscored")),
     ("wrong object", (0, 90, 150), ("swapped", "merged")),
     ("gone or not there", (213, 94, 0), ("lost", "false_alarm")),
     ("wrong shape", (240, 228, 66), ("ragged", "drifting", "leaking", "partial")),
 )
-_COLORS = {name: color for _, color, names in _FAMILIES for name in names}
+_COLORS = {name: color for _, color, names in FAMILIES for name in names}
 _LIGHT, _INK = (255, 255, 255), (25, 25, 25)
-_DARK_CELLS = ("swapped", "merged")
+DARK_CELLS = ("swapped", "merged")  # with light letters
 
 _CELL = 20
 _LABEL_WIDTH = 260
@@ -52,9 +52,8 @@ def render_strips(strips: Sequence[Strip], when: str) -> np.ndarray:
     Returns:
         [h, w, 3] uint8, contiguous.
     """
-    scored = [strip for strip in strips if strip.track.is_counted.any()]
-    ordered = sorted(scored, key=_urgency)
-    drawn, rest = ordered[:MAX_STRIPS], ordered[MAX_STRIPS:]
+    scored = in_order(strips)
+    drawn, rest = scored[:MAX_STRIPS], scored[MAX_STRIPS:]
     longest = max((len(strip.track.outcomes) for strip in drawn), default=0)
     num_columns = min(longest, MAX_FRAMES)
     head = _head(when, scored, len(strips) - len(scored))
@@ -68,6 +67,11 @@ def render_strips(strips: Sequence[Strip], when: str) -> np.ndarray:
     _draw_rows(canvas, y, drawn)
     canvas.lines(y + len(drawn) * _CELL + MARGIN, tail)
     return canvas.pixels()
+
+
+def in_order(strips: Sequence[Strip]) -> list[Strip]:
+    """Return the scored objects, those first that fail first, of equals those that fail most."""
+    return sorted((strip for strip in strips if strip.track.is_counted.any()), key=_urgency)
 
 
 def _urgency(strip: Strip) -> tuple[float, int]:
@@ -95,7 +99,7 @@ def _head(when: str, scored: Sequence[Strip], num_unscored: int) -> list[list[En
     ]
     if num_unscored:
         lines[-1].append((None, f"{counted(num_unscored, 'object is', 'objects are')} not scored."))
-    for family, color, names in _FAMILIES:
+    for family, color, names in FAMILIES:
         entries: list[Entry] = [(color, f"{family}:")]
         for name in names:
             share = f" {found[name]:.1%}" if name in found else ""
@@ -138,7 +142,7 @@ def _draw_rows(canvas: Canvas, top: int, strips: Sequence[Strip]) -> None:
             canvas.paste(_left(column), y, pack(cell))
             letter = LETTERS[name]
             x = _left(column) + (_CELL - 1 - text_width(letter)) // 2
-            letters[_LIGHT if name in _DARK_CELLS else _INK].append((x, y, letter))
+            letters[_LIGHT if name in DARK_CELLS else _INK].append((x, y, letter))
     canvas.write(labels)
     for color, pieces in letters.items():
         canvas.write(pieces, color)
