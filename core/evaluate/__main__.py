@@ -41,12 +41,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int:
+    from ..data.readers.recognise import resolve_source
     from ..tracking.weights import chosen_of_model, find
     from .program import evaluate, report, show
 
     named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
     weights = find(named, config.model, chosen_of_model(overrides), base=config.base)
     config = combine(cfg, config, overrides, weights.config)
+    config.data = resolve_source(config.data, print)
     config.model = weights.model
     other = None
     if config.compare is not None:
@@ -56,11 +58,14 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
     compared = None
     if other is not None:
         kind = config.prompt or result.summary["prompt"]
-        settings = dataclasses.replace(config, model=other.model, prompt=kind)
+        clicks = config.model.num_correction_points
+        model = dataclasses.replace(other.model, num_correction_points=clicks)
+        settings = dataclasses.replace(config, model=model, prompt=kind)
         compared = evaluate(settings, other, out / "compare")
     show(result, config, compared)
-    print(f"\n{report(result, config)}")
-    return 0 if result.summary["objects"] else 1
+    print(f"\n{report(result)}")
+    counted = (found["objects"] for found in result.summary["protocols"].values())
+    return 0 if any(counted) else 1
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ class VisualizationsMixin:
     it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. With
     ``worst_by`` other than ``iou`` the module sets ``self.failure_shares`` before it calls the
     hook: of each of the batch's B videos, the share of frames that failed so.
+    A module with averaged weights may say in ``self.weights_in_use``, a text or None, which ones it
+    has: the header repeats it.
     """
 
     @_outside_graphs
@@ -143,6 +145,8 @@ class VisualizationsMixin:
                 "category_names": category_names,
             }
             names.update({name: value for name, value in given.items() if value is not None})
+            weights = _entry(self, "weights_in_use")
+            names["weights"] = weights if isinstance(weights, str) else None
             visualizer.take(
                 event,
                 trainer.loggers,
