@@ -50,7 +50,12 @@ ARCHITECTURES = (
     "sam2.1_hiera_large",
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
+CHECKPOINTING = ("none", "image_encoder", "clicks", "memory_attention", "loss", "all")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
+# The outcomes of `core.outcomes` that are failures.
+FAILURES = (
+    "swapped", "false_alarm", "lost", "merged", "ragged", "drifting", "leaking", "partial",
+)  # fmt: skip
 DATA_SOURCES = (
     "synthetic", "vos_folder", "png_folders", "sav", "sa1b", "mots",
     "coco_video", "youtube_vis", "coco_images", "auto",
@@ -65,6 +70,11 @@ _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 an
 _CLIP_LENGTH = Rule(
     "at least 2: the first frame is prompted, and one is to be left to track",
     lambda value: value >= 2,
+)
+_CHECKPOINTING = Rule(
+    f"one of {', '.join(CHECKPOINTING)}",
+    lambda value: isinstance(value, bool) or value in CHECKPOINTING,
+    CHECKPOINTING,
 )
 _MODULE_NAMES = Rule(
     f"null, a preset ({', '.join(TRAINABLE_PRESETS)}) or a list of module names",
@@ -243,11 +253,12 @@ class ModelConfig(Section):
         "names: every parameter outside them is frozen, adapters aside",
     )
     lora: LoraConfig = field(default_factory=LoraConfig)
-    activation_checkpointing: bool = setting(
-        False,
-        ANY_VALUE,
-        "recompute the image encoder's activations in the backward pass: less memory, about a "
-        "third more time in the encoder",
+    activation_checkpointing: Any = setting(
+        "none",
+        _CHECKPOINTING,
+        "what is computed again in the backward pass, to save memory: `none`, `image_encoder`, "
+        "`clicks` (the decoder behind each correction click), `memory_attention`, `loss` or `all`; "
+        "true and false are `image_encoder` and `none`",
     )
     compile_image_encoder: bool = setting(
         False, ANY_VALUE, "run the image encoder through `torch.compile`"
@@ -262,6 +273,10 @@ class ModelConfig(Section):
             self.num_frames_to_correct,
             f"at least model.num_init_cond_frames ({self.num_init_cond_frames})",
         )
+        if isinstance(self.activation_checkpointing, bool):  # of older configurations
+            self.activation_checkpointing = (
+                "image_encoder" if self.activation_checkpointing else "none"
+            )
         names = self.trainable_modules
         if names is not None:
             self.trainable_modules = [names] if isinstance(names, str) else list(names)
@@ -610,6 +625,12 @@ class TrainerConfig(Section):
     max_skipped_in_a_row: int = setting(
         5, at_least(1), "`on_out_of_memory=skip`: one more skipped batch in a row ends the run"
     )
+    ema_decay: Optional[float] = setting(
+        None,
+        or_null(within("[0, 1)")),
+        "validate and export an exponential moving average of the weights with this decay, often "
+        "0.999; null: the weights themselves",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
@@ -712,7 +733,13 @@ class VisualizationsConfig(Section):
     worst_clips: int = setting(
         0,
         whole(at_least(0)),
-        "clips of the lowest mean IoU, drawn after every validation under `val/worst`",
+        "worst clips of every validation, drawn after it under `val/worst`",
+    )
+    worst_by: str = setting(
+        "iou",
+        one_of("iou", *FAILURES),
+        "what makes a clip one of the worst: the lowest mean IoU, or the most frames with that "
+        "failure (`val/failures/<kind>`)",
     )
     animation: bool = setting(
         False,
