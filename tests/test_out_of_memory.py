@@ -159,7 +159,9 @@ def test_a_run_ends_in_one_sentence(tmp_path, monkeypatch):
         r"the cheapest changes: data\.batch_size=1 trainer\.accumulate_grad_batches=2 \(saves "
         r"about 50 %.*; as many clips per step as now\), "
         r"model\.activation_checkpointing=true \(.*\), "
-        r"trainer\.precision=bf16-mixed \(.*\); start again with the same command plus one of them",
+        r"trainer\.precision=bf16-mixed \(.*\); "
+        r"start again with the same command plus one of them; "
+        r"python -m core\.plan with the same settings says what fits",
         said,
     )
 
