@@ -82,6 +82,7 @@ def build(
 
     from core.callbacks import build_callbacks
     from core.data import VideoDataModule
+    from core.data.readers.recognise import resolve_source
     from core.out_of_memory import OutOfMemory
     from core.resume import check_resumable
     from core.run import (
@@ -99,6 +100,7 @@ def build(
     leave_messages_to_hydra()
     check_devices(config.trainer)
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    config.data = resolve_source(config.data)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from .checks import UserError
 from .config import TrainerConfig
 from .meters import Meters
 from .progress import Progress
@@ -106,6 +107,9 @@ def build_callbacks(
         config: The trainer section.
         checkpoint_dir: Where ``best-step*.ckpt`` and ``last.ckpt`` go.
         has_logger: Whether anything takes the learning rate.
+
+    Raises:
+        UserError: The installed Lightning cannot average weights.
     """
     # Without versions: a file left by an earlier start in the same folder is replaced, so that
     # last.ckpt is always the newest. ModelCheckpoint's own `save_last` would leave it alone when
@@ -124,6 +128,8 @@ def build_callbacks(
         ),
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
     ]
+    if config.ema_decay is not None:
+        callbacks.append(average_weights(config.ema_decay))
     if config.checkpoint_every_n_steps is not None:
         callbacks.append(
             ModelCheckpoint(
@@ -142,3 +148,21 @@ def build_callbacks(
             EarlyStopping("val/iou", mode="max", patience=config.early_stopping_patience)
         )
     return callbacks
+
+
+def average_weights(decay: float) -> Callback:
+    """Return the callback that averages the weights.
+
+    Args:
+        decay: See `AverageWeights`.
+
+    Raises:
+        UserError: The installed Lightning has none.
+    """
+    try:
+        from .averaging import AverageWeights
+    except ImportError as error:
+        raise UserError(
+            f"trainer.ema_decay={decay} needs Lightning 2.6 or newer, this is {pl.__version__}"
+        ) from error
+    return AverageWeights(decay)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 OWN_TRAINER_FIELDS = (
     "validate_first", "early_stopping_patience", "checkpoint_every_n_steps", "on_out_of_memory",
-    "max_skipped_in_a_row",
+    "max_skipped_in_a_row", "ema_decay",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from . import random_states
+from .checkpointing import checkpoint_loss
 from .config import Config, config_of
 from .lora import inject
 from .metrics import VideoMetrics, as_csv, copied_masks, mean_iou
@@ -64,6 +65,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         inject(self.model, config.model.lora)
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
+        checkpoint_loss(self.loss, config.model.activation_checkpointing)
         skips = config.trainer.on_out_of_memory == "skip"
         self.skipper = (
             BatchSkipper(self.model, config.trainer.max_skipped_in_a_row) if skips else None
@@ -75,6 +77,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.objects_table: Optional[Path] = None  # of the last validation
         self._table_failed = False
         self.resumed_step: Optional[int] = None
+        self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
 

@@ -27,9 +27,14 @@ GROUP_FILES = sorted(
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 NEEDED = {
     "data=coco_video": ["data.train_annotations=a.json"],
+    "data=youtube_vis": ["data.train_annotations=a.json"],
+    "data=coco_images": ["data.train_annotations=a.json"],
     "data=vos_folder": ["data.root=d"],
     "data=png_folders": ["data.root=d"],
     "data=sav": ["data.root=d"],
+    "data=sa1b": ["data.root=d"],
+    "data=auto": ["data.root=d"],
+    "data=mots": ["data.root=d"],
     "surgical": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],
     "overfit_clip": ["data.root=d"],

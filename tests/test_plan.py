@@ -63,14 +63,19 @@ def test_clips_of_probes_are_long_enough_for_the_prompts():
 def test_choices_change_what_is_not_set_yet():
     assert list(choices_of(Config())) == [
         "trainer.precision=bf16-mixed",
-        "model.activation_checkpointing=true",
-        "trainer.precision=bf16-mixed model.activation_checkpointing=true",
+        "model.activation_checkpointing=image_encoder",
+        "model.activation_checkpointing=memory_attention",
+        "model.activation_checkpointing=loss",
+        "model.activation_checkpointing=all",
+        "trainer.precision=bf16-mixed model.activation_checkpointing=all",
         "model.trainable_modules=all_but_image_encoder",
         "model.trainable_modules=decoder_memory",
         "model.trainable_modules=memory",
     ]
+    clicks = Config(model=ModelConfig(prompt_type="point"))
+    assert "model.activation_checkpointing=clicks" in choices_of(clicks)
     config = Config(
-        model=ModelConfig(lora=LoraConfig(rank=4), activation_checkpointing=True),
+        model=ModelConfig(lora=LoraConfig(rank=4), activation_checkpointing="all"),
         trainer=TrainerConfig(precision="bf16-mixed"),
     )
     assert choices_of(config) == {}
@@ -79,7 +84,7 @@ def test_choices_change_what_is_not_set_yet():
 def test_a_choice_grows_as_the_own_settings_do():
     said = []
     found = plan(Config(), OWN, said.append, pretend)
-    assert said[0].startswith("14 probes of 3 steps each, for 6 frames, 5 objects, 256 px")
+    assert said[0].startswith("17 probes of 3 steps each, for 6 frames, 5 objects, 256 px")
     assert said[1].endswith(" left")
     peaks = {row.settings: row.peak for row in found.rows}
     assert peaks["your settings"] == pytest.approx(WEIGHTS + needs(OWN), rel=1e-6)

@@ -42,10 +42,13 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _run(config: Config) -> None:
+    from ..data.readers.recognise import resolve_source
     from ..model import with_architecture
     from .program import plan, remark_on, table_of
 
-    config = dataclasses.replace(config, model=with_architecture(config.model))
+    config = dataclasses.replace(
+        config, model=with_architecture(config.model), data=resolve_source(config.data)
+    )
     own = Size(config.data.num_frames, objects_of(config), config.model.image_size)
     console = Console()
     found = plan(config, own, lambda said: console.print(said, highlight=False))

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from ..callbacks import average_weights
 from ..config import Config, config_of
 from ..data import VideoDataModule
 from ..memory import GIB, held_memory, peak_memory
@@ -47,13 +48,16 @@ def measure(config: Config) -> Measured:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     find_unused_parameters_in_ddp()
     module, watch = SAM2LightningModule(config), _Watch()
+    callbacks: list[pl.Callback] = [watch]
+    if config.trainer.ema_decay is not None:
+        callbacks.append(average_weights(config.trainer.ema_decay))
     trainer = pl.Trainer(
         **trainer_arguments(config.trainer),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[watch],
+        callbacks=callbacks,
     )
     trainer.fit(module, VideoDataModule(config.data, config.model.image_size, config.seed))
     device = trainer.strategy.root_device

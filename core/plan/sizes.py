@@ -4,7 +4,14 @@ import dataclasses
 import itertools
 from typing import Any
 
-from ..config import Config, DataConfig, SyntheticConfig, VisualizationsConfig
+from ..config import (
+    CHECKPOINTING,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SyntheticConfig,
+    VisualizationsConfig,
+)
 from .fit import Size
 
 NUM_STEPS = 3  # of a probe; the optimizer has its state from the second one on
@@ -83,25 +90,35 @@ def probe_of(config: Config, size: Size) -> Config:
 def choices_of(config: Config) -> dict[str, Config]:
     """Return the settings of each choice of the table by what has to be typed for it.
 
-    Each alone, and precision with checkpointing, which leave the training what it is.
+    Each alone, and precision with all checkpointing, which leave the training what it is.
     """
     model, choices = config.model, {}
     precision = config.trainer.precision.startswith("32")
-    checkpointing = model.activation_checkpointing in (False, "none")
     if precision:
         choices["trainer.precision=bf16-mixed"] = _in_bf16(config)
-    if checkpointing:
-        choices["model.activation_checkpointing=true"] = _with_model(
-            config, activation_checkpointing=True
+    checkpointing = _checkpointing(model)
+    for name in checkpointing:
+        choices[f"model.activation_checkpointing={name}"] = _with_model(
+            config, activation_checkpointing=name
         )
     if precision and checkpointing:
-        choices[" ".join(choices)] = _in_bf16(_with_model(config, activation_checkpointing=True))
+        everything = "trainer.precision=bf16-mixed model.activation_checkpointing=all"
+        choices[everything] = _in_bf16(_with_model(config, activation_checkpointing="all"))
     if model.trainable_modules is None and model.lora.rank is None:
         for name in ("all_but_image_encoder", "decoder_memory", "memory"):
             choices[f"model.trainable_modules={name}"] = _with_model(
                 config, trainable_modules=[name]
             )
     return choices
+
+
+def _checkpointing(model: ModelConfig) -> list[str]:
+    """Return what else may be computed again; without clicks there is nothing behind them."""
+    if model.activation_checkpointing == "none":
+        return [
+            name for name in CHECKPOINTING[1:] if name != "clicks" or model.prompt_type != "mask"
+        ]
+    return [] if model.activation_checkpointing == "all" else ["all"]
 
 
 def _in_bf16(config: Config) -> Config:

@@ -204,7 +204,7 @@ def test_faults_on_rank_zero_hang_nobody(accumulate, tmp_path):
 
 @pytest.mark.slow
 def test_resumed_ranks_are_the_uninterrupted_ones(tmp_path):
-    options = ("scheduler=constant", "scheduler.warmup_fraction=0")
+    options = ("scheduler=constant", "scheduler.warmup_fraction=0", "trainer.ema_decay=0.5")
     whole = start(tmp_path / "whole", *options)
     weights = weights_of_ranks(whole)
     first = start(tmp_path / "first", *options, "trainer.max_steps=3")
