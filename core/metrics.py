@@ -180,6 +180,34 @@ def _disk(radius: int) -> np.ndarray:
     return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
 
 
+class LossMean:
+    """The mean of losses, which stay on their device until somebody asks."""
+
+    def __init__(self) -> None:
+        self._sums: Optional[Tensor] = None  # [3]: of those that are finite, their number, all
+
+    def add(self, loss: Tensor) -> None:
+        """Add a scalar; nothing waits for it."""
+        loss = loss.detach().float()
+        known = loss.isfinite()
+        sums = torch.stack([torch.where(known, loss, 0.0), known.float(), torch.ones_like(loss)])
+        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
+
+    def state(self) -> list[float]:
+        """Return what is kept, in plain types."""
+        return [0.0, 0.0, 0.0] if self._sums is None else self._sums.tolist()
+
+    def load(self, state: Sequence[float]) -> None:
+        """Put back what `state` returned."""
+        self._sums = torch.tensor(state)
+
+    def take(self) -> tuple[float, int]:
+        """Return the mean of the finite ones, NaN without any, and how many were not; forget."""
+        total, num_finite, count = self.state()
+        self._sums = None
+        return total / num_finite if num_finite else math.nan, int(count - num_finite)
+
+
 class VideoMetrics:
     """Accumulates one row per object and averages the rows, over all ranks when distributed.
 

@@ -49,7 +49,8 @@ class Overlaps:
         pred_areas: Pixels of the prediction.
         intersections: Pixels of both.
         on_others: Most pixels of the prediction that lie on one other object of the video.
-        twin_ious: Highest IoU of the prediction with another prediction of the video.
+        twin_ious: Highest IoU of the prediction with another prediction of the video; NaN where
+            there is no other.
     """
 
     gt_areas: Tensor
@@ -92,6 +93,10 @@ class Track:
         predicted_ious: [T] float32, the model's own estimate, NaN where there is none.
         object_scores: [T] float32 logits, likewise.
         prompted: [T] bool, the frame received a prompt.
+        gt_areas: [T] float32 pixels of the ground truth.
+        pred_areas: [T] float32 pixels of the prediction.
+        twin_ious: [T] float32, highest IoU with another prediction of the video; NaN where the
+            object is alone in its video.
         category: Its index; -1: there are none.
     """
 
@@ -101,6 +106,9 @@ class Track:
     predicted_ious: np.ndarray
     object_scores: np.ndarray
     prompted: np.ndarray
+    gt_areas: np.ndarray
+    pred_areas: np.ndarray
+    twin_ious: np.ndarray
     category: int = -1
 
     @property
@@ -223,7 +231,8 @@ def _pairs(preds: Tensor, gts: Tensor, rows: Tensor) -> Tensor:
     unions = pred_areas[:, None] + pred_areas[None] - with_pred
     ious = (with_pred / unions.clamp(min=1)).fill_diagonal_(0)
     others = with_gt.fill_diagonal_(0)
-    return torch.stack([gt_areas, pred_areas, intersections, others.amax(1), ious.amax(1)])
+    twin_ious = ious.amax(1) if num_rows > 1 else ious.amax(1) * math.nan
+    return torch.stack([gt_areas, pred_areas, intersections, others.amax(1), twin_ious])
 
 
 def classify(
@@ -306,10 +315,17 @@ def tracks_of(
             predicted_ious=told.predicted_ious[:, k].copy(),
             object_scores=told.object_scores[:, k].copy(),
             prompted=prompted[:, k].copy(),
+            gt_areas=_column(overlaps.gt_areas, k),
+            pred_areas=_column(overlaps.pred_areas, k),
+            twin_ious=_column(overlaps.twin_ious, k),
             category=category,
         )
         for k, category in enumerate(categories)
     ]
+
+
+def _column(counts: Tensor, k: int) -> np.ndarray:
+    return counts[:, k].numpy().astype(np.float32)
 
 
 def shares(tracks: Iterable[Track]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 
 import cv2
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -18,14 +19,14 @@ from torch import Tensor
 from . import random_states
 from .checkpointing import checkpoint_loss
 from .config import Config, config_of
+from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
 from .lora import inject
-from .metrics import VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
+from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
-from .optim import build_optimizer, build_scheduler
+from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .out_of_memory import BatchSkipper
 from .outcomes import (
-    AtDistance,
     Findings,
     Told,
     Track,
@@ -52,7 +53,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
     objects fail (`core.outcomes`). The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
-    ``metrics/val_step<step>_frames.csv``.
+    ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
+    validation (`core.doctor`).
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's
@@ -90,9 +92,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.objects_table: Optional[Path] = None  # of the last validation
         self.failure_shares: Optional[list[float]] = None  # what `worst_by` ranks clips by
         self.findings: Optional[Findings] = None  # likewise, on rank zero
-        self._before: Optional[list[AtDistance]] = None  # of the first validation
-        self._copied: list[AtDistance] = []
-        self._table_failed = False
+        self.doctor = Doctor()
+        self.baseline: Optional[Baseline] = None
+        self._copied_ious: dict[tuple[int, int], np.ndarray] = {}
+        self._train_losses = LossMean()
+        self._num_warmup_steps = 0
+        self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
         self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
         self._states_to_resume: Optional[RandomStates] = None
@@ -136,6 +141,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         outs_per_frame = self(batch)
         losses = self.loss(outs_per_frame, batch.masks)
         self._log_losses("train", losses, batch)
+        self._train_losses.add(losses[CORE_LOSS])
         self._log_train_iou(outs_per_frame, batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "train")
         return losses[CORE_LOSS]
@@ -181,21 +187,25 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._tell_objects()
+            self._tell_objects(float(metrics["iou"]))
+            self._see_doctor(float(metrics["iou"]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        scheduler = build_scheduler(
-            optimizer, self.config.scheduler, int(self.trainer.estimated_stepping_batches)
-        )
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, self.config.scheduler, num_steps)
+        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, num_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store every rank's random states, so that a resumed run is the one interrupted."""
+        """Store every rank's random states, so that a resumed run is the one interrupted.
+
+        What the run's doctor and run book know of its validations goes with them.
+        """
         states = self._states_before_validation or random_states.capture(
             self.device, self.model.rng
         )
@@ -205,10 +215,20 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         else:
             ranks = [states]
         checkpoint["random_states"] = ranks
+        checkpoint["doctor"] = self.doctor.state()
+        checkpoint["train_losses"] = self._train_losses.state()
+        checkpoint["baseline"] = self.baseline and dataclasses.asdict(self.baseline)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states until training goes on, and where it does."""
+        """Keep the random states until training goes on; know what the run knew."""
         self.resumed_step = checkpoint["global_step"]
+        if "doctor" in checkpoint:
+            self.doctor.load(checkpoint["doctor"])
+            self._train_losses.load(checkpoint["train_losses"])
+        if checkpoint.get("baseline"):
+            self.baseline = Baseline.of(checkpoint["baseline"])
+            if self.baseline.step == 0:
+                self.iou_before = self.baseline.iou
         ranks = checkpoint.get("random_states")
         if ranks:
             self._states_to_resume = ranks[self.global_rank % len(ranks)]
@@ -264,7 +284,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
         if self.iou_copy is None:
             self.iou_copy = self.copy_metrics.compute().get("iou")
-            self._copied = iou_by_distance(self.copy_metrics.frame_ious.values())
+            self._copied_ious = self.copy_metrics.frame_ious
             self.copy_metrics.reset()
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
@@ -286,10 +306,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         keys = category_keys(names or [], max(categories, default=-1) + 1)
         return failure_scalars(self.metrics.tracks, keys)
 
-    def _tell_objects(self) -> None:
+    def _tell_objects(self, iou: float) -> None:
         """Tell what became of the objects, also in ``metrics/``; never raises."""
+        step = self.trainer.global_step
         folder = Path(self.trainer.default_root_dir, "metrics")
-        path = folder / f"val_step{self.trainer.global_step}.csv"
+        path = folder / f"val_step{step}.csv"
         try:
             names = names_of(self._datamodule(), "val")
             categories = dict(enumerate(names["category_names"] or []))
@@ -299,13 +320,18 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             )
             strips = strips_of(self.metrics.tracks, *lookups)
             by_distance = iou_by_distance(self.metrics.frame_ious.values())
-            self.findings = Findings(strips, by_distance, self._before, self._copied)
-            self._before = by_distance if self._before is None else self._before
+            is_first = self.baseline is None or step <= self.baseline.step
+            before = None if self.baseline is None or is_first else self.baseline.by_distance
+            copied = iou_by_distance(self._copied_ious.values())
+            self.findings = Findings(strips, by_distance, before, copied)
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
-            path.write_text(as_csv(self.metrics.rows, *lookups), **options)
+            objects = as_csv(self.metrics.rows, *lookups)
+            path.write_text(objects, **options)
             self.objects_table = path
+            if is_first:
+                self.baseline = Baseline(step, iou, objects, by_distance)
             path.with_name(f"{path.stem}_frames.csv").write_text(frames_csv(strips), **options)
         except Exception as error:
             if not self._table_failed:
@@ -313,6 +339,38 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 log.warning(
                     "%s was not written; training continues (reported once)", path, exc_info=error
                 )
+
+    def _see_doctor(self, iou: float) -> None:
+        """Say what is wrong with the training, on numbers that are there; never raises."""
+        step = self.trainer.global_step
+        try:
+            self.doctor.note(Validation(step, iou, *self._train_losses.take()))
+            news = self.doctor.diagnose(self._case())
+            if news:
+                log.info("%s", news)
+        except Exception as error:
+            if not self._doctor_failed:
+                self._doctor_failed = True
+                log.warning(
+                    "what is wrong was not looked for; training continues (reported once)",
+                    exc_info=error,
+                )
+
+    def _case(self) -> Case:
+        tracks = self.metrics.tracks
+        return Case(
+            history=self.doctor.history,
+            frames=frames_of(tracks),
+            areas=areas_of(tracks),
+            first_ious=first_ious_of(tracks, self.metrics.frame_ious),
+            first_copied=first_ious_of(tracks, self._copied_ious),
+            iou_copy=self.iou_copy,
+            image_size=self.config.model.image_size,
+            cell=self.model.backbone_stride,
+            lr=self.config.optimizer.lr,
+            num_warmup_steps=self._num_warmup_steps,
+            starts_random=self.load_report is None and self.resumed_step is None,
+        )
 
     def _category_layout(self) -> bool:
         return bool(getattr(self._datamodule(), "category_layout", False))

@@ -251,7 +251,7 @@ def track(*words, category=-1):
     told = Told.nothing(len(words), 1)
     codes = np.array([OUTCOMES.index(word) for word in words], np.uint8)
     none = told.predicted_ious[:, 0]
-    return Track(codes, told.frames[:, 0], none, none, none, codes == 1, category)
+    return Track(codes, told.frames[:, 0], none, none, none, codes == 1, none, none, none, category)
 
 
 def test_shares_add_up_to_one_and_leave_out_what_is_not_scored():

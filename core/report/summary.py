@@ -50,6 +50,7 @@ def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -
         "cost": _cost(folder, clips, own),
         "baseline_step": min(validations, default=None),
         "curves": curves,
+        "diagnoses": without_paths(store.read_diagnoses(folder.path)),
         "objects": without_paths(_objects(folder, validated, skipped)),
         "outcomes": without_paths(_outcomes(folder, validated, skipped)),
     }

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..config import VisualizationsConfig
+from ..doctor import Diagnosis
 from ..outcomes import Findings
 from .cadence import TRAIN, Event
 from .clip import Clip, counted
 from .drawing.distances import render_distances
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
 from .drawing.strips import render_strips
-from .images import log_gif, log_images, takes_gifs
+from .images import log_gif, log_images, log_text, takes_gifs
 from .keeper import Keeper
 from .limits import Troubles
 from .record import WORST
@@ -106,6 +107,20 @@ class Publisher:
                 self._log_pictures(loggers, unused, [draw()], step, [caption], 1)
 
         self._guard(f"drawing {key}", publish)
+
+    def publish_diagnoses(
+        self, keeper: Keeper, loggers: list[Any], diagnoses: Sequence[Diagnosis]
+    ) -> None:
+        """Store what was wrong at each validation, and log the last of it as a text."""
+
+        def publish() -> None:
+            keeper.store_diagnoses(diagnoses)
+            last = diagnoses[-1]
+            key = "doctor" + self._unused(loggers, "doctor", last.step)
+            for logger in loggers:
+                log_text(logger, key, last.as_text(), last.step)
+
+        self._guard("logging what the doctor says", publish, is_picture=False)
 
     def rank(self, worst: WorstClips, blocked_ms: float) -> None:
         """Rank the candidates for the worst clips that wait."""

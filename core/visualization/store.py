@@ -9,11 +9,12 @@ They lie in one folder, ``RUN/pictures``::
     outcomes-0001-00000100.json.gz    what became of them on every frame; of the last validation
     curves.jsonl                      curves, one line per step
     thinned.json                      how many events were removed again, by kind
+    doctor.json                       what was wrong at each validation
 
-A file appears whole or not at all and is never changed, but for the last two. A compressed one has
-two lines: a small header, and the part that goes into a page as it stands. Masks are run lengths as
-COCO's tools compress them, of rows instead of columns. Errors are told by what differs from what
-the stored masks say: pixels where any object is hit, missed, or claimed falsely.
+A file appears whole or not at all and is never changed, but for the last three. A compressed one
+has two lines: a small header, and the part that goes into a page as it stands. Masks are run
+lengths as COCO's tools compress them, of rows instead of columns. Errors are told by what differs
+from what the stored masks say: pixels where any object is hit, missed, or claimed falsely.
 """
 
 import contextlib
@@ -390,12 +391,26 @@ def write_thinned(folder: Path, counts: Mapping[str, int]) -> None:
     replace_whole(folder / "thinned.json", json.dumps(dict(counts)).encode())
 
 
+def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
+    """Return what `write_diagnoses` stored; nothing where that is missing or damaged."""
+    try:
+        content = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
+        return [{"step": each["step"], "faults": list(each["faults"])} for each in content]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> None:
+    """Store what was wrong at each validation: its step, and its faults in plain types."""
+    replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
+
+
 def carry_over(old: Path, new: Path) -> None:
     """Begin a folder with what the run stored whose checkpoint is resumed.
 
     Files that never change are linked where the system can, else copied.
     """
-    changing = ("curves.jsonl", "thinned.json")
+    changing = ("curves.jsonl", "thinned.json", "doctor.json")
     new.mkdir(parents=True, exist_ok=True)
     # The starts come last: without them it is no run book yet.
     paths = sorted(old.iterdir(), key=lambda path: (_START.fullmatch(path.name) is not None, path))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
+from ..doctor import Baseline, Diagnosis
 from ..official import Batch, FrameOutputs
 from ..outcomes import Findings
 from .cadence import TRAIN, Cadence, Event
@@ -64,7 +65,8 @@ class Visualizer:
     """Draws the events of one module in the background.
 
     The hook asks `due` and hands the event to `take`; the trainer, through the callback that
-    `attach` adds, calls `log_worst` and `log_outcomes` after a validation and `flush` at the end.
+    `attach` adds, calls `log_worst`, `log_outcomes` and `log_diagnoses` after a validation and
+    `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -240,6 +242,22 @@ class Visualizer:
         except Exception as error:
             self.troubles.failed("drawing the outcomes", error)
 
+    def log_diagnoses(self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis]) -> None:
+        """Log what was wrong at the last of some validations, and have the run book keep all.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        try:
+            if self.disabled:
+                return
+            publish = functools.partial(
+                self._publisher.publish_diagnoses, self._keeper, list(loggers), list(diagnoses)
+            )
+            self.worker.submit(publish, num_pictures=0)
+        except Exception as error:
+            self.troubles.failed("logging what the doctor says", error)
+
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Have the run book keep what reached the loggers since the last call.
 
@@ -253,13 +271,19 @@ class Visualizer:
             self.troubles.failed("reading the curves", error)
 
     def write_page(
-        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+        self,
+        table: Optional[Path] = None,
+        step: int = 0,
+        baseline: Optional[Baseline] = None,
+        *,
+        at_the_end: bool = False,
     ) -> None:
         """Have the page of the run book written.
 
         Args:
             table: Where the metrics of all objects of a validation are listed.
             step: Optimizer steps taken.
+            baseline: The run's first validation, where it is known.
             at_the_end: The run ends here, as far as anybody knows.
 
         Raises:
@@ -268,7 +292,9 @@ class Visualizer:
         if not self._keeper.is_open:
             return
         try:
-            write = functools.partial(self._keeper.write_page, table, step, at_the_end=at_the_end)
+            write = functools.partial(
+                self._keeper.write_page, table, step, baseline, at_the_end=at_the_end
+            )
             self.worker.submit(write, num_pictures=0)
         except Exception as error:
             self.troubles.failed("writing the run book", error)

@@ -19,7 +19,7 @@ def strip(*words, object_id=0):
     codes = np.array([OUTCOMES.index(word) for word in words], np.uint8)
     told = Told.nothing(len(words), 1)
     unknown = told.predicted_ious[:, 0]
-    track = Track(codes, told.frames[:, 0], unknown, unknown, unknown, codes == 1)
+    track = Track(codes, told.frames[:, 0], *[unknown] * 3, codes == 1, *[unknown] * 3)
     return Strip("video", object_id, "", track)
 
 

@@ -6,6 +6,7 @@ function start() {
   buildTheme();
   buildTop();
   buildSummary();
+  buildDoctor();
   buildViewer();
   buildOutcomes();
   buildObjects();
