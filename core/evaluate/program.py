@@ -27,7 +27,7 @@ from .protocols import IMAGES, score_objects
 from .scores import VideoScores
 from .settings import EvaluateConfig, image_prompt_of, prompt_of, protocols_of
 from .tables import frames_csv, means, objects_csv, write_json, write_text
-from .videos import LAYOUTS, Videos, find_videos, first_masks, prompts_of
+from .videos import Videos, find_videos, first_masks, layout_of, prompts_of
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -107,7 +107,7 @@ def _tracked(
     name: str, videos: Videos, result: Evaluation, config: EvaluateConfig, kind: str
 ) -> Tracked:
     scores = result.scores[name]
-    layout = LAYOUTS[config.data.source]
+    layout = layout_of(config.data)
     protocol = IMAGES if scores.image else protocols_of(config)[0]
     ranges = _lvos_ranges(config).get(name) if protocol == "lvos" else None
     objects = score_objects(protocol, scores, layout.palette, ranges)
@@ -224,7 +224,7 @@ def _evaluate_video(
     config: EvaluateConfig,
     out: Path,
 ) -> VideoScores:
-    video, layout = videos.open(name), LAYOUTS[config.data.source]
+    video, layout = videos.open(name), layout_of(config.data)
     first = first_masks(video)
     scores = VideoScores.empty(
         len(video.annotated),
@@ -262,7 +262,7 @@ def _counted_by(config: EvaluateConfig, scores: Iterable[VideoScores]) -> list[s
 
 
 def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, kind: str) -> None:
-    layout, names = LAYOUTS[config.data.source], _counted_by(config, result.scores.values())
+    layout, names = layout_of(config.data), _counted_by(config, result.scores.values())
     ranges = _lvos_ranges(config) if "lvos" in names else {}
     by_protocol = {}
     for k, protocol in enumerate(names):

@@ -1,10 +1,11 @@
-"""Reducing frames and masks to display size, and counting pixels at full size, where they live.
+"""Reducing frames to display size, counting masks' pixels and packing masks, where they live.
 
-On CPU NumPy does it plane by plane and leaves masks to the worker, packed; on CUDA torch does it
-without waiting for the device. Masks and counts are the same either way, frames up to the rounding
-of a sum.
+On CPU NumPy does it plane by plane, or frame by frame where planes are small; on CUDA torch does it
+without waiting for the device. Reducing masks is left to the worker. Masks and counts are the same
+either way, frames up to the rounding of a sum.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,16 +14,21 @@ from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
 from .arrays import above, as_array, as_bool
-from .coverage import Axis, cover, cover_array
+from .coverage import Axis, cover_array
 
 # A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
 # what lies between two means of 32 x 32 bytes.
 _TIES_UP = 2**-12
+
+# With planes of at most so many pixels a call costs more than what it does: fewer calls take less
+# time, though whole planes are packed and not the boxes that hold masks.
+_SMALL = 2**16
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,7 @@ class Counts(Generic[Kind]):
 
 
 @dataclass
-class Drawn(Generic[Kind]):
+class Drawn:
     """Ground truth, prediction and errors of one video at display size.
 
     Attributes:
@@ -194,9 +200,9 @@ class Drawn(Generic[Kind]):
             falsely, compared at full size.
     """
 
-    gt: Kind
-    pred: Kind
-    errors: Kind
+    gt: np.ndarray
+    pred: np.ndarray
+    errors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -229,9 +235,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class KeptMasks:
-    """Masks of R rows on the T' drawn frames, at full size: what a batch on the CPU leaves.
-
-    Reducing them is left to the worker.
+    """Masks of R rows on the T' drawn frames, at full size; the worker reduces them.
 
     Attributes:
         gt: T' lists of R.
@@ -241,13 +245,13 @@ class KeptMasks:
     gt: list[list[Crop]]
     pred: list[list[Crop]]
 
-    def draw(self, rows: np.ndarray, grid: Grid) -> Drawn[np.ndarray]:
+    def draw(self, rows: np.ndarray, grid: Grid) -> Drawn:
         """Reduce the masks of a video, whose rows these are, and compare them."""
         return self._draw(rows, range(len(self.gt)), grid.source, (slice(None), slice(None)), grid)
 
     def draw_window(
         self, rows: np.ndarray, positions: Sequence[int], size: tuple[int, int], window: Window
-    ) -> Drawn[np.ndarray]:
+    ) -> Drawn:
         """Do the same with what is in a window of frames of a size, at some of the T' positions."""
         return self._draw(rows, positions, size, window.box, window.grid)
 
@@ -258,7 +262,7 @@ class KeptMasks:
         size: tuple[int, int],
         part: tuple[slice, slice],
         grid: Grid,
-    ) -> Drawn[np.ndarray]:
+    ) -> Drawn:
         shape = (len(positions), len(rows), *grid.size)
         drawn = Drawn(
             np.empty(shape, bool),
@@ -303,6 +307,34 @@ class KeptMasks:
                 cover_array(pred, grid.rows, grid.columns, reduced[t, slot])
                 box[:] = False
         return reduced, counts
+
+
+@dataclass
+class Packed(Generic[Kind]):
+    """What is left to the worker to cut, of a batch on CUDA and of small planes on the CPU.
+
+    Masks have eight of their H * W pixels to a byte, N bytes each.
+
+    Attributes:
+        gt: [T', R, N] uint8.
+        pred: [T', R, N] uint8.
+        mask_prompts: [K, N] uint8 each, by the frame's position in the clip.
+        frames: [S, 3, H, W] uint8 of each video, what windows are cut from; empty where no frame
+            can have one.
+    """
+
+    gt: Kind
+    pred: Kind
+    mask_prompts: dict[int, Kind]
+    frames: dict[int, Kind]
+
+
+def _unpack(bits: np.ndarray, size: tuple[int, int]) -> list[Crop]:
+    """Cut masks of `size` (H, W), [K, N] uint8, to the boxes that hold them."""
+    count = size[0] * size[1]
+    return [
+        Crop.of(np.unpackbits(of_mask, count=count).view(bool).reshape(size)) for of_mask in bits
+    ]
 
 
 def _around(one: Crop, other: Crop) -> tuple[slice, slice]:
@@ -363,8 +395,8 @@ class Clicks(Generic[Kind]):
 class Reduced(Generic[Kind]):
     """What is kept of a batch: small, first where the batch lives, then on the host.
 
-    Dictionaries of frames hold those drawn that have such a thing, by position in the clip. Masks
-    at display size are one per video, by its place among those chosen: panels may differ in size.
+    Dictionaries of frames hold those drawn that have such a thing, by position in the clip, those
+    of videos have their places among those chosen: panels may differ in size.
 
     Attributes:
         num_videos: B of the batch.
@@ -373,11 +405,11 @@ class Reduced(Generic[Kind]):
         identifiers: See `core.official.object_identifiers`.
         images: [T', 3, h, w] float32 of each video, still normalised.
         counts: Of the rows kept.
-        masks: Of the rows kept: each video's, reduced, or what the worker reduces.
+        masks: Of the rows kept.
         clicks: Of all prompt rows.
         initial_clicks: Likewise, where `clicks` may not begin with them.
         boxes: [K, 4] float each, x0, y0, x1, y1 in model pixels.
-        mask_prompts: K masks each: [K, h, w] bool of each video, or what the worker reduces.
+        mask_prompts: K masks each.
         predicted_ious: [O, M] each, the model's estimate for each of M masks per object.
         object_scores: [O, 1] logits each.
         obj_to_cat: [K] the mask row of each prompt row, where the caller knows it.
@@ -386,6 +418,7 @@ class Reduced(Generic[Kind]):
         prompts_told: The outputs have a field for prompts, if only an empty one.
         close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows; of the
             videos that have one.
+        packed: What `unpacked` makes masks and mask prompts of; None: they are there.
     """
 
     num_videos: int
@@ -394,11 +427,11 @@ class Reduced(Generic[Kind]):
     identifiers: Kind
     images: dict[int, Kind]
     counts: Counts[Kind]
-    masks: Union[dict[int, Drawn[Kind]], KeptMasks]
+    masks: KeptMasks
     clicks: dict[int, Clicks[Kind]]
     initial_clicks: dict[int, Clicks[Kind]]
     boxes: dict[int, Kind]
-    mask_prompts: dict[int, Union[dict[int, Kind], list[Crop]]]
+    mask_prompts: dict[int, list[Crop]]
     predicted_ious: dict[int, Kind]
     object_scores: dict[int, Kind]
     obj_to_cat: Optional[Kind]
@@ -406,10 +439,31 @@ class Reduced(Generic[Kind]):
     prompting: list[Prompting]
     prompts_told: bool
     close_ups: dict[int, Kind] = field(default_factory=dict)
+    packed: Optional[Packed[Kind]] = None
+
+    def unpacked(self: "Reduced[np.ndarray]", size: tuple[int, int]) -> "Reduced[np.ndarray]":
+        """Return the same with the masks of `size` (H, W) that were packed; for the host."""
+        if self.packed is None:
+            return self
+        gt, pred = (
+            [_unpack(bits, size) for bits in kind] for kind in (self.packed.gt, self.packed.pred)
+        )
+        prompts = {t: _unpack(bits, size) for t, bits in self.packed.mask_prompts.items()}
+        return dataclasses.replace(self, masks=KeptMasks(gt, pred), mask_prompts=prompts)
+
+
+@dataclass
+class Kept(Generic[Kind]):
+    """What is kept of masks: see the fields of `Reduced`."""
+
+    counts: Counts[Kind]
+    masks: KeptMasks
+    mask_prompts: dict[int, list[Crop]]
+    packed: Optional[Packed[Kind]] = None
 
 
 class Reduction(Protocol):
-    """Reduces a batch where it lives: `OnCpu` or `OnDevice`."""
+    """Reduces a batch where it lives: `OnCpu`, `OnCpuSmall` or `OnDevice`."""
 
     @property
     def rows(self) -> Optional[list[int]]:
@@ -418,31 +472,35 @@ class Reduction(Protocol):
     def images(self, img_batch: Tensor) -> Any:
         """Reduce the chosen frames of [T, B, 3, H, W]: [T', 3, h, w] float32 of each video."""
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts, Any]:
-        """Threshold, count pixels at full size and keep; [T, O, H, W] and T times [O, H, W]."""
+    def keep(self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]) -> Kept:
+        """Threshold masks, count pixels at full size and keep what the worker reduces.
 
-    def mask_prompts(self, masks: Tensor) -> Any:
-        """Keep masks [K, H, W], true where positive."""
+        Args:
+            batch: Ground truth and, on CUDA, frames are read.
+            logits: T times [O, H, W].
+            mask_prompts: [K, H, W] each, true where positive, by position in the clip.
+        """
 
 
 def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> Reduction:
     """Return the reduction for where a batch and its logits live."""
     layout = batch.obj_to_frame_idx.detach()
     if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
-        return OnDevice(choice, layout[0, :, 1])
-    videos = layout[0, :, 1].tolist()
-    return OnCpu(choice, [row for row, video in enumerate(videos) if video in choice.videos])
+        return OnDevice(choice)
+    rows = [row for row, video in enumerate(layout[0, :, 1].tolist()) if video in choice.videos]
+    if rows and not choice.zoomed and batch.masks.shape[2] * batch.masks.shape[3] <= _SMALL:
+        return OnCpuSmall(choice, rows)
+    return OnCpu(choice, rows)
 
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Reduces with torch, without waiting for the device.
+    """Reduces and packs with torch, without waiting for the device.
 
     All rows are kept: which of them belong to a video is only known on the device.
     """
 
     choice: Choice
-    row_videos: Tensor
     rows: Optional[list[int]] = None
 
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
@@ -453,61 +511,51 @@ class OnDevice:
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 
-    def masks(
-        self, masks: Tensor, logits: Sequence[Tensor]
-    ) -> tuple[Counts[Tensor], dict[int, Drawn[Tensor]]]:
-        """See `Reduction.masks`; frame by frame, to bound the memory."""
-        counts, ranges = [], []
-        drawn: dict[int, list[tuple[Tensor, ...]]] = {slot: [] for slot in self._slots()}
-        for t in self.choice.measured:
-            gt = masks[t] if masks.dtype == torch.bool else masks[t] > 0
-            pred = above(logits[t])
-            if t in self.choice.frames:
-                for slot, frames in drawn.items():
-                    frames.append(self._draw(gt, pred, slot))
+    def keep(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Kept[Tensor]:
+        """See `Reduction.keep`; frame by frame, to bound the memory."""
+        choice, masks = self.choice, batch.masks.detach()
+        counts, ranges, packed = [], [], []
+        for t in choice.measured:
+            gt, pred = masks[t] if masks.dtype == torch.bool else masks[t] > 0, above(logits[t])
+            if t in choice.frames:
+                packed.append((_pack(gt), _pack(pred)))
             counts.append(torch.stack([mask.sum((1, 2)) for mask in (gt, pred, gt & pred)]))
             ranges.append(torch.stack(_value_range(logits[t])))
         gt_areas, pred_areas, intersections = torch.stack(counts, 1).unbind()
         lowest, highest = torch.stack(ranges, 1).unbind()
         # NaN is lowest and highest of whatever holds it, and compares false.
         finite = (lowest > -math.inf) & (highest < math.inf)
-        return Counts(gt_areas, pred_areas, intersections, ~finite), {
-            slot: Drawn(*(torch.stack(kind) for kind in zip(*frames, strict=True)))
-            for slot, frames in drawn.items()
-        }
+        gts, preds = (torch.stack(kind) for kind in zip(*packed, strict=True))
+        return Kept(
+            Counts(gt_areas, pred_areas, intersections, ~finite),
+            KeptMasks([], []),
+            {},
+            Packed(
+                gts,
+                preds,
+                {t: _pack(given > 0) for t, given in mask_prompts.items()},
+                self._frames(batch.img_batch.detach()),
+            ),
+        )
 
-    def mask_prompts(self, masks: Tensor) -> dict[int, Tensor]:
-        """See `Reduction.mask_prompts`."""
-        grids = self.choice.grids
+    def _frames(self, img_batch: Tensor) -> dict[int, Tensor]:
+        """Return `Packed.frames`: as bytes they take a quarter of the memory."""
+        zoomed = self.choice.zoomed
         return {
-            slot: cover(masks > 0, grids[slot].rows, grids[slot].columns) for slot in self._slots()
+            slot: torch.stack([denormalize(img_batch[t, video]) for t in zoomed])
+            for slot, video in enumerate(self.choice.videos if zoomed else ())
         }
 
-    def _slots(self) -> range:
-        return range(len(self.choice.videos))
 
-    def _draw(self, gt: Tensor, pred: Tensor, slot: int) -> tuple[Tensor, ...]:
-        """Reduce one frame's masks for a video, and the errors of its rows."""
-        grid = self.choice.grids[slot]
-        mine = self._rows_of(slot, gt)
-        if self.choice.num_categories is not None:
-            mine = mine & (mine.cumsum(0) <= self.choice.num_categories)
-        kinds = (gt & pred, gt & ~pred, pred & ~gt)
-        errors = torch.stack([(kind & mine[:, None, None]).any(0) for kind in kinds])
-        stacked = torch.cat([gt, pred, errors])
-        return cover(stacked, grid.rows, grid.columns).split([len(gt), len(pred), 3])
-
-    def _rows_of(self, slot: int, masks: Tensor) -> Tensor:
-        """Return which of the rows of [O, H, W] belong to a video: [O] bool, on their device."""
-        video = self.choice.videos[slot]
-        if not self.row_videos.is_cpu or masks.is_cpu:
-            return self.row_videos == video
-        # Copying the layout there would wait for the device.
-        places = torch.arange(len(masks), device=masks.device)
-        mine = torch.zeros_like(places, dtype=torch.bool)
-        for row in torch.nonzero(self.row_videos == video).flatten().tolist():
-            mine = mine | (places == row)
-        return mine
+def _pack(masks: Tensor) -> Tensor:
+    """Pack [K, H, W] bool as `np.packbits` does: [K, N] uint8."""
+    bits = masks.flatten(1)
+    if bits.shape[1] % 8:
+        bits = F.pad(bits, (0, -bits.shape[1] % 8))
+    places = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
+    return (bits.unflatten(1, (-1, 8)) * places).sum(2, dtype=torch.uint8)
 
 
 def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -530,22 +578,17 @@ class OnCpu:
 
     def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
         """See `Reduction.images`."""
-        choice = self.choice
-        return {
-            slot: _average_frames(img_batch[:, video], choice.frames, grid)
-            for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
-        }
+        return _average_videos(img_batch, self.choice)
 
-    def masks(
-        self, masks: Tensor, logits: Sequence[Tensor]
-    ) -> tuple[Counts[np.ndarray], KeptMasks]:
-        """See `Reduction.masks`."""
+    def keep(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Kept[np.ndarray]:
+        """See `Reduction.keep`; windows are found before training goes on: no frame is kept."""
         frames, measured = self.choice.frames, self.choice.measured
         shape = (len(measured), len(self.rows))
-        areas = np.zeros((3, *shape), np.int64)
-        counts = Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+        counts = _no_counts(shape)
         kept = KeptMasks([[] for _ in frames], [[] for _ in frames])
-        all_gt = as_array(masks)
+        all_gt = as_array(batch.masks.detach())
         buffer = np.empty(all_gt.shape[2:], bool)
         position_of = {t: position for position, t in enumerate(frames)}
         for index, t in enumerate(measured):
@@ -561,11 +604,72 @@ class OnCpu:
                 if t in position_of:
                     kept.gt[position_of[t]].append(Crop.of(gt))
                     kept.pred[position_of[t]].append(Crop.of(pred))
-        return counts, kept
+        prompts = {
+            t: [Crop.of(as_bool(mask)) for mask in as_array(given)]
+            for t, given in mask_prompts.items()
+        }
+        return Kept(counts, kept, prompts)
 
-    def mask_prompts(self, masks: Tensor) -> list[Crop]:
-        """See `Reduction.mask_prompts`."""
-        return [Crop.of(as_bool(mask)) for mask in as_array(masks)]
+
+@dataclass(frozen=True)
+class OnCpuSmall:
+    """Does what `OnCpu` does where planes are small and have no window, frame by frame."""
+
+    choice: Choice
+    rows: list[int]
+
+    def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
+        """See `Reduction.images`."""
+        return _average_videos(img_batch, self.choice)
+
+    def keep(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Kept[np.ndarray]:
+        """See `Reduction.keep`."""
+        frames, measured = self.choice.frames, self.choice.measured
+        counts = _no_counts((len(measured), len(self.rows)))
+        all_gt = as_array(batch.masks.detach())
+        packed: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for index, t in enumerate(measured):
+            gt, frame_logits = (
+                frame if len(self.rows) == len(frame) else frame[self.rows]
+                for frame in (all_gt[t], as_array(logits[t]))
+            )
+            gt = as_bool(gt)
+            if _is_finite(frame_logits.reshape(len(frame_logits), -1)):
+                pred = frame_logits > 0
+            else:
+                pred = above(frame_logits)
+                counts.non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
+            for masks, areas in (
+                (gt, counts.gt_areas),
+                (pred, counts.pred_areas),
+                (gt & pred, counts.intersections),
+            ):
+                areas[index] = [np.count_nonzero(mask) for mask in masks]
+            if t in frames:
+                for masks, of_frames in zip((gt, pred), packed, strict=True):
+                    of_frames.append(_pack_array(masks))
+        prompts = {t: _pack_array(as_bool(as_array(given))) for t, given in mask_prompts.items()}
+        gts, preds = (np.stack(kind) for kind in packed)
+        return Kept(counts, KeptMasks([], []), {}, Packed(gts, preds, prompts, {}))
+
+
+def _no_counts(shape: tuple[int, int]) -> Counts[np.ndarray]:
+    areas = np.zeros((3, *shape), np.int64)
+    return Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+
+
+def _pack_array(masks: np.ndarray) -> np.ndarray:
+    """Do what `_pack` does."""
+    return np.packbits(masks.reshape(len(masks), -1), axis=1)
+
+
+def _average_videos(img_batch: Tensor, choice: Choice) -> dict[int, np.ndarray]:
+    return {
+        slot: _average_frames(img_batch[:, video], choice.frames, grid)
+        for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
+    }
 
 
 def average_windows(
@@ -580,8 +684,23 @@ def average_windows(
     return close_ups
 
 
+def average_kept_windows(
+    frames: dict[int, np.ndarray], windows: dict[int, Window]
+) -> dict[int, np.ndarray]:
+    """Do the same with frames of bytes, `Packed.frames`."""
+    close_ups = {}
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+    for slot, window in windows.items():
+        rows, columns = window.box
+        images = (frames[slot][..., rows, columns] / np.float32(255) - mean) / std
+        close_ups[slot] = _average_frames(torch.from_numpy(images), range(len(images)), window.grid)
+    return close_ups
+
+
 def _average_frames(images: Tensor, frames: Sequence[int], grid: Grid) -> np.ndarray:
     """Reduce some frames of [T, 3, H, W]: [T', 3, h, w] float32."""
+    if grid.keeps_size:
+        return np.stack([as_array(images[t]) for t in frames], dtype=np.float32)
     out = np.empty((len(frames), 3, *grid.size), np.float32)
     for position, t in enumerate(frames):
         image = as_array(images[t])

@@ -212,7 +212,8 @@ def _header(clip: Clip) -> str:
         return plain_text(clip.name)
     name = fit(clip.name, _MAX_NAME_WIDTH)
     when = f"{moment.stage} · epoch {moment.epoch} · step {moment.step}"
-    return f"{when} · {name} · {mean_iou_words(clip)}"
+    weights = f" · {plain_text(moment.weights)}" if moment.weights else ""
+    return f"{when}{weights} · {name} · {mean_iou_words(clip)}"
 
 
 def _window_line(clip: Clip, close_up: Optional[CloseUp], panel_size: int) -> list[list[Entry]]:
@@ -259,6 +260,8 @@ def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[Entry]:
             clip.num_left_out, "object left out: it does", "objects left out: they do"
         )
         notes.append(f"{left_out} not fit into num_categories")
+    if clip.moment is not None and clip.moment.remark:
+        notes.insert(0, fit(clip.moment.remark, _MIN_WIDTH - 2 * MARGIN - text_width("note: ")))
     return [(None, f"note: {note}") for note in notes]
 
 
