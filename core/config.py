@@ -389,6 +389,9 @@ class DataConfig(Section):
     image_root: Optional[str] = setting(
         None, A_PATH, "folder that `file_name` is joined to; null trusts the JSON's own paths"
     )
+    val_image_root: Optional[str] = setting(
+        None, A_PATH, "the same for the JSON file of validation; null: `image_root`"
+    )
     val_fraction: float = setting(
         0.1,
         within("(0, 1)"),

@@ -174,7 +174,7 @@ def findings(*strips):
     made = []
     for video, object_id, code in strips:
         codes = np.array([1, code], np.uint8)
-        track = Track(codes, told.frames[:, 0], unknown, unknown, unknown, codes == 1)
+        track = Track(codes, told.frames[:, 0], *[unknown] * 3, codes == 1, *[unknown] * 3)
         made.append(Strip(video, object_id, "", track))
     return Findings(made, [AtDistance(1, 2, 0.0, 0.25, 0.5)], None, [])
 

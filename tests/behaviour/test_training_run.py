@@ -40,14 +40,15 @@ def curve(folder, name):
 
 
 def stored(folder):
-    """What SwanLab's store lists: {file name: (step, caption)}."""
+    """What SwanLab's store lists of pictures: {file name: (step, caption)}."""
     found = {}
     for path in folder.glob("swanlog/run-*/logs/*/*.log"):
         for line in path.read_text().splitlines():
             item = json.loads(line)
             if "more" in item:  # no scalar
                 for name, more in zip(item["data"], item["more"], strict=True):
-                    found[name] = (int(item["index"]), more["caption"])
+                    if more:  # a text has none
+                        found[name] = (int(item["index"]), more["caption"])
     return found
 
 

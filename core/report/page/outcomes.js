@@ -96,7 +96,7 @@ function openFrame(clip, number) {
 }
 
 function distanceChart() {
-  const chart = new Chart("IoU by frames since the last prompt", { dots: true, legend: distanceLegend() });
+  const chart = new Chart("IoU by frames since the last prompt", { legend: distanceLegend() });
   const line = (name, points, color, dash, of = 2) => ({
     name,
     color,
@@ -108,9 +108,9 @@ function distanceChart() {
     if (!found) return [];
     if (compares) return [line(run.name, found.now, runColor(r), dashOf(r))];
     return [
-      line("upper quartile", found.now, "var(--line)", "", 3),
-      line("lower quartile", found.now, "var(--line)", "", 1),
-      line("the prompt's mask left in place", found.copied, "var(--faint)", "2 3"),
+      line("upper quartile", found.now, "var(--faint)", "", 3),
+      line("lower quartile", found.now, "var(--faint)", "", 1),
+      line("the prompt's mask left in place", found.copied, "var(--run2)", "2 3"),
       line("first validation", found.before, "var(--run1)", "5 4"),
       line("now", found.now, runColor(0), ""),
     ];
