@@ -36,6 +36,7 @@ def measure(architecture: str, image_size: int, num_frames: int, num_objects: in
     data = VideoDataModule(config.data, image_size, seed=0)
     data.setup()
     batch = next(iter(data.train_dataloader())).to(device)
+    data.normalise(batch)
     started = time.perf_counter()
     losses = module.loss(module(batch), batch.masks)
     losses[CORE_LOSS].backward()
