@@ -82,10 +82,13 @@ def build(
 
     from core.callbacks import build_callbacks
     from core.data import VideoDataModule
+    from core.data.readers.recognise import resolve_source
+    from core.out_of_memory import OutOfMemory
     from core.resume import check_resumable
     from core.run import (
         check_devices,
         check_interval,
+        check_skipping,
         find_unused_parameters_in_ddp,
         leave_messages_to_hydra,
         lightning_refuses,
@@ -97,21 +100,27 @@ def build(
     leave_messages_to_hydra()
     check_devices(config.trainer)
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    config.data = resolve_source(config.data)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)
     check_resumable(config, module.model)
     find_unused_parameters_in_ddp()
     has_logger = bool(config.logger) and not config.trainer.fast_dev_run
+    checkpoints = run_dir / "checkpoints"
     with lightning_refuses(config.trainer):
         trainer = pl.Trainer(
             **trainer_arguments(config.trainer),
             logger=False,
-            callbacks=build_callbacks(config.trainer, run_dir / "checkpoints", has_logger),
+            callbacks=[
+                *build_callbacks(config.trainer, checkpoints, has_logger),
+                OutOfMemory(config, checkpoints / "last.ckpt"),
+            ],
             default_root_dir=run_dir,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+    check_skipping(config.trainer, trainer.world_size)
     num_batches = math.ceil(len(data.train_dataloader()) / trainer.world_size)
     check_interval(config.trainer, num_batches)
     return module, data, trainer
@@ -137,6 +146,7 @@ def train(
     from core.run import (
         checkpoint_to_resume,
         describe,
+        end_in_one_sentence,
         leave,
         leave_process_group_at_exit,
         say_how_to_go_on,
@@ -164,8 +174,9 @@ def train(
         if signum == signal.SIGTERM:
             leave_process_group_at_exit()
         sys.exit(status_after_signal(signum, trainer))
-    except Exception:
+    except Exception as error:
         write_to_log_file("training failed", sys.exc_info())
+        end_in_one_sentence(error, trainer)
         if trainer.is_global_zero:
             say_how_to_go_on(run_dir)
         raise

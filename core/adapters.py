@@ -19,7 +19,7 @@ from torch import Tensor
 from .config import ModelConfig, model_config_of
 from .hugging_face import HUB
 from .model import read_weights
-from .weights import CheckpointError, FoundWeights
+from .weights import CheckpointError, FoundWeights, write_safetensors
 
 _BASE, _HASH, _MODEL = "base", "base_sha256", "model"
 
@@ -74,8 +74,6 @@ def write_adapters(weights: Mapping[str, Tensor], path: Path, config: ModelConfi
     Raises:
         CheckpointError: There is no base, it cannot be read, or the training had no adapters.
     """
-    from safetensors.torch import save_file
-
     if config.checkpoint_path is None or config.lora.rank is None:
         lacking = "model.lora.rank" if config.lora.rank is None else "model.checkpoint_path"
         raise CheckpointError(
@@ -96,10 +94,7 @@ def write_adapters(weights: Mapping[str, Tensor], path: Path, config: ModelConfi
         _HASH: weights_hash(base),
         _MODEL: json.dumps(settings),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    save_file(own, partial, metadata=metadata)
-    partial.replace(path)
+    write_safetensors(own, path, metadata)
 
 
 def _same(base: Tensor, value: Tensor) -> bool:
@@ -136,6 +131,32 @@ def read_adapters(path: Union[str, Path]) -> Optional[AdapterFile]:
     return AdapterFile(path, model, metadata[_HASH])
 
 
+def find_base(adapters: AdapterFile, name: str = "base") -> str:
+    """Return the base's name on Hugging Face's hub, or what lies under its name beside the file.
+
+    Args:
+        adapters: What `read_adapters` returned.
+        name: What messages call the setting that names a base.
+
+    Raises:
+        CheckpointError: Nothing lies there.
+    """
+    named = adapters.model.checkpoint_path or ""
+    if named.startswith(HUB):
+        return named
+    beside = adapters.path.parent / named
+    if not beside.exists():
+        raise CheckpointError(
+            f"{adapters.path} holds adapters without the weights that they belong to: give "
+            f"these ({_expected(adapters)}) with {name}=PATH"
+        )
+    return str(beside)
+
+
+def _expected(adapters: AdapterFile) -> str:
+    return f"{adapters.model.checkpoint_path} with SHA-256 {adapters.base_sha256[:12]}..."
+
+
 def put_on_base(
     adapters: AdapterFile, base: Optional[str] = None, name: str = "base"
 ) -> FoundWeights:
@@ -144,29 +165,19 @@ def put_on_base(
     Args:
         adapters: What `read_adapters` returned.
         base: The weights that training started from, in any format that `read_weights` takes; None:
-            what lies under the base's name beside the file, or on Hugging Face's hub.
+            what `find_base` finds.
         name: What messages call `base`: the setting that names it.
 
     Raises:
         CheckpointError: The base is missing, unreadable or another one.
     """
-    named = adapters.model.checkpoint_path or ""
-    expected = f"{named} with SHA-256 {adapters.base_sha256[:12]}..."
-    if base is None and named.startswith(HUB):
-        base = named
-    elif base is None:
-        beside = adapters.path.parent / named
-        if not beside.exists():
-            raise CheckpointError(
-                f"{adapters.path} holds adapters without the weights that they belong to: give "
-                f"these ({expected}) with {name}=PATH"
-            )
-        base = str(beside)
+    base = base or find_base(adapters, name)
     weights = read_weights(base, name).weights
     found = weights_hash(weights)
     if found != adapters.base_sha256:
         raise CheckpointError(
             f"{name}={base} has the SHA-256 {found[:12]}...: the adapters in {adapters.path} "
-            f"belong to {expected}"
+            f"belong to {_expected(adapters)}"
         )
+    named = adapters.model.checkpoint_path
     return FoundWeights({**weights, **adapters.tensors()}, "model", "", note=f"adapters on {named}")

@@ -16,7 +16,9 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from .checks import UserError
 from .config import TrainerConfig
+from .meters import Meters
 from .progress import Progress
 
 
@@ -99,12 +101,15 @@ def _signals(trainer: pl.Trainer) -> list[int]:
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
-    """Return checkpoints (best by ``val/iou``, and last), LR monitor, early stopping, progress bar.
+    """Return checkpoints (best by ``val/iou``, and last), meters, LR monitor, early stopping, bar.
 
     Args:
         config: The trainer section.
         checkpoint_dir: Where ``best-step*.ckpt`` and ``last.ckpt`` go.
         has_logger: Whether anything takes the learning rate.
+
+    Raises:
+        UserError: The installed Lightning cannot average weights.
     """
     # Without versions: a file left by an earlier start in the same folder is replaced, so that
     # last.ckpt is always the newest. ModelCheckpoint's own `save_last` would leave it alone when
@@ -112,6 +117,7 @@ def build_callbacks(
     callbacks: list[Callback] = [
         AnswerSignalsTogether(),
         ValidateLastStep(),
+        Meters(),  # behind it: the last step reaches the loggers too
         ModelCheckpoint(
             checkpoint_dir,
             filename="best-step{step}",
@@ -122,6 +128,8 @@ def build_callbacks(
         ),
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
     ]
+    if config.ema_decay is not None:
+        callbacks.append(_average_weights(config.ema_decay))
     if config.checkpoint_every_n_steps is not None:
         callbacks.append(
             ModelCheckpoint(
@@ -140,3 +148,13 @@ def build_callbacks(
             EarlyStopping("val/iou", mode="max", patience=config.early_stopping_patience)
         )
     return callbacks
+
+
+def _average_weights(decay: float) -> Callback:
+    try:
+        from .averaging import AverageWeights
+    except ImportError as error:
+        raise UserError(
+            f"trainer.ema_decay={decay} needs Lightning 2.6 or newer, this is {pl.__version__}"
+        ) from error
+    return AverageWeights(decay)

@@ -50,14 +50,27 @@ ARCHITECTURES = (
     "sam2.1_hiera_large",
 )
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
+CHECKPOINTING = ("none", "image_encoder", "clicks", "memory_attention", "loss", "all")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
-DATA_SOURCES = ("synthetic", "vos_folder", "png_folders", "sav", "coco_video")
+DATA_SOURCES = (
+    "synthetic", "vos_folder", "png_folders", "sav", "sa1b", "mots",
+    "coco_video", "youtube_vis", "coco_images", "auto",
+)  # fmt: skip
+# sources that are one JSON file per split
+JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
+# sources whose clips have one frame
+IMAGE_SOURCES = ("coco_images", "sa1b")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
 _CLIP_LENGTH = Rule(
     "at least 2: the first frame is prompted, and one is to be left to track",
     lambda value: value >= 2,
+)
+_CHECKPOINTING = Rule(
+    f"one of {', '.join(CHECKPOINTING)}",
+    lambda value: isinstance(value, bool) or value in CHECKPOINTING,
+    CHECKPOINTING,
 )
 _MODULE_NAMES = Rule(
     f"null, a preset ({', '.join(TRAINABLE_PRESETS)}) or a list of module names",
@@ -236,11 +249,12 @@ class ModelConfig(Section):
         "names: every parameter outside them is frozen, adapters aside",
     )
     lora: LoraConfig = field(default_factory=LoraConfig)
-    activation_checkpointing: bool = setting(
-        False,
-        ANY_VALUE,
-        "recompute the image encoder's activations in the backward pass: less memory, about a "
-        "third more time in the encoder",
+    activation_checkpointing: Any = setting(
+        "none",
+        _CHECKPOINTING,
+        "what is computed again in the backward pass, to save memory: `none`, `image_encoder`, "
+        "`clicks` (the decoder behind each correction click), `memory_attention`, `loss` or `all`; "
+        "true and false are `image_encoder` and `none`",
     )
     compile_image_encoder: bool = setting(
         False, ANY_VALUE, "run the image encoder through `torch.compile`"
@@ -255,6 +269,10 @@ class ModelConfig(Section):
             self.num_frames_to_correct,
             f"at least model.num_init_cond_frames ({self.num_init_cond_frames})",
         )
+        if isinstance(self.activation_checkpointing, bool):  # of older configurations
+            self.activation_checkpointing = (
+                "image_encoder" if self.activation_checkpointing else "none"
+            )
         names = self.trainable_modules
         if names is not None:
             self.trainable_modules = [names] if isinstance(names, str) else list(names)
@@ -368,10 +386,12 @@ class DataConfig(Section):
         "synthetic",
         one_of(*DATA_SOURCES),
         "`synthetic`; `vos_folder` (DAVIS, MOSE, YouTube-VOS); `png_folders` (one folder of PNG "
-        "masks per object); `sav` (SA-V); `coco_video` (COCO-video JSON, category layout)",
+        "masks per object); `sav` (SA-V); `sa1b` (SA-1B); `mots` (MOTS PNG); `coco_video` "
+        "(COCO-video JSON); `youtube_vis` (YouTube-VIS, OVIS, SAM 3's videos); `coco_images` (COCO "
+        "instances, image by image); `auto` looks at `root` and takes one of these",
     )
     root: Optional[str] = setting(
-        None, A_PATH, "the data set's folder (every source but `synthetic` and `coco_video`)"
+        None, A_PATH, "the data set's folder (every source but `synthetic` and those of JSON files)"
     )
     image_folder: str = setting("JPEGImages", A_PATH, "frames, relative to `root`")
     annotation_folder: str = setting("Annotations", A_PATH, "masks, relative to `root`")
@@ -387,9 +407,9 @@ class DataConfig(Section):
         "text file with one validation video per line, also relative to `root`; null: DAVIS's own "
         "lists, or a split by `val_fraction`",
     )
-    train_annotations: Optional[str] = setting(None, A_PATH, "COCO-video JSON for training")
+    train_annotations: Optional[str] = setting(None, A_PATH, "JSON file for training")
     val_annotations: Optional[str] = setting(
-        None, A_PATH, "COCO-video JSON for validation; null: split by `val_fraction`"
+        None, A_PATH, "JSON file for validation; null: split by `val_fraction`"
     )
     image_root: Optional[str] = setting(
         None, A_PATH, "folder that `file_name` is joined to; null trusts the JSON's own paths"
@@ -409,6 +429,12 @@ class DataConfig(Section):
         one_of("empty", "skip"),
         "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
         "objects, `skip` leaves them out",
+    )
+    objects: str = setting(
+        "categories",
+        one_of("categories", "instances"),
+        "what an object of a COCO-video JSON is: `categories` one mask slot per category, "
+        "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`)",
     )
     num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
     # A video that has fewer, from its first frame with an object, is used as it is when
@@ -444,13 +470,13 @@ class DataConfig(Section):
         """Check the settings and those that depend on each other."""
         super().__post_init__()
         if self.num_workers is None:
-            self.num_workers = min(4, _num_cores())
-        if self.source == "coco_video":
+            self.num_workers = min(4, num_cores())
+        if self.source in JSON_SOURCES:
             require(
                 self.train_annotations is not None,
                 "data.train_annotations",
                 self.train_annotations,
-                "the path of a COCO-video JSON for data=coco_video",
+                f"the path of a JSON file for data={self.source}",
             )
         elif self.source != "synthetic":
             require(
@@ -461,7 +487,7 @@ class DataConfig(Section):
             )
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -612,6 +638,21 @@ class TrainerConfig(Section):
         "write `last.ckpt` every n optimizer steps as well as after every validation; null: after "
         "validation only",
     )
+    on_out_of_memory: str = setting(
+        "end",
+        one_of("end", "skip"),
+        "when a training step runs out of memory: `end` the run, or `skip` the step, its gradients "
+        "with it (one process only)",
+    )
+    max_skipped_in_a_row: int = setting(
+        5, at_least(1), "`on_out_of_memory=skip`: one more skipped batch in a row ends the run"
+    )
+    ema_decay: Optional[float] = setting(
+        None,
+        or_null(within("[0, 1)")),
+        "validate and export an exponential moving average of the weights with this decay, often "
+        "0.999; null: the weights themselves",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
@@ -703,7 +744,7 @@ class VisualizationsConfig(Section):
         "auto",
         one_of("auto", "off"),
         "`auto`: where all objects of a clip are small and near each other, panels show the part "
-        "of the frames that holds them (not with frames on CUDA); `off`: always the whole frames",
+        "of the frames that holds them; `off`: always the whole frames",
     )
     pinned_clips: int = setting(
         1,

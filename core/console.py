@@ -24,6 +24,8 @@ _KNOWN = (
     r".*LeafSpec.*is deprecated",
     # `VideoMetrics` is of all ranks already.
     r".*'val/(iou|iou_copy|dice|J|F|J&F)['/].*sync_dist=True",
+    # A skipped batch: our own warning says so.
+    r"`training_step` returned `None`",
     # A resumed run has a folder of its own.
     r"The dirpath has changed from",
     # Steps are counted across epochs, so that a short epoch loses no row.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .lora import is_adapter
-from .weights import CheckpointError, FoundWeights
+from .weights import CheckpointError, FoundWeights, write_safetensors
 
 # Where a reference to the hub begins, as in hf:facebook/sam2.1-hiera-tiny@main.
 HUB = "hf:"
@@ -199,8 +199,7 @@ def read_hugging_face(path: Union[str, Path], name: str = "model.checkpoint_path
         CheckpointError: There is no such file, it is damaged, holds another model, or a tensor has
             no counterpart.
     """
-    where = f"{name}={path}"
-    local = _download(str(path), where) if str(path).startswith(HUB) else Path(path)
+    where, local = f"{name}={path}", local_path(path, name)
     tensors = _read_tensors(local, where)
     if any(map(is_adapter, tensors)):
         raise CheckpointError(
@@ -210,6 +209,21 @@ def read_hugging_face(path: Union[str, Path], name: str = "model.checkpoint_path
     if local.is_dir():
         _check_config(local / "config.json", weights, where)
     return FoundWeights(weights, "model", "", note="in Hugging Face's format")
+
+
+def local_path(path: Union[str, Path], name: str) -> Path:
+    """Return where weights lie on this machine; a model of the hub is downloaded once.
+
+    Args:
+        path: See `read_hugging_face`; other paths are returned as they are.
+        name: What messages call it: the setting that named it.
+
+    Raises:
+        CheckpointError: The model cannot be downloaded.
+    """
+    if not str(path).startswith(HUB):
+        return Path(path)
+    return _download(str(path), f"{name}={path}")
 
 
 def holds_weights(folder: Path) -> bool:
@@ -309,14 +323,8 @@ def write_folder(
     Raises:
         CheckpointError: Hugging Face has no such architecture.
     """
-    from safetensors.torch import save_file
-
     check_architecture(architecture)
-    tensors = from_official(weights)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{WEIGHTS_FILE}.part"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS_FILE)
+    write_safetensors(from_official(weights), folder / WEIGHTS_FILE, {"format": "pt"})
     _write_json(folder / "config.json", model_config(architecture, image_size, weights))
     _write_json(folder / "processor_config.json", _processor_config(image_size))
 

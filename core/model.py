@@ -9,7 +9,6 @@ classes can be imported where the package is missing.
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from .checkpointing import checkpoint_model
 from .checks import UserError, nearest, require
 from .config import TRAINABLE_PRESETS, ModelConfig
 from .hugging_face import image_size_of, is_hugging_face, read_hugging_face
@@ -131,9 +130,7 @@ def build_model(config: ModelConfig) -> "SAM2Train":
     node.update(_prompt_arguments(config))
     with _own_cuda_device(), _root_logger_unchanged():
         model = instantiate(node, _convert_="all")
-    if config.activation_checkpointing:
-        for block in model.image_encoder.trunk.blocks:
-            block.forward = functools.partial(_forward_checkpointed, block.forward)
+    checkpoint_model(model, config.activation_checkpointing)
     if config.compile_image_encoder:
         # In place and without a wrapper: the names in the state dict stay those of SAM 2.
         model.image_encoder.compile()
@@ -229,12 +226,6 @@ def _root_logger_unchanged() -> Iterator[None]:
         for handler in list(logging.root.handlers):
             if handler not in handlers:
                 logging.root.removeHandler(handler)
-
-
-def _forward_checkpointed(forward: Any, x: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return forward(x)
-    return checkpoint(forward, x, use_reentrant=False)
 
 
 def load_weights(

@@ -131,11 +131,24 @@ class Progress(ProgressBar):
             parts.append(f"loss {self._loss:.3f}")
         if not math.isnan(self._iou):
             parts.append(f"val/iou {self._iou:.3f}")
-        first, since = self._start
-        done, left = trainer.global_step - first, (self._total or 0) - trainer.global_step
-        if done > 0 and left > 0:
-            parts.append(f"{_duration((time.monotonic() - since) / done * left)} left")
+        left_s = seconds_left(self._start, trainer.global_step, self._total or 0)
+        if left_s:
+            parts.append(f"{_duration(left_s)} left")
         return "  ".join(parts)
+
+
+def seconds_left(start: tuple[int, float], step: int, total: int) -> Optional[float]:
+    """Return how long a run will still take, validations included; None where nothing tells.
+
+    Args:
+        start: The step at which it began, and the time of ``time.monotonic`` then.
+        step: Steps that are done.
+        total: Steps of the whole run; 0 where there is no limit.
+    """
+    first, since = start
+    if step <= first or total < step:
+        return None
+    return (time.monotonic() - since) / (step - first) * (total - step)
 
 
 def _duration(seconds: float) -> str:

@@ -37,6 +37,7 @@ def check_resumable(config: Config, model: nn.Module) -> None:
     path = config.ckpt_path
     content = read_checkpoint(Path(path), "ckpt_path")
     _check_complete(path, content)
+    _check_averaged(path, content, config)
     stored = content.get("hyper_parameters", {}).get("config", {})
     _check_weights(path, content["state_dict"], stored, config, model)
     if not _has_same_groups(content["optimizer_states"], config, model):
@@ -57,6 +58,16 @@ def _check_complete(path: str, content: Any) -> None:
     raise UserError(
         f"ckpt_path={path} is not a checkpoint to resume: it has no {', '.join(lacking)}"
     )
+
+
+def _check_averaged(path: str, content: Any, config: Config) -> None:
+    """Refuse to leave the live weights behind: the optimizer's state belongs to them."""
+    if "current_model_state" in content and config.trainer.ema_decay is None:
+        decay = _value(content.get("hyper_parameters", {}).get("config"), "trainer.ema_decay")
+        raise UserError(
+            f"ckpt_path={path} holds an average of the weights beside them: resume it with "
+            f"trainer.ema_decay={decay or 'DECAY'}"
+        )
 
 
 def _holds_weights(content: Any) -> bool:

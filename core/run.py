@@ -27,14 +27,19 @@ from .config import Config, TrainerConfig, to_config
 from .console import table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
+from .meters import Meters
 from .model import parameter_table
+from .out_of_memory import OutOfMemory, is_lost_rank
 from .report import COMPARISON, write_comparison
 from .visualization.store import FOLDER, PAGE, SETTINGS
 from .weights import CheckpointError
 
 log = logging.getLogger(__name__)
 
-OWN_TRAINER_FIELDS = ("validate_first", "early_stopping_patience", "checkpoint_every_n_steps")
+OWN_TRAINER_FIELDS = (
+    "validate_first", "early_stopping_patience", "checkpoint_every_n_steps", "on_out_of_memory",
+    "max_skipped_in_a_row", "ema_decay",
+)  # fmt: skip
 
 
 def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
@@ -83,6 +88,15 @@ def check_devices(config: TrainerConfig) -> None:
     one_of("auto", *StrategyRegistry.available_strategies()).check(
         "trainer.strategy", config.strategy
     )
+
+
+def check_skipping(config: TrainerConfig, world_size: int) -> None:
+    """Raise UserError where one rank would leave out a step that others take."""
+    if config.on_out_of_memory == "skip" and world_size > 1:
+        raise UserError(
+            f"trainer.on_out_of_memory=skip needs one process, got {world_size}: where one rank "
+            "skips a batch the averages of the others are wrong; use trainer.on_out_of_memory=end"
+        )
 
 
 def check_interval(config: TrainerConfig, num_batches: int) -> None:
@@ -268,7 +282,8 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     if trainer.checkpoint_callback.best_model_path:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
     exported = _export(config, checkpoints, run_dir / "weights")
-    rows = [*_reached(module, trainer), ("run", str(_short(run_dir))), *exported]
+    rows = [*_reached(module, trainer), *_measured(trainer)]
+    rows += [("run", str(_short(run_dir))), *exported]
     page = Path(config.visualizations.run_dir or run_dir) / PAGE
     if config.visualizations.run_book and config.visualizations.enabled and page.is_file():
         rows.append(("run book", str(_short(page))))
@@ -291,6 +306,38 @@ def _reached(module: Any, trainer: Any) -> list[tuple[str, str]]:
             ("  copying", f"{module.iou_copy:.3f}, what leaving the prompt's mask in place scores")
         )
     return rows
+
+
+def _measured(trainer: Any) -> list[tuple[str, str]]:
+    meters = (callback for callback in trainer.callbacks if isinstance(callback, Meters))
+    rows = [row for callback in meters for row in callback.said_at_the_end(trainer)]
+    skipper = trainer.lightning_module.skipper
+    if skipper is not None and skipper.total:
+        rows.append(("skipped", f"{skipper.total} batches that ran out of memory"))
+    return rows
+
+
+def end_in_one_sentence(error: Exception, trainer: Any) -> None:
+    """Raise UserError where no traceback is wanted: memory ran out, or another rank has ended."""
+    said = next(
+        (callback.said for callback in trainer.callbacks if isinstance(callback, OutOfMemory)), None
+    )
+    if said is None and trainer.world_size > 1 and is_lost_rank(error):
+        said = f"rank {trainer.global_rank} ends because another one did: see what that one says"
+    if said is not None:
+        leave_process_group_at_exit()
+        _end_other_ranks_at_exit(trainer)
+        raise UserError(said) from error
+
+
+def _end_other_ranks_at_exit(trainer: Any) -> None:
+    """End the ranks that this process started, which may wait for it for ever in a collective.
+
+    Not earlier: Lightning kills the process that started a rank when that rank fails.
+    """
+    kill = getattr(trainer.strategy.launcher, "kill", None)
+    if kill is not None:
+        atexit.register(kill, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _warn_of_what_was_not_learnt(module: Any, trainer: Any) -> None:

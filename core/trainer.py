@@ -16,12 +16,14 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from . import random_states
+from .checkpointing import checkpoint_loss
 from .config import Config, config_of
 from .lora import inject
 from .metrics import VideoMetrics, as_csv, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler
+from .out_of_memory import BatchSkipper
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -63,6 +65,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         inject(self.model, config.model.lora)
         freeze(self.model, config.model.trainable_modules)
         self.loss = _build_loss(config)
+        checkpoint_loss(self.loss, config.model.activation_checkpointing)
+        skips = config.trainer.on_out_of_memory == "skip"
+        self.skipper = (
+            BatchSkipper(self.model, config.trainer.max_skipped_in_a_row) if skips else None
+        )
         self.metrics = VideoMetrics()
         self.copy_metrics = VideoMetrics(boundary=False)
         self.iou_copy: Optional[float] = None
@@ -70,6 +77,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.objects_table: Optional[Path] = None  # of the last validation
         self._table_failed = False
         self.resumed_step: Optional[int] = None
+        self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
         self._states_to_resume: Optional[RandomStates] = None
         self._states_before_validation: Optional[RandomStates] = None
 
@@ -81,8 +89,33 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Track the batch's objects and return one dict of outputs per frame."""
         return self.model(batch)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Train on one batch of clips."""
+    def training_step(self, batch: Any, batch_idx: int) -> Optional[Tensor]:
+        """Train on one batch of clips; return None for one that is skipped."""
+        if self.skipper is None:
+            return self._train_on(batch, batch_idx)
+        loss = self.skipper.try_out(lambda: self._train_on(batch, batch_idx))
+        self.log("train/skipped_batches", torch.tensor(float(self.skipper.total)))
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Backpropagate; nothing is left of a batch that is skipped."""
+        if self.skipper is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            self.skipper.try_out(lambda: loss.backward(*args, **kwargs))
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Take a step, unless one of its batches was skipped."""
+        if self.skipper is not None:
+            loss = optimizer_closure()
+            if not self.skipper.end_step():
+                return
+            optimizer_closure = lambda: loss  # noqa: E731
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def _train_on(self, batch: Any, batch_idx: int) -> Tensor:
         outs_per_frame = self(batch)
         losses = self.loss(outs_per_frame, batch.masks)
         self._log_losses("train", losses, batch)

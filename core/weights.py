@@ -5,6 +5,7 @@ Files of Hugging Face are read in ``core/hugging_face.py``.
 
 import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -150,3 +151,23 @@ def read_file(path: Path, name: str = "model.checkpoint_path") -> FoundWeights:
             f"(.ckpt) or the weights themselves, found {holds}"
         )
     return found
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a ``.safetensors`` file, whole or not at all, as readable as any other new file.
+
+    Args:
+        tensors: On the CPU, contiguous, none sharing memory with another.
+        path: The file; its folder is made, an older file is replaced at the end.
+        metadata: Kept in the head of the file.
+    """
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    mode = partial.stat().st_mode
+    save_file(dict(tensors), partial, metadata=metadata)
+    partial.chmod(mode)  # some versions of safetensors let nobody but the owner read
+    partial.replace(path)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def quick():
 
 @pytest.fixture(autouse=True)
 def no_traces():
-    """A test that leaves SwanLab's run open, or a call into it hanging, fails by itself."""
+    """A test that leaves SwanLab's run open, a hanging call, or a run book here fails by itself."""
     environment = dict(os.environ)
     yield
     while started:
@@ -35,3 +36,5 @@ def no_traces():
     hanging = [thread for thread in core.loggers._abandoned if thread.is_alive()]
     assert not left_open, "SwanLab's run was left open"
     assert not hanging, "a call into a logger was left hanging"
+    here = [name for name in ("run.html", "pictures") if Path(name).exists()]
+    assert not here, f"{here} was left in the current folder"

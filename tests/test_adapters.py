@@ -85,6 +85,11 @@ def test_the_file_holds_what_was_trained_and_nothing_else(adapters, trained):
     assert json.loads(metadata["model"])["lora"]["rank"] == 2
 
 
+def test_others_may_read_it_as_any_new_file(adapters, tmp_path):
+    (tmp_path / "new").touch()
+    assert adapters.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 def test_on_its_base_it_is_the_trained_model(adapters, base, trained):
     found = put_on_base(read_adapters(adapters), str(base)).weights
     own = trained.model.state_dict()
@@ -271,7 +276,8 @@ def test_whole_videos_are_scored_with_adapters_on_their_base(adapters, base, tmp
     arguments += ["data.synthetic.num_val_clips=1", "data.num_frames=3", "films=none"]
     assert evaluate([*arguments, "base=nowhere.pt"]) == 1
     assert "error: base=nowhere.pt does not exist" in capsys.readouterr().err
-    assert evaluate([*arguments, f"base={base}"]) == 0
+    assert evaluate([*arguments, f"base={base}", "compare=released"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["compare"]["with"] == str(base)
     assert summary["objects_tracked"] >= 2
     assert summary["weights"] == str(adapters)

@@ -27,9 +27,14 @@ GROUP_FILES = sorted(
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 NEEDED = {
     "data=coco_video": ["data.train_annotations=a.json"],
+    "data=youtube_vis": ["data.train_annotations=a.json"],
+    "data=coco_images": ["data.train_annotations=a.json"],
     "data=vos_folder": ["data.root=d"],
     "data=png_folders": ["data.root=d"],
     "data=sav": ["data.root=d"],
+    "data=sa1b": ["data.root=d"],
+    "data=auto": ["data.root=d"],
+    "data=mots": ["data.root=d"],
     "surgical": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],
     "overfit_clip": ["data.root=d"],
@@ -66,7 +71,7 @@ def test_the_experiments_are_what_they_say():
 
 @pytest.mark.parametrize(("num_cores", "num_workers"), [(1, 1), (2, 2), (64, 4)])
 def test_files_are_read_by_a_worker_per_core_and_four_at_most(monkeypatch, num_cores, num_workers):
-    monkeypatch.setattr("core.config._num_cores", lambda: num_cores)
+    monkeypatch.setattr("core.config.num_cores", lambda: num_cores)
     for source in ("vos_folder", "png_folders", "sav", "coco_video"):
         data = built(f"data={source}", *NEEDED[f"data={source}"]).data
         assert data.num_workers == num_workers

@@ -7,6 +7,7 @@ where it is installed, which no requirement of this program asks for.
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from core.config import ARCHITECTURES, Config, ExportConfig, ModelConfig
 from core.export import export_folder, export_weights, loading_code
 from core.hugging_face import from_official, model_config, read_hugging_face, write_folder
 from core.model import build_model, load_weights, read_weights, with_architecture
+from core.tracking.weights import find
 from core.weights import CheckpointError
 
 NEW_IN_SAM21 = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias")
@@ -271,6 +273,16 @@ def test_a_model_of_the_hub_is_downloaded(hub, weights):
     assert_same(read_weights("hf:facebook/sam2.1-hiera-tiny").weights, weights)
     read_weights("hf:facebook/sam2.1-hiera-tiny@v1")
     assert hub == [("facebook/sam2.1-hiera-tiny", None), ("facebook/sam2.1-hiera-tiny", "v1")]
+
+
+def test_whole_videos_are_tracked_with_a_model_of_the_hub(hub, weights):
+    named = "hf:facebook/sam2.1-hiera-tiny@v1"
+    found = find(named, ModelConfig())
+    assert_same(found.read().weights, weights)
+    assert (found.model.architecture, str(found)) == ("sam2.1_hiera_tiny", named)
+    assert found.default_out("evaluation") == Path("sam2.1-hiera-tiny_evaluation")
+    with pytest.raises(CheckpointError, match=r"^compare=hf:facebook/other could not be downl"):
+        find("hf:facebook/other", ModelConfig(), name="compare")
 
 
 def test_a_missing_network_is_one_sentence(hub):

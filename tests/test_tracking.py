@@ -1,5 +1,6 @@
 """Tracking whole videos: the masks are those of Meta's predictor that was given everything."""
 
+import math
 from unittest.mock import patch
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.config import ModelConfig
 from core.tracking.directions import store_backwards, track_backwards, track_both_ways
 from core.tracking.frames import ImageFolder
 from core.tracking.prompts import Prompt
-from core.tracking.tracker import track
+from core.tracking.tracker import TrackedFrame, track
 from core.tracking.weights import build_predictor, device_of, find
 
 
@@ -121,6 +122,15 @@ def test_a_pixel_belongs_to_the_object_of_the_highest_logit(predictor, video):
     assert np.array_equal(free[1], first > 0)
     assert np.array_equal(apart[1], (first > 0) & (first >= second))
     assert np.array_equal(apart[2], (second > 0) & (second > first))
+
+
+def test_the_lowest_id_wins_among_equals():
+    logits = torch.randint(-1, 3, (4, 20, 30), generator=torch.manual_seed(0)).float()
+    logits[1, 0] = math.nan
+    frame = TrackedFrame(0, np.zeros((20, 30, 3), np.uint8), (2, 3, 5, 9), logits, logits)
+    winner = logits.numpy().argmax(0)  # the first of equals; NaN before any number
+    for k, mask in enumerate(frame.masks(overlapping=False).values()):
+        assert np.array_equal(mask, (winner == k) & (logits[k].numpy() > 0))
 
 
 def test_frames_are_read_once_and_in_order(predictor, video):

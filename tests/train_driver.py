@@ -24,6 +24,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--draw-s", type=float, default=0.0, help="every picture takes longer")
     parser.add_argument("--fail", choices=("renderer", "encoder", "logger", "training"))
+    parser.add_argument("--rank-without-memory", type=int, help="it runs out in the third step")
     parser.add_argument("--without-swanlab", action="store_true")
     parser.add_argument("--hang-in-finish", action="store_true")
     parser.add_argument(
@@ -65,6 +66,8 @@ def patch(options):
     publisher.draw_sheets = slowly
     if options.fail:
         make_fail(options.fail)
+    if options.rank_without_memory is not None:
+        run_out_of_memory(options.rank_without_memory)
     if options.hang_in_finish:
         import swanlab
 
@@ -102,6 +105,19 @@ def make_fail(what):
             return training_step(self, batch, batch_idx)
 
         core.trainer.SAM2LightningModule.training_step = break_down
+
+
+def run_out_of_memory(rank):
+    import core.trainer
+
+    train_on = core.trainer.SAM2LightningModule._train_on
+
+    def train(self, batch, batch_idx):
+        if self.global_step == 2 and self.global_rank == rank:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train_on(self, batch, batch_idx)
+
+    core.trainer.SAM2LightningModule._train_on = train
 
 
 def tell_end_of_epochs():

@@ -1,6 +1,6 @@
 """Annotated videos as official ``BatchedVideoDatapoint`` batches.
 
-    readers/         one file per format: a video's frames and masks
+    readers/         one file per format: a video's frames and masks; recognise.py: which it is
     split.py         which videos train, which validate
     clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py varies them
     datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what

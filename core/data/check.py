@@ -27,6 +27,7 @@ from ..overrides import compose_command_line, print_anything
 from .clips import ClipDataset
 from .module import VideoDataModule
 from .readers.reader import Reader
+from .readers.recognise import resolve_source
 from .readers.remarks import Remark, in_lines
 from .synthetic import SyntheticDataset
 
@@ -204,7 +205,8 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
     Raises:
         DataError: The data set is not usable.
     """
-    module = VideoDataModule(config.data, config.model.image_size, config.seed)
+    data = resolve_source(config.data, print)
+    module = VideoDataModule(data, config.model.image_size, config.seed)
     module.setup()
     reports = {stage: check_split(dataset, stage) for stage, dataset in module.datasets.items()}
     for stage, report in reports.items():

@@ -135,7 +135,8 @@ class ClipDataset(Dataset):
     ) -> tuple[list[VOSFrame], list[int]]:
         """Draw a clip with the official sampler, from one of the stride's phases."""
         data, rng = self.data, make_generator(CLIP, self.seed, epoch, index)
-        num_starts = _num_starts(video, data.num_frames, data.frame_stride)
+        length = clip_length(data, self.training)
+        num_starts = _num_starts(video, length, data.frame_stride)
         # choosing the phase through a start weighs every start alike
         phase = int(rng.integers(num_starts)) % data.frame_stride
         frames = video.frames[phase :: data.frame_stride]
@@ -143,7 +144,7 @@ class ClipDataset(Dataset):
         starts = range(phase, num_starts, data.frame_stride)
         candidates = [video.frames[start].frame_idx for start in starts]
         strided = VOSVideo(video.video_name, video.video_id, frames)
-        sampler = RandomUniformSampler(data.num_frames, data.max_objects)
+        sampler = RandomUniformSampler(length, data.max_objects)
         # the official sampler draws from the global generator, which is nobody's but the user's
         state = random.getstate()
         random.seed(int(rng.integers(2**63)))
@@ -271,7 +272,8 @@ def _takes_shorter_clips(data: DataConfig, training: bool) -> bool:
 
 
 def _fewest_frames(data: DataConfig, training: bool) -> int:
-    return 2 if _takes_shorter_clips(data, training) else clip_length(data, training)
+    length = clip_length(data, training)
+    return min(2, length) if _takes_shorter_clips(data, training) else length
 
 
 def find_clips(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
-from ..config import DataConfig
+from ..config import IMAGE_SOURCES, DataConfig
 from ..official import IMAGENET_MEAN, IMAGENET_STD
 
 # In the frames' own precision: double would make every frame double.
@@ -36,7 +36,9 @@ def epoch_and_index(key: Union[int, tuple[int, int]], num_clips: int) -> tuple[i
 
 
 def clip_length(data: DataConfig, training: bool) -> int:
-    """Return the frames of a clip: validation may have a length of its own."""
+    """Return the frames of a clip: validation may have a length of its own, an image has one."""
+    if data.source in IMAGE_SOURCES:
+        return 1
     return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from time import perf_counter
 from typing import Any, Optional
 
 import numpy as np
@@ -165,6 +166,10 @@ class ResumableLoader(DataLoader):
         progress: Returns how many batches of its epoch Lightning trained on, and how many it has;
             None without a Trainer.
         **options: Those of a DataLoader.
+
+    Attributes:
+        waited_s: Seconds in which batches were waited for, in all passes together.
+        asked_at: When the last batch was asked for, as ``time.perf_counter`` counts.
     """
 
     def __init__(
@@ -176,6 +181,7 @@ class ResumableLoader(DataLoader):
         **options: Any,
     ) -> None:
         self._progress, self._course = progress, Course()
+        self.waited_s = self.asked_at = 0.0
         self._clips = ClipSampler(order, batch_size, self._course)
         super().__init__(sampler=self._clips, batch_size=batch_size, **options)
 
@@ -191,7 +197,14 @@ class ResumableLoader(DataLoader):
         # a generator: Lightning makes iterators before it sets the epoch, and the epoch must be
         # known when the first batch is asked for
         self._course.begin(*self._counts())
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            self.asked_at = perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited_s += perf_counter() - self.asked_at
             self._course.fetched()
             yield batch
 

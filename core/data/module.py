@@ -14,12 +14,14 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
-from ..config import DataConfig
+from ..config import IMAGE_SOURCES, DataConfig
 from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
 from .datapoint import normalise
 from .loader import ClipOrder, ClipSampler, ResumableLoader
-from .readers.reader import SOURCES
+from .readers.files import DataError
+from .readers.reader import has_category_layout
+from .readers.recognise import resolve_source
 from .split import Videos, split_videos
 from .synthetic import SyntheticDataset
 
@@ -41,6 +43,9 @@ class VideoDataModule(LightningDataModule):
         image_size: S, ``model.image_size``.
         seed: Seeds order, clips, synthetic clips and augmentation.
 
+    Raises:
+        DataError: ``data=auto`` finds no data set.
+
     Attributes:
         category_layout: Whether every video has one mask slot per category.
         category_names: The categories in slot order; None for object layouts. Known after `setup`.
@@ -50,9 +55,9 @@ class VideoDataModule(LightningDataModule):
     def __init__(self, data: DataConfig, image_size: int, seed: int) -> None:
         """See the class."""
         super().__init__()
+        data = resolve_source(data)
         self.data, self.image_size, self.seed = data, image_size, seed
-        source = SOURCES.get(data.source)
-        self.category_layout = source is not None and source.category_layout
+        self.category_layout = has_category_layout(data)
         self.category_names: Optional[list[str]] = None
         self.original_sizes: Optional[list[Optional[tuple[int, int]]]] = None
         self.num_categories: Optional[int] = None
@@ -62,8 +67,14 @@ class VideoDataModule(LightningDataModule):
         """Read the data set's structure; later calls do nothing.
 
         Raises:
-            DataError: The data set cannot be used; the message names the setting or file.
+            DataError: The data set cannot be used; the message names the setting or file. Single
+                images cannot be trained on, which is what `stage` ``fit`` asks for.
         """
+        if stage == "fit" and self.data.source in IMAGE_SOURCES:
+            raise DataError(
+                f"data={self.data.source} gives clips of one frame, which can be looked through"
+                " with `python -m core.data`; training needs videos: clips of at least 2 frames"
+            )
         if self.datasets:
             return
         if self.data.source == "synthetic":

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from ..config import DataConfig
 from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
 from .readers.reader import SOURCES, Reader, Source
+from .readers.recognise import hint_at_source
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def split_videos(data: DataConfig) -> Split:
         DataError: The data set or a list cannot be used.
     """
     source = SOURCES[data.source]
-    reader, val_reader = source.open(data)
+    reader, val_reader = _open(source, data)
     if val_reader is not reader:
         return Split(_all_videos(reader), _all_videos(val_reader))
     train_list, val_list = _lists(data, source)
@@ -49,6 +50,15 @@ def split_videos(data: DataConfig) -> Split:
         return _split_by_fraction(reader, train, data.val_fraction)
     val = _read_list(val_list, "val_list", reader, data)
     return _split_by_lists(reader, train, val, data)
+
+
+def _open(source: Source, data: DataConfig) -> tuple[Reader, Reader]:
+    try:
+        return source.open(data)
+    except DataError as error:
+        if "data=" in str(error):  # it names another one already
+            raise
+        raise DataError(f"{error}{hint_at_source(data)}") from error
 
 
 def _all_videos(reader: Reader) -> Videos:

@@ -41,12 +41,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int:
+    from ..data.readers.recognise import resolve_source
     from ..tracking.weights import chosen_of_model, find
     from .program import evaluate, report, show
 
     named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
     weights = find(named, config.model, chosen_of_model(overrides), base=config.base)
     config = combine(cfg, config, overrides, weights.config)
+    config.data = resolve_source(config.data, print)
     config.model = weights.model
     other = None
     if config.compare is not None:

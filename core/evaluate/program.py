@@ -26,7 +26,7 @@ from .protocols import score_objects
 from .scores import VideoScores
 from .settings import EvaluateConfig, prompt_of, protocols_of
 from .tables import frames_csv, means, objects_csv, write_json, write_text
-from .videos import LAYOUTS, Videos, find_videos, first_masks, prompts_of
+from .videos import Videos, find_videos, first_masks, layout_of, prompts_of
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -105,7 +105,7 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
 def _tracked(
     name: str, videos: Videos, scores: VideoScores, config: EvaluateConfig, out: Path
 ) -> Tracked:
-    layout = LAYOUTS[config.data.source]
+    layout = layout_of(config.data)
     protocol = protocols_of(config)[0]
     ranges = _lvos_ranges(config).get(name) if protocol == "lvos" else None
     objects = score_objects(protocol, scores, layout.palette, ranges)
@@ -165,7 +165,7 @@ def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[st
     """Return what the masks depend on: with other settings a folder is not gone on with."""
     file = weights.path.stat()
     return {
-        "weights": str(weights.path.resolve()),
+        "weights": weights.hub or str(weights.path.resolve()),
         "weights_bytes": file.st_size,
         "weights_time": file.st_mtime_ns,
         "architecture": weights.model.architecture,
@@ -213,7 +213,7 @@ def _evaluate_video(
     config: EvaluateConfig,
     out: Path,
 ) -> VideoScores:
-    video, layout = videos.open(name), LAYOUTS[config.data.source]
+    video, layout = videos.open(name), layout_of(config.data)
     first = first_masks(video)
     scores = VideoScores.empty(
         len(video.annotated),
@@ -237,7 +237,7 @@ def _evaluate_video(
 
 
 def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, kind: str) -> None:
-    layout, names = LAYOUTS[config.data.source], protocols_of(config)
+    layout, names = layout_of(config.data), protocols_of(config)
     ranges = _lvos_ranges(config) if "lvos" in names else {}
     by_protocol = {}
     for k, protocol in enumerate(names):
@@ -258,7 +258,7 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         "annotated_frames": sum(len(scores.numbers) for scores in result.scores.values()),
         "prompt": kind,
         "postprocessing": config.postprocessing,
-        "weights": str(weights.path),
+        "weights": str(weights),
         "not_scored": result.failed,
         "notes": _notes(
             config.data.source == "vos_folder", names, by_protocol, tracked, bool(ranges)

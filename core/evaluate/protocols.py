@@ -13,6 +13,8 @@ import numpy as np
 from .scores import VideoScores
 
 _LVOS_STEP = 5
+# PNGs have no higher ids; those beyond it are of 16 bits or of colours, and have gaps.
+_HIGHEST_ID = 255
 
 RULES = {
     "davis": (
@@ -91,7 +93,8 @@ def _davis(scores: VideoScores, palette: bool) -> Iterator[ObjectScore]:
         return
     ids = scores.object_ids.tolist()
     on_first = [key for key, pixels in zip(ids, scores.gt_pixels[0], strict=True) if pixels]
-    counted = range(1, max(on_first, default=0) + 1) if palette else on_first
+    highest = max(on_first, default=0)
+    counted = range(1, highest + 1) if palette and highest <= _HIGHEST_ID else on_first
     for key in counted:
         if key in ids:
             yield _score(scores, ids.index(key), inner)

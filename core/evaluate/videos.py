@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from ..checks import UserError, nearest
+from ..config import DataConfig
 from ..data.datapoint import SYNTHETIC_VAL, clip_length, make_generator
 from ..data.readers.files import DataError, name_some
 from ..data.readers.frames import AnnotatedFrame
-from ..data.readers.reader import Reader
+from ..data.readers.reader import Reader, has_category_layout
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
 from ..tracking.frames import Frames
@@ -64,13 +65,24 @@ class Layout:
 
 _PALETTE = Layout(palette=True, overlapping=False, categories=False, complete=True)
 _PER_OBJECT = Layout(palette=False, overlapping=True, categories=False, complete=False)
+_CATEGORIES = Layout(palette=False, overlapping=True, categories=True, complete=True)
+_INSTANCES = Layout(palette=False, overlapping=True, categories=False, complete=True)
 LAYOUTS = {
     "synthetic": _PALETTE,
     "vos_folder": _PALETTE,
     "png_folders": _PER_OBJECT,
     "sav": _PER_OBJECT,
-    "coco_video": Layout(palette=False, overlapping=True, categories=True, complete=True),
+    "sa1b": _INSTANCES,
+    "mots": Layout(palette=False, overlapping=False, categories=False, complete=True),
+    "coco_video": _INSTANCES,
+    "youtube_vis": _INSTANCES,
+    "coco_images": _INSTANCES,
 }
+
+
+def layout_of(data: DataConfig) -> Layout:
+    """Return how the masks of a data set are kept."""
+    return _CATEGORIES if has_category_layout(data) else LAYOUTS[data.source]
 
 
 class _ReaderFrames:
@@ -170,7 +182,7 @@ class Videos:
         reader, i = self._places[name]
         config = self._config
         if reader is not None:
-            return _ReaderVideo(reader, i, LAYOUTS[config.data.source], config.max_frames)
+            return _ReaderVideo(reader, i, layout_of(config.data), config.max_frames)
         rng = make_generator(SYNTHETIC_VAL, config.seed, i)
         data, size = config.data, config.model.image_size
         length = clip_length(data, training=False)

@@ -6,11 +6,12 @@ and 1, as SA-V has it.
 """
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from ..data.readers.label_maps import davis_palette
 
 # 0 is the background and 255 what evaluators do not count.
 _PALETTE_IDS = range(1, 255)
@@ -70,14 +71,3 @@ def _save(path: Path, values: np.ndarray) -> None:
     image = Image.fromarray(values)
     image.putpalette(davis_palette())
     image.save(path, compress_level=1)
-
-
-@lru_cache(maxsize=1)
-def davis_palette() -> bytes:
-    """Return the palette of DAVIS and PASCAL VOC: the bits of an id, spread over three channels."""
-    colors = np.zeros((256, 3), np.uint8)
-    ids = np.arange(256)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colors.tobytes()

@@ -15,7 +15,7 @@ class TrackingConfig(Config):
         None,
         A_PATH,
         "a run's folder (its best weights and its settings), a .ckpt or .pt, a folder of "
-        "Hugging Face's, or a file of adapters",
+        "Hugging Face's or hf:OWNER/NAME[@REVISION] of its hub, or a file of adapters",
     )
     base: Optional[str] = setting(
         None,

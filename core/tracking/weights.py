@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..adapters import put_on_base, read_adapters
+from ..adapters import find_base, put_on_base, read_adapters
 from ..checks import UserError
 from ..config import Config, ModelConfig, config_of
-from ..hugging_face import holds_weights, is_hugging_face
+from ..hugging_face import HUB, holds_weights, is_hugging_face, local_path
 from ..lora import inject, is_adapter, merge
 from ..model import architecture_node, load_found, model_config_from, read_weights
 from ..overrides import override_keys
@@ -41,6 +41,7 @@ class Weights:
         config: The settings that they were trained with; None: unknown.
         run_dir: The run that they are of; None: unknown.
         base: What `path` holds adapters for; None: what lies beside it.
+        hub: Their name on Hugging Face's hub; None: they are not from there.
     """
 
     path: Path
@@ -48,6 +49,10 @@ class Weights:
     config: Optional[Config] = None
     run_dir: Optional[Path] = None
     base: Optional[str] = None
+    hub: Optional[str] = None
+
+    def __str__(self) -> str:
+        return self.hub or str(self.path)
 
     def read(self, name: str = "weights") -> FoundWeights:
         """Return the tensors; adapters from a file of their own stand beside those of their base.
@@ -71,11 +76,18 @@ class Weights:
     def released(self, named: str) -> str:
         """Return the weights that training started from for ``released``, others as they are named.
 
+        For adapters these are their base.
+
         Raises:
             CheckpointError: They are not known.
         """
         if named != "released":
             return named
+        if self.base is not None:
+            return self.base
+        adapters = read_adapters(self.path)
+        if adapters is not None:
+            return find_base(adapters)
         if self.config is None or self.config.model.checkpoint_path is None:
             raise CheckpointError(
                 "compare=released: the run started from no released weights, expected the path of a"
@@ -87,6 +99,8 @@ class Weights:
         """Return where results of these weights go: below their run, otherwise beside the file."""
         if self.run_dir is not None:
             return self.run_dir / what
+        if self.hub is not None:
+            return Path(f"{self.hub.partition('@')[0].rpartition('/')[2]}_{what}")
         return self.path.parent / f"{self.path.stem}_{what}"
 
 
@@ -109,7 +123,7 @@ def find(
 
     Args:
         named: A run's folder (its best weights), a ``.ckpt``, an exported or released ``.pt``, a
-            folder or file of Hugging Face's, or a file of adapters.
+            folder or file of Hugging Face's, ``hf:OWNER/NAME[@REVISION]``, or a file of adapters.
         given: The model section of the command line.
         chosen: Fields of `given` that the user chose: they go before what is found out.
         name: The setting that named them, for messages.
@@ -119,7 +133,7 @@ def find(
     Raises:
         CheckpointError: There are none, or they are of no SAM 2.
     """
-    path = Path(named)
+    hub, path = named if named.startswith(HUB) else None, local_path(named, name)
     run_dir = path if path.is_dir() and not holds_weights(path) else None
     if run_dir is not None:
         path = _best_of(run_dir, f"{name}={named}")
@@ -139,13 +153,13 @@ def find(
     model = replace(model, **{field: getattr(given, field) for field in chosen})
     if config is None:
         run_dir = None
-    return Weights(path, model, config, run_dir, base)
+    return Weights(path, model, config, run_dir, base, hub)
 
 
 def _base_of_run(config: Optional[Config]) -> Optional[str]:
     """Return what a run with adapters started from, where it still lies there."""
     base = None if config is None else config.model.checkpoint_path
-    return base if base is not None and Path(base).exists() else None
+    return base if base is not None and (base.startswith(HUB) or Path(base).exists()) else None
 
 
 def _best_of(run_dir: Path, setting: str) -> Path:
@@ -210,7 +224,7 @@ def build_predictor(
     # Exported weights have the adapters of their training merged already.
     if weights.model.lora.rank is not None and any(map(is_adapter, found.weights)):
         inject(predictor, weights.model.lora)
-    load_found(predictor, found, weights.path, name)
+    load_found(predictor, found, str(weights), name)
     merge(predictor)
     return predictor.to(device).eval()
 

@@ -26,7 +26,6 @@ from .reduction import (
     Choice,
     Drawn,
     Grid,
-    KeptMasks,
     Reduced,
     Window,
     denormalize_array,
@@ -51,6 +50,7 @@ class Moment:
         category_names: Names of the categories in the category layout.
         original_sizes: (height, width) of each original video of the batch; None: what the batch's
             ``metadata.frame_orig_size`` tells, where it can be read without waiting.
+        weights: What the module calls the weights that it has, where it has several sets of them.
     """
 
     stage: str
@@ -60,6 +60,7 @@ class Moment:
     object_names: Optional[Callable[[int], Optional[dict[int, str]]]] = None
     category_names: Optional[Sequence[str]] = None
     original_sizes: Optional[Sequence[Optional[tuple[int, int]]]] = None
+    weights: Optional[str] = None
 
 
 @dataclass
@@ -330,7 +331,7 @@ def build_clips(
                 "%s not fit into num_categories: not drawn",
                 counted(clip.num_left_out, "object does", "objects do"),
             )
-        if slot in windows and isinstance(reduced.masks, KeptMasks):
+        if slot in windows:
             clip.close_up = _close_up(clip, windows[slot], choice, reduced, rows, slot)
         clips.append(clip)
     return clips
@@ -347,7 +348,7 @@ def _build_clip(
     ]
     images = denormalize_array(reduced.images[slot]).transpose(0, 2, 3, 1)
     grid = choice.grids[slot]
-    drawn = _drawn(rows, slot, grid, reduced)
+    drawn = _drawn(rows, grid, reduced)
     measured = [choice.measured.index(t) for t in choice.frames]
     non_finite = rows.kept_of(reduced.counts.non_finite)
     gt_areas, pred_areas, intersections = (
@@ -391,7 +392,7 @@ def _build_clip(
         not_prompted=not_prompted,
     )
     if reduced.prompts_told:
-        _add_prompts(clip, rows, reduced, slot, grid)
+        _add_prompts(clip, rows, reduced, grid)
     else:
         # Frame 0 is always drawn, first.
         frames[0].prompts = _implied_prompts(drawn.gt[0], clip.model_size)
@@ -399,12 +400,9 @@ def _build_clip(
     return clip
 
 
-def _drawn(rows: Rows, slot: int, grid: Grid, reduced: Reduced[np.ndarray]) -> Drawn[np.ndarray]:
+def _drawn(rows: Rows, grid: Grid, reduced: Reduced[np.ndarray]) -> Drawn:
     """Return what is drawn of a video's C categories, empty where it has no row."""
-    if isinstance(reduced.masks, KeptMasks):
-        drawn, kept = reduced.masks.draw(rows.kept, grid), np.arange(len(rows.kept))
-    else:
-        drawn, kept = reduced.masks[slot], rows.kept
+    drawn, kept = reduced.masks.draw(rows.kept, grid), np.arange(len(rows.kept))
     return Drawn(rows.fill(drawn.gt, kept, False), rows.fill(drawn.pred, kept, False), drawn.errors)
 
 
@@ -508,16 +506,12 @@ def _not_prompted(rows: Rows, reduced: Reduced[np.ndarray]) -> frozenset[int]:
     return frozenset(k for k, row in enumerate(rows.shown.tolist()) if row not in named)
 
 
-def _add_prompts(
-    clip: Clip, rows: Rows, reduced: Reduced[np.ndarray], slot: int, grid: Grid
-) -> None:
+def _add_prompts(clip: Clip, rows: Rows, reduced: Reduced[np.ndarray], grid: Grid) -> None:
     """Give each drawn frame the prompts of its video, and count those that cannot be drawn."""
     for frame in clip.frames:
-        given = reduced.mask_prompts.get(frame.position, [])
-        masks = given[slot] if isinstance(given, dict) else given
+        masks = reduced.mask_prompts.get(frame.position, [])
         for index, obj_id in _assign(len(masks), clip, rows, reduced):
-            kept = masks[index]
-            mask = kept.copy() if isinstance(kept, np.ndarray) else draw_mask(kept, grid)
+            mask = draw_mask(masks[index], grid)
             if mask.any():
                 frame.prompts.append(PromptData("mask", obj_id, mask=torch.from_numpy(mask)))
         for clicks in clicks_of(frame.position, reduced):
@@ -550,11 +544,9 @@ def _close_up(
     reduced: Reduced[np.ndarray],
     rows: Rows,
     slot: int,
-) -> Optional[CloseUp]:
+) -> CloseUp:
     """Return what a window of the clip's frames shows."""
     kept = reduced.masks
-    if not isinstance(kept, KeptMasks):
-        return None
     positions = [choice.frames.index(t) for t in choice.zoomed]
     grid = choice.grids[slot]
     drawn = kept.draw_window(rows.kept, positions, grid.source, window)
@@ -589,8 +581,7 @@ def _seen_in(
     reduced: Reduced[np.ndarray],
 ) -> ClipFrame:
     """Return a frame with its prompts in pixels of a window."""
-    given = reduced.mask_prompts.get(frame.position, [])
-    crops = given if isinstance(given, list) else []
+    crops = reduced.mask_prompts.get(frame.position, [])
     prompts = [
         PromptData(
             "mask", obj_id, mask=torch.from_numpy(draw_mask_window(crops[index], size, window))

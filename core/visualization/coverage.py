@@ -3,8 +3,6 @@
 A panel pixel is drawn where the mask covers at least half of its area. Parts too thin to cover half
 of any pixel are drawn wherever they reach: they are what a morphological opening removes. Pixels
 that the mask reaches are drawn as well where that keeps connected what is connected.
-
-All of it is counted in whole numbers, so that the CPU and the device form give the same pixels.
 """
 
 import itertools
@@ -14,9 +12,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 # The eight neighbours of a pixel, (row, column), in order around it.
 _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
@@ -157,62 +152,3 @@ def _in_one_piece() -> np.ndarray:
                 piece += near
         table[number] = num_pieces == 1
     return table
-
-
-def cover(masks: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """Do what `cover_array` does with [N, H, W] bool on its device, without waiting: [N, h, w]."""
-    if rows.keeps_size and columns.keeps_size:
-        return masks.clone()
-    if masks.numel() == 0:
-        return masks.new_zeros((len(masks), rows.panel, columns.panel))
-    area = _count_on_device(masks, rows, columns)
-    thin = masks & ~_open_on_device(masks, rows.opening, columns.opening)
-    drawn = (area * 2 >= rows.source * columns.source) | (_count_on_device(thin, rows, columns) > 0)
-    return _drop_on_device(area > 0, drawn)
-
-
-def _count_on_device(masks: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    sums = masks.to(torch.int32)
-    for dim, axis in ((-2, rows), (-1, columns)):
-        sums = F.pad(sums.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
-        edges = torch.arange(axis.panel + 1, device=masks.device) * axis.source
-        index, rest = edges // axis.panel, edges % axis.panel
-        before = sums.index_select(dim, index)
-        after = sums.index_select(dim, (index + 1).clamp_max(axis.source))
-        at_edges = before * axis.panel + (after - before) * (rest[:, None] if dim == -2 else rest)
-        sums = at_edges.diff(dim=dim)
-    return sums
-
-
-def _open_on_device(masks: Tensor, height: int, width: int) -> Tensor:
-    outside = F.pad((~masks).float(), (0, width - 1, 0, height - 1), value=1.0)
-    eroded = 1 - F.max_pool2d(F.max_pool2d(outside, (height, 1), 1), (1, width), 1)
-    kept = F.pad(eroded, (width - 1, 0, height - 1, 0))
-    return F.max_pool2d(F.max_pool2d(kept, (height, 1), 1), (1, width), 1) > 0
-
-
-def _drop_on_device(reached: Tensor, drawn: Tensor) -> Tensor:
-    height, width = reached.shape[-2:]
-    ys = torch.arange(height, device=reached.device)[:, None] % 2
-    xs = torch.arange(width, device=reached.device) % 2
-    for y, x in _CLASSES:
-        padded = F.pad(reached, (1, 1, 1, 1))
-        around = [padded[..., 1 + v : 1 + v + height, 1 + u : 1 + u + width] for v, u in _AROUND]
-        may_go = ~drawn & (ys == y) & (xs == x)
-        reached = reached & ~(may_go & _are_in_one_piece(around))
-    return reached
-
-
-def _are_in_one_piece(around: list[Tensor]) -> Tensor:
-    """Do what the table of `_in_one_piece` does, which would have to be copied to the device.
-
-    Yokoi's number counts the pieces, unless the four nearest neighbours are all there, which
-    hold together all others.
-    """
-    nearest = [around[index] for index in (1, 3, 5, 7)]
-    all_four = nearest[0] & nearest[1] & nearest[2] & nearest[3]
-    pieces = torch.zeros_like(all_four, dtype=torch.int8)
-    for index in (1, 3, 5, 7):
-        after = around[(index + 1) % 8] | around[(index + 2) % 8]
-        pieces += ~around[index] & after
-    return (pieces == 1) | all_four

@@ -74,7 +74,9 @@ class VisualizationsMixin:
     mixin needs to be called, and none is overridden.
 
     Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
-    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``.
+    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. A module
+    with averaged weights may say in ``self.weights_in_use``, a text or None, which ones it has:
+    the header repeats it.
     """
 
     @_outside_graphs
@@ -141,6 +143,8 @@ class VisualizationsMixin:
                 "category_names": category_names,
             }
             names.update({name: value for name, value in given.items() if value is not None})
+            weights = _entry(self, "weights_in_use")
+            names["weights"] = weights if isinstance(weights, str) else None
             visualizer.take(
                 event,
                 trainer.loggers,

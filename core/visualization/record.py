@@ -140,6 +140,7 @@ def event_record(clip: Clip, gt: Optional[list[Optional[list[str]]]]) -> dict[st
     return {
         "step": moment.step if moment else 0,
         "epoch": moment.epoch if moment else 0,
+        "weights": moment.weights if moment else None,
         "gt": gt,
         "pred": None
         if clip.pred is None

@@ -1,10 +1,11 @@
-"""Reducing frames and masks to display size, and counting pixels at full size, where they live.
+"""Reducing frames to display size, counting masks' pixels and packing masks, where they live.
 
-On CPU NumPy does it plane by plane and leaves masks to the worker, packed; on CUDA torch does it
-without waiting for the device. Masks and counts are the same either way, frames up to the rounding
-of a sum.
+On CPU NumPy does it plane by plane; on CUDA torch does it without waiting for the device. Reducing
+masks is left to the worker. Masks and counts are the same either way, frames up to the rounding of
+a sum.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
 from .arrays import above, as_array, as_bool
-from .coverage import Axis, cover, cover_array
+from .coverage import Axis, cover_array
 
 # A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
@@ -184,7 +186,7 @@ class Counts(Generic[Kind]):
 
 
 @dataclass
-class Drawn(Generic[Kind]):
+class Drawn:
     """Ground truth, prediction and errors of one video at display size.
 
     Attributes:
@@ -194,9 +196,9 @@ class Drawn(Generic[Kind]):
             falsely, compared at full size.
     """
 
-    gt: Kind
-    pred: Kind
-    errors: Kind
+    gt: np.ndarray
+    pred: np.ndarray
+    errors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -229,9 +231,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class KeptMasks:
-    """Masks of R rows on the T' drawn frames, at full size: what a batch on the CPU leaves.
-
-    Reducing them is left to the worker.
+    """Masks of R rows on the T' drawn frames, at full size; the worker reduces them.
 
     Attributes:
         gt: T' lists of R.
@@ -241,13 +241,13 @@ class KeptMasks:
     gt: list[list[Crop]]
     pred: list[list[Crop]]
 
-    def draw(self, rows: np.ndarray, grid: Grid) -> Drawn[np.ndarray]:
+    def draw(self, rows: np.ndarray, grid: Grid) -> Drawn:
         """Reduce the masks of a video, whose rows these are, and compare them."""
         return self._draw(rows, range(len(self.gt)), grid.source, (slice(None), slice(None)), grid)
 
     def draw_window(
         self, rows: np.ndarray, positions: Sequence[int], size: tuple[int, int], window: Window
-    ) -> Drawn[np.ndarray]:
+    ) -> Drawn:
         """Do the same with what is in a window of frames of a size, at some of the T' positions."""
         return self._draw(rows, positions, size, window.box, window.grid)
 
@@ -258,7 +258,7 @@ class KeptMasks:
         size: tuple[int, int],
         part: tuple[slice, slice],
         grid: Grid,
-    ) -> Drawn[np.ndarray]:
+    ) -> Drawn:
         shape = (len(positions), len(rows), *grid.size)
         drawn = Drawn(
             np.empty(shape, bool),
@@ -303,6 +303,34 @@ class KeptMasks:
                 cover_array(pred, grid.rows, grid.columns, reduced[t, slot])
                 box[:] = False
         return reduced, counts
+
+
+@dataclass
+class Packed(Generic[Kind]):
+    """What a batch on CUDA leaves for the worker to cut: where things lie only the device knows.
+
+    Masks have eight of their H * W pixels to a byte, N bytes each.
+
+    Attributes:
+        gt: [T', R, N] uint8.
+        pred: [T', R, N] uint8.
+        mask_prompts: [K, N] uint8 each, by the frame's position in the clip.
+        frames: [S, 3, H, W] uint8 of each video, what windows are cut from; empty where none can
+            have a window.
+    """
+
+    gt: Kind
+    pred: Kind
+    mask_prompts: dict[int, Kind]
+    frames: dict[int, Kind]
+
+
+def _unpack(bits: np.ndarray, size: tuple[int, int]) -> list[Crop]:
+    """Cut masks of `size` (H, W), [K, N] uint8, to the boxes that hold them."""
+    count = size[0] * size[1]
+    return [
+        Crop.of(np.unpackbits(of_mask, count=count).view(bool).reshape(size)) for of_mask in bits
+    ]
 
 
 def _around(one: Crop, other: Crop) -> tuple[slice, slice]:
@@ -363,8 +391,8 @@ class Clicks(Generic[Kind]):
 class Reduced(Generic[Kind]):
     """What is kept of a batch: small, first where the batch lives, then on the host.
 
-    Dictionaries of frames hold those drawn that have such a thing, by position in the clip. Masks
-    at display size are one per video, by its place among those chosen: panels may differ in size.
+    Dictionaries of frames hold those drawn that have such a thing, by position in the clip, those
+    of videos have their places among those chosen: panels may differ in size.
 
     Attributes:
         num_videos: B of the batch.
@@ -373,11 +401,11 @@ class Reduced(Generic[Kind]):
         identifiers: See `core.official.object_identifiers`.
         images: [T', 3, h, w] float32 of each video, still normalised.
         counts: Of the rows kept.
-        masks: Of the rows kept: each video's, reduced, or what the worker reduces.
+        masks: Of the rows kept.
         clicks: Of all prompt rows.
         initial_clicks: Likewise, where `clicks` may not begin with them.
         boxes: [K, 4] float each, x0, y0, x1, y1 in model pixels.
-        mask_prompts: K masks each: [K, h, w] bool of each video, or what the worker reduces.
+        mask_prompts: K masks each.
         predicted_ious: [O, M] each, the model's estimate for each of M masks per object.
         object_scores: [O, 1] logits each.
         obj_to_cat: [K] the mask row of each prompt row, where the caller knows it.
@@ -386,6 +414,7 @@ class Reduced(Generic[Kind]):
         prompts_told: The outputs have a field for prompts, if only an empty one.
         close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows; of the
             videos that have one.
+        packed: What `unpacked` makes masks and mask prompts of; None: they are there.
     """
 
     num_videos: int
@@ -394,11 +423,11 @@ class Reduced(Generic[Kind]):
     identifiers: Kind
     images: dict[int, Kind]
     counts: Counts[Kind]
-    masks: Union[dict[int, Drawn[Kind]], KeptMasks]
+    masks: KeptMasks
     clicks: dict[int, Clicks[Kind]]
     initial_clicks: dict[int, Clicks[Kind]]
     boxes: dict[int, Kind]
-    mask_prompts: dict[int, Union[dict[int, Kind], list[Crop]]]
+    mask_prompts: dict[int, list[Crop]]
     predicted_ious: dict[int, Kind]
     object_scores: dict[int, Kind]
     obj_to_cat: Optional[Kind]
@@ -406,6 +435,17 @@ class Reduced(Generic[Kind]):
     prompting: list[Prompting]
     prompts_told: bool
     close_ups: dict[int, Kind] = field(default_factory=dict)
+    packed: Optional[Packed[Kind]] = None
+
+    def unpacked(self: "Reduced[np.ndarray]", size: tuple[int, int]) -> "Reduced[np.ndarray]":
+        """Return the same with the masks of `size` (H, W) that were packed; for the host."""
+        if self.packed is None:
+            return self
+        gt, pred = (
+            [_unpack(bits, size) for bits in kind] for kind in (self.packed.gt, self.packed.pred)
+        )
+        prompts = {t: _unpack(bits, size) for t, bits in self.packed.mask_prompts.items()}
+        return dataclasses.replace(self, masks=KeptMasks(gt, pred), mask_prompts=prompts)
 
 
 class Reduction(Protocol):
@@ -418,31 +458,35 @@ class Reduction(Protocol):
     def images(self, img_batch: Tensor) -> Any:
         """Reduce the chosen frames of [T, B, 3, H, W]: [T', 3, h, w] float32 of each video."""
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts, Any]:
+    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts, KeptMasks]:
         """Threshold, count pixels at full size and keep; [T, O, H, W] and T times [O, H, W]."""
 
-    def mask_prompts(self, masks: Tensor) -> Any:
-        """Keep masks [K, H, W], true where positive."""
+    def mask_prompts(self, masks: dict[int, Tensor]) -> dict[int, list[Crop]]:
+        """Keep masks [K, H, W], true where positive, of each frame."""
+
+    def packed(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Optional[Packed]:
+        """Keep what is cut later: `Reduced.packed`."""
 
 
 def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> Reduction:
     """Return the reduction for where a batch and its logits live."""
     layout = batch.obj_to_frame_idx.detach()
     if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
-        return OnDevice(choice, layout[0, :, 1])
+        return OnDevice(choice)
     videos = layout[0, :, 1].tolist()
     return OnCpu(choice, [row for row, video in enumerate(videos) if video in choice.videos])
 
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Reduces with torch, without waiting for the device.
+    """Reduces and packs with torch, without waiting for the device.
 
     All rows are kept: which of them belong to a video is only known on the device.
     """
 
     choice: Choice
-    row_videos: Tensor
     rows: Optional[list[int]] = None
 
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
@@ -453,61 +497,51 @@ class OnDevice:
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 
-    def masks(
-        self, masks: Tensor, logits: Sequence[Tensor]
-    ) -> tuple[Counts[Tensor], dict[int, Drawn[Tensor]]]:
-        """See `Reduction.masks`; frame by frame, to bound the memory."""
+    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts[Tensor], KeptMasks]:
+        """See `Reduction.masks`; all but the counts is packed. Frame by frame, to bound memory."""
         counts, ranges = [], []
-        drawn: dict[int, list[tuple[Tensor, ...]]] = {slot: [] for slot in self._slots()}
         for t in self.choice.measured:
-            gt = masks[t] if masks.dtype == torch.bool else masks[t] > 0
-            pred = above(logits[t])
-            if t in self.choice.frames:
-                for slot, frames in drawn.items():
-                    frames.append(self._draw(gt, pred, slot))
+            gt, pred = _as_bool(masks[t]), above(logits[t])
             counts.append(torch.stack([mask.sum((1, 2)) for mask in (gt, pred, gt & pred)]))
             ranges.append(torch.stack(_value_range(logits[t])))
         gt_areas, pred_areas, intersections = torch.stack(counts, 1).unbind()
         lowest, highest = torch.stack(ranges, 1).unbind()
         # NaN is lowest and highest of whatever holds it, and compares false.
         finite = (lowest > -math.inf) & (highest < math.inf)
-        return Counts(gt_areas, pred_areas, intersections, ~finite), {
-            slot: Drawn(*(torch.stack(kind) for kind in zip(*frames, strict=True)))
-            for slot, frames in drawn.items()
-        }
+        return Counts(gt_areas, pred_areas, intersections, ~finite), KeptMasks([], [])
 
-    def mask_prompts(self, masks: Tensor) -> dict[int, Tensor]:
-        """See `Reduction.mask_prompts`."""
-        grids = self.choice.grids
-        return {
-            slot: cover(masks > 0, grids[slot].rows, grids[slot].columns) for slot in self._slots()
-        }
+    def mask_prompts(self, masks: dict[int, Tensor]) -> dict[int, list[Crop]]:
+        """See `Reduction.mask_prompts`; they are packed."""
+        return {}
 
-    def _slots(self) -> range:
-        return range(len(self.choice.videos))
+    def packed(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Packed[Tensor]:
+        """See `Reduction.packed`; frames as bytes, which take a quarter of the memory."""
+        choice, images, masks = self.choice, batch.img_batch.detach(), batch.masks.detach()
+        frames = {}
+        if choice.zoomed:
+            for slot, video in enumerate(choice.videos):
+                frames[slot] = torch.stack([denormalize(images[t, video]) for t in choice.zoomed])
+        return Packed(
+            gt=torch.stack([_pack(_as_bool(masks[t])) for t in choice.frames]),
+            pred=torch.stack([_pack(above(logits[t])) for t in choice.frames]),
+            mask_prompts={t: _pack(given > 0) for t, given in mask_prompts.items()},
+            frames=frames,
+        )
 
-    def _draw(self, gt: Tensor, pred: Tensor, slot: int) -> tuple[Tensor, ...]:
-        """Reduce one frame's masks for a video, and the errors of its rows."""
-        grid = self.choice.grids[slot]
-        mine = self._rows_of(slot, gt)
-        if self.choice.num_categories is not None:
-            mine = mine & (mine.cumsum(0) <= self.choice.num_categories)
-        kinds = (gt & pred, gt & ~pred, pred & ~gt)
-        errors = torch.stack([(kind & mine[:, None, None]).any(0) for kind in kinds])
-        stacked = torch.cat([gt, pred, errors])
-        return cover(stacked, grid.rows, grid.columns).split([len(gt), len(pred), 3])
 
-    def _rows_of(self, slot: int, masks: Tensor) -> Tensor:
-        """Return which of the rows of [O, H, W] belong to a video: [O] bool, on their device."""
-        video = self.choice.videos[slot]
-        if not self.row_videos.is_cpu or masks.is_cpu:
-            return self.row_videos == video
-        # Copying the layout there would wait for the device.
-        places = torch.arange(len(masks), device=masks.device)
-        mine = torch.zeros_like(places, dtype=torch.bool)
-        for row in torch.nonzero(self.row_videos == video).flatten().tolist():
-            mine = mine | (places == row)
-        return mine
+def _as_bool(masks: Tensor) -> Tensor:
+    return masks if masks.dtype == torch.bool else masks > 0
+
+
+def _pack(masks: Tensor) -> Tensor:
+    """Do what `np.packbits` does with each of [K, H, W] bool: [K, N] uint8."""
+    bits = masks.flatten(1)
+    if bits.shape[1] % 8:
+        bits = F.pad(bits, (0, -bits.shape[1] % 8))
+    places = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
+    return (bits.unflatten(1, (-1, 8)) * places).sum(2, dtype=torch.uint8)
 
 
 def _value_range(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -563,9 +597,16 @@ class OnCpu:
                     kept.pred[position_of[t]].append(Crop.of(pred))
         return counts, kept
 
-    def mask_prompts(self, masks: Tensor) -> list[Crop]:
+    def mask_prompts(self, masks: dict[int, Tensor]) -> dict[int, list[Crop]]:
         """See `Reduction.mask_prompts`."""
-        return [Crop.of(as_bool(mask)) for mask in as_array(masks)]
+        return {
+            t: [Crop.of(as_bool(mask)) for mask in as_array(given)] for t, given in masks.items()
+        }
+
+    def packed(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> None:
+        """See `Reduction.packed`: nothing is, windows are found before training goes on."""
 
 
 def average_windows(
@@ -577,6 +618,19 @@ def average_windows(
         rows, columns = window.box
         images = img_batch[:, choice.videos[slot], :, rows, columns]
         close_ups[slot] = _average_frames(images, choice.zoomed, window.grid)
+    return close_ups
+
+
+def average_kept_windows(
+    frames: dict[int, np.ndarray], windows: dict[int, Window]
+) -> dict[int, np.ndarray]:
+    """Do the same with frames of bytes, `Packed.frames`."""
+    close_ups = {}
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+    for slot, window in windows.items():
+        rows, columns = window.box
+        images = (frames[slot][..., rows, columns] / np.float32(255) - mean) / std
+        close_ups[slot] = _average_frames(torch.from_numpy(images), range(len(images)), window.grid)
     return close_ups
 
 

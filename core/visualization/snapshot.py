@@ -1,8 +1,8 @@
 """The snapshot: all that the training thread ever pays for a picture.
 
 `take_snapshot` reads a batch and the model's outputs where they live and keeps small CPU copies:
-sub-sampled videos and frames, thresholded masks at display size, pixel counts at full size, prompts
-and scores. `Snapshot.clips` turns them, on another thread, into one `Clip` per video, which is all
+sub-sampled videos and frames, thresholded masks and their pixel counts at full size, prompts and
+scores. `Snapshot.clips` turns them, on another thread, into one `Clip` per video, which is all
 that the renderer sees. On CUDA nothing here synchronises: copies go to pinned memory and `clips`
 waits for the event recorded behind them.
 """
@@ -35,9 +35,9 @@ from .reduction import (
     Clicks,
     Either,
     Grid,
-    KeptMasks,
     Reduced,
     Window,
+    average_kept_windows,
     average_windows,
     choose_reduction,
 )
@@ -56,7 +56,7 @@ class SnapshotOptions:
         panel_size: Longest side of what is drawn of a frame.
         aspect: ``original``: panels have the aspect of the video where it is known; ``model``: that
             of the frames.
-        zoom: ``auto``: small objects are drawn larger, where the batch is on the CPU; ``off``: no.
+        zoom: ``auto``: small objects are drawn larger; ``off``: no.
         draw_all_frames: Keep every frame, for an animation.
         kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
@@ -83,7 +83,8 @@ class Snapshot:
         choice: What that is of this batch.
         reduced: Copies in memory of their own; complete once `event` has passed.
         event: The CUDA event behind the last copy; None on CPU.
-        windows: Of the videos whose small objects are drawn larger, by place among those kept.
+        windows: Of the videos whose small objects are drawn larger, by place among those kept;
+            `clips` finds those of a batch on CUDA.
         fault: Why no prompts were kept, although the outputs have some; None: they were.
     """
 
@@ -104,7 +105,13 @@ class Snapshot:
         """Return one `Clip` per kept video; waits for the device's copies first."""
         if self.event is not None:
             self.event.synchronize()
-        return build_clips(self.moment, self.choice, self.reduced, self.windows)
+        choice, reduced, windows = self.choice, self.reduced, self.windows
+        if reduced.packed is not None and choice.grids:
+            frames, reduced = reduced.packed.frames, reduced.unpacked(choice.grids[0].source)
+            windows = find_windows(choice, reduced)
+            close_ups = average_kept_windows(frames, windows)
+            reduced = dataclasses.replace(reduced, close_ups=close_ups)
+        return build_clips(self.moment, choice, reduced, windows)
 
 
 def take_snapshot(
@@ -154,7 +161,7 @@ def take_snapshot(
         reduced = _without_prompts(reduced)
     on_host, event = to_host(reduced, batch.img_batch.device)
     windows = {}
-    if choice.zoomed and isinstance(on_host.masks, KeptMasks):
+    if choice.zoomed and on_host.packed is None:
         windows = find_windows(choice, on_host)
         on_host.close_ups = average_windows(batch.img_batch.detach(), choice, windows)
     return Snapshot(moment, options, choice, on_host, event, windows, fault)
@@ -199,6 +206,11 @@ def _reduce(
     drawn = {t: outs_per_frame[t] for t in choice.frames}
     num_rows = batch.masks.shape[1]
     prompting = [prompting_of(outputs) for outputs in outs_per_frame]
+    mask_prompts = {
+        t: masks.detach()[:, 0]
+        for t, outputs in drawn.items()
+        if (masks := outputs.get("mask_inputs")) is not None and prompting[t].by_mask
+    }
     counts, kept_masks = reduction.masks(batch.masks.detach(), logits)
     return Reduced(
         num_videos=batch.img_batch.shape[1],
@@ -215,11 +227,8 @@ def _reduce(
             for t, outputs in drawn.items()
             if (boxes := outputs.get("box_inputs")) is not None and len(boxes) > 0
         },
-        mask_prompts={
-            t: reduction.mask_prompts(masks.detach()[:, 0])
-            for t, outputs in drawn.items()
-            if (masks := outputs.get("mask_inputs")) is not None and prompting[t].by_mask
-        },
+        mask_prompts=reduction.mask_prompts(mask_prompts),
+        packed=reduction.packed(batch, logits, mask_prompts),
         predicted_ious=_final(
             {t: out.get("multistep_pred_ious") for t, out in drawn.items()}, num_rows
         ),
@@ -236,7 +245,13 @@ def _reduce(
 def _without_prompts(reduced: Reduced[Either]) -> Reduced[Either]:
     """Leave out prompts that belong to nobody knows whom; that frames were prompted stays known."""
     return dataclasses.replace(
-        reduced, obj_to_cat=None, clicks={}, initial_clicks={}, boxes={}, mask_prompts={}
+        reduced,
+        obj_to_cat=None,
+        clicks={},
+        initial_clicks={},
+        boxes={},
+        mask_prompts={},
+        packed=reduced.packed and dataclasses.replace(reduced.packed, mask_prompts={}),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Optional
 import numpy as np
 
 from .prompts import outline_on_frame, prompts_from_clicks
-from .reduction import Choice, Clicks, Crop, Grid, KeptMasks, Reduced, Window
+from .reduction import Choice, Clicks, Crop, Grid, Reduced, Window
 from .rows import Rows, assign_prompts, clicks_of
 
 # Frames narrower than the first get no window, and no window is narrower than the second.
@@ -102,13 +102,11 @@ def _boxes(
     """Yield the boxes of a video's ground truth and initial prompts, of what is on the frame."""
     height, width = choice.grids[slot].source
     for t in choice.zoomed:
-        if isinstance(reduced.masks, KeptMasks):
-            crops = reduced.masks.gt[choice.frames.index(t)]
-            yield from _of_crops(crops[row] for row in rows.kept.tolist())
+        crops = reduced.masks.gt[choice.frames.index(t)]
+        yield from _of_crops(crops[row] for row in rows.kept.tolist())
         masks = reduced.mask_prompts.get(t, [])
-        if isinstance(masks, list):
-            assigned, _ = assign_prompts(len(masks), rows, reduced)
-            yield from _of_crops(masks[index] for index, _ in assigned)
+        assigned, _ = assign_prompts(len(masks), rows, reduced)
+        yield from _of_crops(masks[index] for index, _ in assigned)
         for box in _of_points(t, rows, reduced):
             if outline_on_frame(box, (height, width)):
                 left, top, right, bottom = box

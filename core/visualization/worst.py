@@ -8,7 +8,8 @@ from collections import deque
 from .clip import Clip
 from .snapshot import Snapshot
 
-# Clips; enough for a drawing or two to finish meanwhile, and of each a few MB are kept.
+# Clips; enough for a drawing or two to finish meanwhile. Of each a few MB are kept, of one on CUDA
+# with 8 objects in 4 frames of 1024 px some 25.
 MAX_UNRANKED = 16
 
 

@@ -120,7 +120,11 @@ def test_slurm_tasks_train_one_run_and_a_requeued_job_goes_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
-    [("0", "1"), pytest.param(("0",), marks=pytest.mark.long), ("1",)],
+    [
+        pytest.param(("0", "1"), marks=pytest.mark.long),
+        pytest.param(("0",), marks=pytest.mark.long),
+        ("1",),
+    ],
     ids=["both", "first", "second"],
 )
 @pytest.mark.parametrize("validate_first", [False, pytest.param(True, marks=pytest.mark.long)])
@@ -155,7 +159,10 @@ def test_ranks_answer_a_requeue_signal_together(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signum", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("signum", "to_all"),
+    [pytest.param(signal.SIGTERM, False, marks=pytest.mark.long), (signal.SIGINT, True)],
+)
 def test_ranks_of_lightning_leave_rank_zero_the_time_to_log(signum, to_all, tmp_path):
     # Lightning looks every 5 s for ranks that failed, and kills rank zero if one did.
     train = TrainProcess(
@@ -197,7 +204,7 @@ def test_faults_on_rank_zero_hang_nobody(accumulate, tmp_path):
 
 @pytest.mark.slow
 def test_resumed_ranks_are_the_uninterrupted_ones(tmp_path):
-    options = ("scheduler=constant", "scheduler.warmup_fraction=0")
+    options = ("scheduler=constant", "scheduler.warmup_fraction=0", "trainer.ema_decay=0.5")
     whole = start(tmp_path / "whole", *options)
     weights = weights_of_ranks(whole)
     first = start(tmp_path / "first", *options, "trainer.max_steps=3")

@@ -319,18 +319,27 @@ def test_train_py_keeps_the_run_locally_when_the_server_hangs(tmp_path, server):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_py_keeps_the_run_locally_when_the_server_is_down(tmp_path):
     check_kept_locally(online(tmp_path, "http://127.0.0.1:9"))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_py_keeps_the_run_locally_when_the_server_answers_500(tmp_path, server):
     server.mode = "fails"
     check_kept_locally(online(tmp_path, server.address))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["hangs", "fails", "works"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "hangs",
+        pytest.param("fails", marks=pytest.mark.long),
+        pytest.param("works", marks=pytest.mark.long),
+    ],
+)
 def test_train_py_ends_when_the_server_goes_away_in_the_middle(mode, tmp_path, server):
     without = TrainProcess(tmp_path / "without", "visualizations.enabled=false", "logger=csv")
     assert without.end() == 0, without.output

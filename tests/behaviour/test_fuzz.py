@@ -672,7 +672,7 @@ def test_an_interrupt_passes_through_the_hook():
             True,
             False,
             3,
-            ["is_global_zero", "sanity_checking", "loggers", "current_epoch", "global_step"],
+            ["is_global_zero", "sanity_checking", "current_epoch", "global_step"],
         ),
     ],
 )

@@ -98,7 +98,7 @@ def test_training_with_workers_is_the_same(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "prompt_type",
     [
-        "point",
+        pytest.param("point", marks=pytest.mark.long),
         pytest.param("bbox", marks=pytest.mark.long),
         pytest.param("mask", marks=pytest.mark.long),
         "mixed",

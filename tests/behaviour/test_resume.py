@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from processes import TrainProcess
 from trainings import KeepLosses, assert_nothing_logged_twice, assert_same_weights, make_trainer
 
+from core.averaging import AverageWeights
 from core.config import (
     Config,
     DataConfig,
@@ -37,6 +38,18 @@ class StopAfter(pl.Callback):
             raise InterruptedError
 
 
+class StopInValidation(pl.Callback):
+    """Stores a checkpoint in a validation, as a requeue signal does, and interrupts."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_validation_batch_end(self, trainer, *args):
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.path)
+            raise InterruptedError
+
+
 class RememberLearningRates(pl.Callback):
     def __init__(self):
         self.rates = []
@@ -54,6 +67,9 @@ def train(
     validate_every=2,
     seed=0,
     lora=None,
+    scheduler=None,
+    steps=NUM_STEPS,
+    more=(),
 ):
     """Train over two epochs, the second one cut short; a checkpoint after every step."""
     config = Config(
@@ -72,7 +88,7 @@ def train(
                 num_train_clips=BATCHES_PER_EPOCH, num_val_clips=1, max_objects=2
             ),
         ),
-        scheduler=SchedulerConfig(name="cosine"),
+        scheduler=scheduler or SchedulerConfig(name="cosine"),
         visualizations=visualizations(),
     )
     pl.seed_everything(seed, workers=True, verbose=False)
@@ -85,7 +101,7 @@ def train(
         save_top_k=-1,
         auto_insert_metric_name=False,
     )
-    callbacks = [losses, rates, checkpoints]
+    callbacks = [losses, rates, checkpoints, *more]
     if stop_after is not None:
         callbacks.append(StopAfter(stop_after))
     trainer = make_trainer(
@@ -93,7 +109,7 @@ def train(
         logger,
         callbacks,
         max_epochs=None,
-        max_steps=NUM_STEPS,
+        max_steps=steps,
         val_check_interval=validate_every,
         check_val_every_n_epoch=None,
         enable_checkpointing=True,
@@ -105,6 +121,7 @@ def train(
     else:
         with pytest.raises(InterruptedError):
             trainer.fit(module, data, weights_only=False)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
     return module, logger, losses.losses, rates.rates
 
 
@@ -139,7 +156,9 @@ def check_resumed(tmp_path, step, **options):
 @pytest.mark.parametrize(
     ("step", "num_workers"),
     [
-        pytest.param(3, 0, marks=pytest.mark.slow),  # in an epoch, between validations
+        pytest.param(
+            3, 0, marks=[pytest.mark.slow, pytest.mark.long]
+        ),  # in an epoch, between validations
         (4, 2),  # at the end of one, before its validation
         pytest.param(2, 0, marks=pytest.mark.slow),  # just before a validation
         pytest.param(4, 0, marks=[pytest.mark.slow, pytest.mark.long]),
@@ -154,6 +173,28 @@ def test_resumed_training_is_the_uninterrupted_one(step, num_workers, tmp_path):
 @pytest.mark.slow
 def test_a_resumed_training_of_adapters_is_the_uninterrupted_one(tmp_path):
     check_resumed(tmp_path, 3, lora=LoraConfig(rank=2, dropout=0.1))
+
+
+@pytest.mark.slow
+def test_averaged_weights_leave_an_extended_and_an_interrupted_training_what_it_was(tmp_path):
+    def run(name, **options):
+        more = [AverageWeights(0.5), *options.pop("more", [])]
+        # A schedule that does not depend on how long the training was meant to be.
+        scheduler = SchedulerConfig(name="constant", warmup_fraction=0)
+        return train(tmp_path / name, more=more, scheduler=scheduler, **options)[0].state_dict()
+
+    whole = run("whole")
+    run("first", steps=3)
+    assert_same_weights(run("extended", ckpt_path=tmp_path / "first" / "last.ckpt"), whole)
+    path = tmp_path / "hpc.ckpt"
+    run("interrupted", stop_after=0, more=[StopInValidation(path)])
+    assert_same_weights(run("resumed", ckpt_path=path, seed=1), whole)
+    stored = [
+        torch.load(tmp_path / name / "last.ckpt", weights_only=False)["state_dict"]
+        for name in ("whole", "extended", "resumed")
+    ]
+    assert_same_weights(stored[0], stored[1])
+    assert_same_weights(stored[0], stored[2])
 
 
 def test_no_picture_is_logged_twice(tmp_path):
@@ -194,7 +235,12 @@ def test_iterating_loaders_leaves_the_global_generators_alone():
 
 @pytest.mark.slow
 def test_train_py_goes_on_where_it_was(tmp_path):
-    options = ("scheduler=constant", "scheduler.warmup_fraction=0", "model.prompt_type=point")
+    options = (
+        "scheduler=constant",
+        "scheduler.warmup_fraction=0",
+        "model.prompt_type=point",
+        "trainer.ema_decay=0.5",
+    )
     whole = TrainProcess(tmp_path / "whole", *options, "trainer.max_steps=6")
     assert whole.end() == 0, whole.output
     first = TrainProcess(tmp_path / "first", *options, "trainer.max_steps=3")

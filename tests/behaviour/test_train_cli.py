@@ -266,7 +266,7 @@ def test_a_typo_ends_the_process_with_the_nearest_name():
     [
         ["trainer.precision=bf16-mixed"],
         ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=2"],
-        ["model.activation_checkpointing=true"],
+        ["model.activation_checkpointing=all", "model.prompt_type=point"],
         pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.slow),
     ],
     ids=["bf16", "accumulation", "activation checkpointing", "compile"],

@@ -74,6 +74,8 @@ def pace(num_frames: int, repetitions: int) -> None:
             for _ in range(repetitions):
                 for name, run in zip(found, (bare, whole), strict=True):
                     found[name].append(_seconds(run))
+                    wall, cpu = (seconds / num_frames for seconds in found[name][-1])
+                    print(f"{name}: {wall:.3f} s per frame, {cpu:.3f} of CPU", flush=True)
         for kind, unit in enumerate(("of wall time", "of CPU")):
             one, other = (median(pair[kind] for pair in each) for each in found.values())
             print(

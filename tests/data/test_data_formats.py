@@ -607,11 +607,24 @@ def test_mask_of_another_size_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:the data set has only one video")
-def test_colour_mask_is_refused(tmp_path):
+def test_masks_of_a_mode_without_ids_are_refused(tmp_path):
     make_video(tmp_path)
-    save_frame(tmp_path / "Annotations" / "a" / "00000.png", 0)
-    with pytest.raises(DataError, match=r"has mode RGB, expected a palette or grey PNG"):
+    path = tmp_path / "Annotations" / "a" / "00000.png"
+    Image.new("CMYK", (WIDTH, HEIGHT)).save(path, format="TIFF")
+    with pytest.raises(DataError, match=r"has mode CMYK, expected a palette, grey or coloured PNG"):
         module_for(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+def test_an_object_keeps_its_colour_as_its_id(tmp_path):
+    make_video(tmp_path, objects=((1, 2),) * 3)
+    for path in (tmp_path / "Annotations" / "a").iterdir():
+        colors = np.array([[0, 0, 0], [0, 128, 0], [255, 0, 255]], np.uint8)
+        Image.fromarray(colors[np.asarray(Image.open(path))]).save(path)
+    clip = module_for(tmp_path).datasets["val"][0]
+    assert numbers_and_objects(clip) == ([0, 1, 2], [2, 256 + 0xFF00FF])
+    assert clip.frames[1].objects[1].segment[12:20, 8:16].all()
+    assert not clip.frames[1].objects[1].segment[:, :8].any()
 
 
 @pytest.mark.filterwarnings("ignore:the data set has only one video")

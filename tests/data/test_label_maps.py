@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data.readers.label_maps import read_labels, remarks_on_labels
+from core.data.readers.label_maps import read_labels, read_palette_masks, remarks_on_labels
 
 
 def blocks(*ids) -> np.ndarray:
@@ -84,3 +84,44 @@ def test_an_ignored_value_is_background(tmp_path, mode):
     assert np.unique(read_labels(tmp_path / "m.png")).tolist() == [0, 1, 7, 255]
     assert np.unique(read_labels(tmp_path / "m.png", ignore_id=7)).tolist() == [0, 1, 255]
     assert np.array_equal(read_labels(tmp_path / "m.png", 255), blocks(1, 7, 0))
+
+
+def read_colors(tmp_path, colors, mode="RGB") -> list[int]:
+    """The ids of a mask of one row of pixels."""
+    Image.fromarray(np.array([colors], np.uint8), mode=mode).save(tmp_path / "m.png")
+    return read_labels(tmp_path / "m.png")[0].tolist()
+
+
+def test_colours_of_the_palette_of_davis_are_its_ids(tmp_path):
+    # as PASCAL VOC lists them: 1 is maroon, 2 green, 3 olive, 15 pale pink, 255 the border
+    colors = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (192, 128, 128), (224, 224, 192)]
+    assert read_colors(tmp_path, colors) == [0, 1, 2, 3, 15, 255]
+    assert read_labels(tmp_path / "m.png", ignore_id=255)[0, -1] == 0
+
+
+def test_other_colours_are_ids_of_their_own(tmp_path):
+    colors = [(255, 0, 0), (1, 1, 1), (0, 0, 1), (0, 0, 0), (255, 255, 255), (128, 0, 1)]
+    expected = [256 + n for n in (0xFF0000, 0x010101, 0x000001)]
+    assert read_colors(tmp_path, colors) == [*expected, 0, 256 + 0xFFFFFF, 256 + 0x800001]
+
+
+def test_transparent_pixels_are_background(tmp_path):
+    colors = [(128, 0, 0, 255), (128, 0, 0, 0), (0, 0, 0, 255), (9, 0, 0, 1)]
+    assert read_colors(tmp_path, colors, "RGBA") == [1, 0, 0, 256 + 0x090000]
+    assert read_colors(tmp_path, [(7, 255), (7, 0), (0, 255)], "LA") == [7, 0, 0]
+
+
+def test_masks_of_16_bits_keep_their_values(tmp_path):
+    values = np.array([[0, 1, 255, 256, 10_000, 65_535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    assert read_labels(tmp_path / "m.png").tolist() == values.tolist()
+    masks = read_palette_masks(tmp_path / "m.png", ignore_id=10_000)
+    assert list(masks) == [1, 255, 256, 65_535]
+    assert masks[256].tolist() == [[False, False, False, True, False, False]]
+
+
+def test_colours_in_between_are_refused(tmp_path):
+    y, x = np.mgrid[:64, :64].astype(np.uint8)
+    Image.fromarray(np.stack([x, y, x], -1)).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"more than 1000 values or colours, expected one per"):
+        read_labels(tmp_path / "m.png")

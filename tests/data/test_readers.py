@@ -17,7 +17,9 @@ from core.data.readers.sav import _Movie
 
 
 def test_every_source_but_the_drawn_one_has_a_reader():
-    with pytest.raises(ValueError, match=f"one of {', '.join(['synthetic', *SOURCES])}, got"):
+    with pytest.raises(
+        ValueError, match=f"one of {', '.join(['synthetic', *SOURCES, 'auto'])}, got"
+    ):
         DataConfig(source="none")
 
 

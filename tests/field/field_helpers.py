@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from core.config import DataConfig, VisualizationsConfig
+from core.config import JSON_SOURCES, DataConfig, VisualizationsConfig
 from core.data import VideoDataModule
 from core.data.check import main as check_main
 
@@ -96,7 +96,7 @@ class Made:
 
     @property
     def frames(self) -> Path:
-        return self.root / ("frames" if self.source == "coco_video" else "JPEGImages")
+        return self.root / ("frames" if self.source in JSON_SOURCES else "JPEGImages")
 
     @property
     def masks(self) -> Path:
@@ -113,7 +113,7 @@ class Made:
 
     def settings(self) -> dict[str, Any]:
         settings = {"num_frames": 2, "num_workers": 0, "root": str(self.root)}
-        if self.source == "coco_video":
+        if self.source in JSON_SOURCES:
             del settings["root"]
             settings |= {"train_annotations": str(self.json), "image_root": str(self.frames)}
         if self.source == "sav":

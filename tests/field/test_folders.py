@@ -27,6 +27,7 @@ from field_helpers import (
     working_in,
     write_set,
 )
+from other_sets import OTHER_SETS, as_auto
 from PIL import Image
 
 from core.data import DataError
@@ -739,6 +740,7 @@ def change_settings(rng, made) -> None:
             {"val_batch_size": 2}, {"clips_per_video": 3}, {"val_fraction": 0.99},
             {"num_categories": 1}, {"num_categories": 9}, {"val_num_frames": 3},
             {"max_image_pixels": 2000}, {"image_folder": "."}, {"annotation_folder": "JPEGImages"},
+            {"objects": "instances"},
         ]
     )  # fmt: skip
 
@@ -765,10 +767,23 @@ SPOIL = [
 ]  # fmt: skip
 
 
+def write_any(rng, folder):
+    kind = rng.choice([*SOURCES, *OTHER_SETS])
+    write = OTHER_SETS.get(kind, lambda root, n: write_set(root, kind, num_frames=n))
+    made = write(folder, 3)
+    return as_auto(made) if rng.random() < 0.15 else made
+
+
 def as_overrides(made) -> list[str]:
     settings = made.settings()
     return [f"data={made.source}", *(f"data.{key}='{value}'" if isinstance(value, str)
             else f"data.{key}={value}" for key, value in settings.items())]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHER_SETS)
+def test_the_check_reads_sets_of_other_tools(folder, tmp_path, kind):
+    made = OTHER_SETS[kind](folder, 3)
+    assert check(tmp_path / "out", "model.image_size=64", *as_overrides(made)).end == ""
 
 
 @pytest.mark.fuzz
@@ -780,7 +795,7 @@ def test_spoilt_data_sets_are_read_or_refused_in_one_sentence(tmp_path, part):
         rng = random.Random(seed)
         folder = tmp_path / str(seed) / "set"
         folder.mkdir(parents=True)
-        made = write_set(folder, rng.choice(SOURCES), num_frames=3)
+        made = write_any(rng, folder)
         done = []
         for spoil in rng.choices(SPOIL, k=rng.randint(1, 3)):
             # what an earlier change left may be no file, no picture or no JSON any more

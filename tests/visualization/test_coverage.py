@@ -6,9 +6,8 @@ import math
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from core.visualization.coverage import Axis, cover, cover_array
+from core.visualization.coverage import Axis, cover_array
 from core.visualization.reduction import Crop, Grid, KeptMasks, draw_mask
 
 SIDE, PANEL = 1024, 256
@@ -154,17 +153,6 @@ def test_thick_shapes_keep_their_area():
     for mask, panel, outline in thick_shapes():
         true_area = mask.mean() * panel**2
         assert abs(reduce(mask, panel, panel).sum() - true_area) <= 0.5 * outline
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_device_draws_the_same_pixels(seed):
-    rng = np.random.default_rng(seed)
-    for _ in range(10):
-        mask = draw_odd_mask(rng)
-        size = tuple(int(rng.integers(8, side + 1)) for side in mask.shape)
-        rows, columns = (Axis(*sides) for sides in zip(mask.shape, size, strict=True))
-        of_device = cover(torch.from_numpy(mask)[None], rows, columns)[0]
-        assert np.array_equal(of_device.numpy(), reduce(mask, *size))
 
 
 def test_masks_of_the_panels_size_stay_as_they_are():

@@ -8,11 +8,13 @@ import pytest
 import torch
 from devices import PretendedCuda, RealCuda
 from fakes import HookedModule, RememberingLogger
-from scenes import clicked_clips, make_scene, take
+from scenes import clicked_clips, make_batch, make_scene, moving_squares, take
 
+from core.official import IMAGENET_MEAN, IMAGENET_STD
 from core.visualization import limits
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.reduction import denormalize
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 
 @pytest.fixture(
@@ -65,16 +67,20 @@ def test_hook_waits_for_no_device(size, device, monkeypatch):
     assert not module.visualizer.disabled
 
 
+def clips_of(inputs, device=None, **options):
+    """Take every clip; from `device`, or from where the tensors are."""
+    if device is None:
+        return take(*inputs, **options).clips()
+    inputs = device.put(inputs)
+    options = {name: device.put(value) for name, value in options.items()}
+    with device.nothing_waits():
+        snapshot = take(*inputs, **options)
+    return snapshot.clips()
+
+
 def sheets_of(inputs, device=None, **options):
     """Draw every clip; of `device`, or where the tensors are."""
-    if device is None:
-        snapshot = take(*inputs, **options)
-    else:
-        inputs = device.put(inputs)
-        options = {name: device.put(value) for name, value in options.items()}
-        with device.nothing_waits():
-            snapshot = take(*inputs, **options)
-    return [render_sheet(clip) for clip in snapshot.clips()]
+    return [render_sheet(clip) for clip in clips_of(inputs, device, **options)]
 
 
 @pytest.mark.parametrize("size", [64, 512, 600, 768])
@@ -104,6 +110,55 @@ def test_sheets_of_a_batch_of_two_videos_are_the_same_as_on_cpu(options, masks_g
     inputs = clicked_clips(masks_given=masks_given)
     pairs = zip(sheets_of(inputs, device, **options), sheets_of(inputs, **options), strict=True)
     assert all(np.array_equal(of_device, of_cpu) for of_device, of_cpu in pairs)
+
+
+def small_objects(size, prompt):
+    """One video whose two objects lie near each other, another whose one fills the frame."""
+    batch, outs = moving_squares(num_frames=3, size=48, num_videos=2), []
+    mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (3, 2, 3, size, size), generator=generator)
+    masks = torch.zeros(3, 4, size, size, dtype=torch.bool)
+    masks[:, :, size // 2 : size // 2 + 48, 20:68] = batch.masks
+    masks[:, 3] = True
+    outs = []
+    for t in range(3):
+        logits = torch.where(masks[t].roll(2, -1), 5.0, -5.0)[:, None]
+        logits[0, 0, 3:6, -20:] = 5.0
+        outs.append({"pred_masks_high_res": logits, "point_inputs": None, "mask_inputs": None})
+    if prompt == "mask":
+        outs[0]["mask_inputs"] = masks[0][:, None].roll(9, -1)
+    else:
+        corners = torch.tensor([[[30.0, size // 2 + 5], [75.0, size // 2 + 50]]] * 4)
+        labels = torch.tensor([[2, 3], [1, 0], [1, 1], [-1, -1]], dtype=torch.int32)
+        outs[0]["point_inputs"] = {"point_coords": corners, "point_labels": labels}
+    frames = (pixels / 255 - mean) / std
+    return make_batch(frames, masks, [0, 0, 1, 1]), outs
+
+
+@pytest.mark.parametrize("prompt", ["mask", "points"])
+# What the window shows is enlarged in panels of 256 px, and reduced in those of 48 px.
+@pytest.mark.parametrize(("size", "panel_size"), [(320, 256), (321, 48)])
+def test_small_objects_get_the_same_window_as_on_cpu(prompt, size, panel_size, device):
+    inputs = small_objects(size, prompt)
+    (zoomed, whole), expected = (
+        clips_of(inputs, where, videos=[0, 1], panel_size=panel_size, max_frames=2)
+        for where in (device, None)
+    )
+    assert zoomed.close_up.window == expected[0].close_up.window
+    assert zoomed.close_up.num_outside.sum() == 2 * 3 * 20
+    assert whole.close_up is None
+    for clip, of_cpu in zip((zoomed, whole), expected, strict=True):
+        sheets = [render_sheet(each, panel_size=panel_size) for each in (clip, of_cpu)]
+        assert np.array_equal(*sheets)
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(159, "auto"), (320, "off")])
+def test_no_frame_is_copied_whole_where_no_window_is_possible(size, zoom, device):
+    inputs = device.put(small_objects(size, "mask"))
+    with device.nothing_waits():
+        snapshot = take_snapshot(*inputs, Moment("val", 0), SnapshotOptions(zoom=zoom))
+    assert snapshot.reduced.packed.frames == {}
 
 
 @pytest.mark.parametrize("num_objects", [0, 1])

@@ -176,6 +176,15 @@ def _list(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read ({error}), expected a readable folder") from error
 
 
+def natural_key(name: str) -> list:
+    """Return what puts frame_2 before frame_10: texts and numbers in turn."""
+    parts: list = re.split(r"([0-9]+)", name)
+    for k in range(1, len(parts), 2):
+        digits = parts[k].lstrip("0")
+        parts[k] = (len(digits), digits)
+    return parts
+
+
 def by_number(files: Iterable[Path], expected: str = "") -> dict[int, Path]:
     """Return {number: file} in the order of the numbers, however many digits the names have.
 

@@ -1,4 +1,4 @@
-"""Reader of folders of frames and masks: palette PNGs, or PNGs per object."""
+"""Reader of folders of frames and masks: PNGs of object ids or colours, or PNGs per object."""
 
 import functools
 from collections import defaultdict
@@ -28,7 +28,7 @@ from .files import (
     read_json,
 )
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
-from .label_maps import read_labels, read_palette_masks, remarks_on_labels
+from .label_maps import LABEL_MODES, read_labels, read_palette_masks, remarks_on_labels
 from .remarks import Remark
 
 _Read = TypeVar("_Read")
@@ -179,10 +179,10 @@ class VosFolderReader:
         for path in paths.values():
             with open_image(str(path), self.max_pixels) as mask:
                 check_mask_size(mask.size, size, f"mask {path}")
-                if mask.mode not in ("P", "L", "1"):
+                if mask.mode not in LABEL_MODES:
                     raise DataError(
-                        f"mask {path} has mode {mask.mode}, expected a palette or grey PNG whose"
-                        " values are object ids"
+                        f"mask {path} has mode {mask.mode}, expected a palette, grey or coloured"
+                        " PNG whose values or colours are object ids"
                     )
         return paths
 

@@ -1,6 +1,11 @@
-"""Masks as PNGs whose pixel values are object ids."""
+"""Masks as PNGs whose pixel values, or colours, are object ids.
+
+A colour of DAVIS's palette is the id that it has there, black the background and any other colour
+the id 256 + 0xRRGGBB: whatever the frame, two colours are never one id.
+"""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Optional
 
@@ -10,6 +15,13 @@ from PIL import Image
 
 from .remarks import Remark
 
+# by Pillow's name: palette, grey of 8, 1 and 16 bits, grey and colours with or without alpha
+LABEL_MODES = ("P", "L", "1", "I;16", "I", "LA", "RGB", "RGBA")
+_HIGHEST = 2**16 - 1
+# Colours beyond those of the palette count from here.
+_FIRST_COLOR = 256
+# More ids than these in one mask are no objects, and each takes as much memory as the frame.
+_MOST_OBJECTS = 1000
 _VOID = 255  # what many data sets write where nobody decided
 # A single thin id between others may be an object, such as a ring on a finger.
 _FEWEST_RIMS = 2
@@ -21,12 +33,73 @@ _MOST_GREYS = 6
 
 
 def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
-    """Return the ids uint8 [H, W] of a palette, grey or one-bit PNG, `ignore_id` as background."""
+    """Return the ids in a mask, `ignore_id` as background.
+
+    Args:
+        path: A PNG of one of `LABEL_MODES`; transparent pixels are background.
+        ignore_id: An id.
+
+    Returns:
+        [H, W], uint8 of palettes and 8-bit greys, int32 of colours and 16-bit greys.
+
+    Raises:
+        ValueError: It has more ids than a frame has objects.
+    """
     with Image.open(path) as image:
-        labels = np.array(image.convert("P"))
+        labels = _ids_of(image)
+    if labels.dtype != np.uint8 and len(np.unique(labels)) > _MOST_OBJECTS:
+        raise ValueError(
+            f"it has more than {_MOST_OBJECTS} values or colours, expected one per object: was it"
+            " resized with interpolation, or saved as JPEG?"
+        )
     if ignore_id is not None:
         labels[labels == ignore_id] = 0
     return labels
+
+
+def _ids_of(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        values = np.array(image).astype(np.int32)
+        if values.min() < 0 or values.max() > _HIGHEST:
+            raise ValueError(f"it has values beyond {_HIGHEST}, expected 8 or 16 bits")
+        return values
+    if image.mode == "LA":
+        values, alpha = (np.array(band) for band in image.split())
+        return np.where(alpha > 0, values, np.uint8(0))
+    if image.mode not in ("RGB", "RGBA"):
+        return np.array(image.convert("P"))
+    colors = np.array(image.convert("RGBA")).astype(np.int32)
+    numbers = _numbers_of(colors)
+    ids = np.where(numbers > 0, numbers + _FIRST_COLOR, 0)
+    known, order = _numbers_of_palette()
+    places = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+    ids = np.where(known[places] == numbers, order[places], ids)
+    return np.where(colors[..., 3] > 0, ids, 0).astype(np.int32)
+
+
+def _numbers_of(colors: np.ndarray) -> np.ndarray:
+    """Return 0xRRGGBB of colours [..., 3 or more]."""
+    return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
+
+
+@lru_cache(maxsize=1)
+def _numbers_of_palette() -> tuple[np.ndarray, np.ndarray]:
+    """Return the colours of DAVIS's palette as ascending numbers, and the ids of these."""
+    colors = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3).astype(np.int32)
+    numbers = _numbers_of(colors)
+    order = np.argsort(numbers)
+    return numbers[order], order
+
+
+@lru_cache(maxsize=1)
+def davis_palette() -> bytes:
+    """Return the palette of DAVIS and PASCAL VOC: the bits of an id, spread over three channels."""
+    colors = np.zeros((256, 3), np.uint8)
+    ids = np.arange(256)
+    for bit in range(8):
+        for channel in range(3):
+            colors[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors.tobytes()
 
 
 class LabelMap(Mapping[int, np.ndarray]):
@@ -94,10 +167,12 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
     """Return whether a mask's values look as if not all of them were ids.
 
     Args:
-        labels: uint8 [H, W].
+        labels: [H, W], as `read_labels` returns them; only 8-bit ones are looked at.
         path: Its file.
         per_object: Every value above 0 is one and the same object.
     """
+    if labels.dtype != np.uint8:
+        return []
     ids = np.unique(labels[labels > 0])
     taken = "part of the object" if per_object else "an object"
     if _has_rims(labels, ids) or _is_scattered(ids):

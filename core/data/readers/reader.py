@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Optional, Protocol
 
 import numpy as np
@@ -9,11 +10,15 @@ from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
-from .coco_video import CocoVideoReader
+from .coco_images import read_coco_images
+from .coco_video import read_coco_video
 from .folders import VosFolderReader
 from .frames import AnnotatedFrame
+from .mots import MotsReader
 from .remarks import Remark
+from .sa1b import Sa1bReader
 from .sav import SavReader
+from .youtube_vis import read_youtube_vis
 
 
 class Reader(Protocol):
@@ -76,13 +81,11 @@ class Source:
     Attributes:
         open: Returns the readers of training and of validation: one and the same where the videos
             of one data set are to be split.
-        category_layout: Whether every video has one mask slot per category.
         lists: Lists of training and validation videos that such a data set may bring, below
             ``data.root``.
     """
 
     open: Callable[[DataConfig], tuple[Reader, Reader]]
-    category_layout: bool = False
     lists: Optional[tuple[str, str]] = None
 
 
@@ -101,14 +104,40 @@ def _open_sav(data: DataConfig) -> tuple[Reader, Reader]:
     return reader, reader
 
 
+def _open_sa1b(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = Sa1bReader(data)
+    return reader, reader
+
+
+def _open_mots(data: DataConfig) -> tuple[Reader, Reader]:
+    reader = MotsReader(data)
+    return reader, reader
+
+
 def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
-    assert data.train_annotations is not None  # `DataConfig` asks for it
-    setting = f"data.train_annotations={data.train_annotations}"
-    reader = CocoVideoReader(data.train_annotations, setting, data)
-    if data.val_annotations is None:
+    train, val = _annotations(data)
+    reader = read_coco_video(*train, data)
+    if val is None:
         return reader, reader
-    setting = f"data.val_annotations={data.val_annotations}"
-    return reader, CocoVideoReader(data.val_annotations, setting, data, reader.categories)
+    categories = reader.categories if has_category_layout(data) else None
+    return reader, read_coco_video(*val, data, categories)
+
+
+def _open_json(
+    read: Callable[[str, str, DataConfig], Reader], data: DataConfig
+) -> tuple[Reader, Reader]:
+    train, val = _annotations(data)
+    reader = read(*train, data)
+    return reader, reader if val is None else read(*val, data)
+
+
+def _annotations(data: DataConfig) -> tuple[tuple[str, str], Optional[tuple[str, str]]]:
+    """Return the annotation files of training and validation, each with what the user called it."""
+    assert data.train_annotations is not None  # `DataConfig` asks for it
+    train = data.train_annotations, f"data.train_annotations={data.train_annotations}"
+    if data.val_annotations is None:
+        return train, None
+    return train, (data.val_annotations, f"data.val_annotations={data.val_annotations}")
 
 
 # every source but `synthetic`, which reads nothing
@@ -118,5 +147,14 @@ SOURCES = {
     ),
     "png_folders": Source(_open_folders_per_object),
     "sav": Source(_open_sav),
-    "coco_video": Source(_open_coco_video, category_layout=True),
+    "sa1b": Source(_open_sa1b),
+    "mots": Source(_open_mots),
+    "coco_video": Source(_open_coco_video),
+    "youtube_vis": Source(partial(_open_json, read_youtube_vis)),
+    "coco_images": Source(partial(_open_json, read_coco_images)),
 }
+
+
+def has_category_layout(data: DataConfig) -> bool:
+    """Return whether every video has one mask slot per category."""
+    return data.source == "coco_video" and data.objects == "categories"

@@ -214,6 +214,7 @@ function showSliders() {
     first = firstStep(clip);
   const said = [`step ${state.step}`];
   if (isNumber(event.epoch)) said.push(`epoch ${event.epoch}`);
+  if (event.weights) said.push(event.weights);
   if (clip.steps.length === 1) said.push("the only one");
   else if (runs.some((run, r) => baselineEvent(clip, r) && run.baseline_step === state.step))
     said.push("first validation");

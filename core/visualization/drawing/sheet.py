@@ -212,7 +212,8 @@ def _header(clip: Clip) -> str:
         return plain_text(clip.name)
     name = fit(clip.name, _MAX_NAME_WIDTH)
     when = f"{moment.stage} · epoch {moment.epoch} · step {moment.step}"
-    return f"{when} · {name} · {mean_iou_words(clip)}"
+    weights = f" · {plain_text(moment.weights)}" if moment.weights else ""
+    return f"{when}{weights} · {name} · {mean_iou_words(clip)}"
 
 
 def _window_line(clip: Clip, close_up: Optional[CloseUp], panel_size: int) -> list[list[Entry]]:

@@ -1,0 +1,414 @@
+"""Reader of JSON files in COCO's form, whatever they call a video and an object."""
+
+import contextlib
+import dataclasses
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+from training.dataset.vos_raw_dataset import VOSVideo
+
+from ...config import DataConfig
+from .files import DataError, NoAnnotatedFrameError, check_folder, exists, read_json
+from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .kinds import hint_at_kind
+from .remarks import Remark
+from .segmentations import decode_polygons, decode_rle, fault_of_polygons, rle_size
+
+# above, integers that are told as floats are not exact
+_LARGEST_NUMBER = 2**53
+
+# an object id or slot, and its RLE or polygons as the file has them
+ObjectSegmentation = tuple[int, Any]
+# {image id: its annotations}
+Annotations = dict[Any, list[dict]]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A JSON file in COCO's form.
+
+    Attributes:
+        path: The file.
+        setting: How the user named it, e.g. ``data.train_annotations=a.json``.
+        content: What it holds.
+        image_root: ``data.image_root``.
+    """
+
+    path: str
+    setting: str
+    content: dict[str, Any]
+    image_root: Optional[str]
+
+    def image_path(self, name: Optional[str], path: Optional[str], key: Any) -> str:
+        """Return where an image lies.
+
+        Args:
+            name: Its `file_name`.
+            path: Its `path`.
+            key: Its id, for messages.
+
+        Raises:
+            DataError: It has no name, or one that leaves `data.image_root`.
+        """
+        if self.image_root is not None:
+            if not name:
+                raise DataError(
+                    f"{self.setting} has an image {key!r} without `file_name`, which"
+                    " data.image_root needs"
+                )
+            # by the names alone: links below the root may lead wherever their owner wants
+            joined = _below(Path(self.image_root), name)
+            root = os.path.normpath(self.image_root)
+            if Path(os.path.relpath(joined, root)).parts[:1] == (os.pardir,):
+                raise DataError(
+                    f"{self.setting} has an image {name!r} outside data.image_root="
+                    f"{self.image_root}, expected a path below it"
+                )
+            return joined
+        path = path or name
+        if not path:
+            raise DataError(f"{self.setting} has an image {key!r} without `path`")
+        folder = Path(os.path.normpath(Path(self.path).absolute())).parent
+        beside = _below(folder, name or path)
+        # an absolute path of another machine: the file may still lie beside the JSON
+        return path if Path(path).is_absolute() and exists(Path(path)) else beside
+
+
+def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...]) -> CocoFile:
+    """Read a JSON file that has these lists.
+
+    Raises:
+        DataError: The file or `data.image_root` is missing, or a list; where the file is of another
+            format that can be read, the message names its source.
+    """
+    if data.image_root is not None:
+        check_folder(Path(data.image_root), f"data.image_root={data.image_root}")
+    content = read_json(path, setting)
+    if not isinstance(content, dict):
+        raise DataError(f"{setting} holds a {type(content).__name__}, expected a COCO mapping")
+    for key in lists:
+        if not isinstance(content.get(key), list):
+            raise DataError(
+                f"{setting} has no list `{key}`, expected"
+                f" {expected_file(data.source)}{hint_at_kind(content, data.source)}"
+            )
+    _check_masks(content["annotations"], setting)
+    return CocoFile(path, setting, content, data.image_root)
+
+
+def _check_masks(annotations: list, setting: str) -> None:
+    """Refuse a file of boxes or points."""
+    items = [item for item in annotations if isinstance(item, dict)]
+    masks = (item.get(key) for item in items for key in ("segmentation", "segmentations"))
+    if items and all(is_missing(mask) for mask in masks):
+        raise DataError(
+            f"{setting} has {len(items)} annotations, none with a `segmentation`: it holds boxes or"
+            " points, expected masks; export it as instance segmentation"
+        )
+
+
+def expected_file(source: str) -> str:
+    """Return what a source reads, after "expected"."""
+    return {
+        "coco_video": "a COCO-video file",
+        "coco_images": "a COCO file of images",
+        "youtube_vis": "a YouTube-VIS file",
+    }[source]
+
+
+@contextlib.contextmanager
+def needed_fields(setting: str, source: str) -> Iterator[None]:
+    """Turn what a missing or malformed field raises into a `DataError`."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(
+            f"{setting} has an entry without a needed field"
+            f" ({type(error).__name__}: {error}), expected {expected_file(source)}"
+        ) from error
+
+
+def read_categories(file: CocoFile, expected: Optional[dict[Any, str]] = None) -> dict[Any, str]:
+    """Return {category id: name} by id, or `expected`, which the file must not contradict."""
+    items, setting = file.content["categories"], file.setting
+    own = {item["id"]: str(item.get("name", item["id"])) for item in items}
+    if len(own) != len(items):
+        raise DataError(f"{setting} has two categories with the same id")
+    for key, name in (expected or {}).items():
+        other = own.get(key, name)
+        # a category that a file gives no name goes by its id
+        if other != name and str(key) not in (other, name):
+            raise DataError(
+                f"{setting} calls category {key!r} {other!r}, expected the training file's"
+                f" name {name!r}"
+            )
+    categories = expected or dict(sorted(own.items()))
+    if not categories:
+        raise DataError(f"{setting} has no categories, expected at least one")
+    return categories
+
+
+def group_annotations(file: CocoFile, categories: dict[Any, str]) -> Annotations:
+    """Return {image id: its annotations}.
+
+    Raises:
+        DataError: Two images have the same id, or an annotation names an image or a category that
+            the file does not have.
+    """
+    setting, images = file.setting, file.content["images"]
+    image_ids = {image["id"] for image in images}
+    if len(image_ids) != len(images):
+        counts = Counter(image["id"] for image in images)
+        raise DataError(
+            f"{setting} has two images with the id {counts.most_common(1)[0][0]!r}: it is not known"
+            " whose masks are whose"
+        )
+    grouped: Annotations = defaultdict(list)
+    for item in file.content["annotations"]:
+        if item["image_id"] not in image_ids:
+            raise DataError(
+                f"{setting} has an annotation of image {item['image_id']!r}, which is not"
+                " among its `images`"
+            )
+        if item["category_id"] not in categories:
+            raise DataError(
+                f"{setting} has an annotation of category {item['category_id']!r},"
+                f" expected one of {list(categories)}"
+            )
+        grouped[item["image_id"]].append(item)
+    return dict(grouped)
+
+
+def without_crowds(file: CocoFile, annotations: Annotations) -> Annotations:
+    """Leave out annotations of crowds, which are many objects in one mask, with a warning.
+
+    CVAT marks every mask that is no polygon so, and is known by the `attributes` it writes.
+    """
+    kept = {
+        key: [item for item in items if not item.get("iscrowd") or "attributes" in item]
+        for key, items in annotations.items()
+    }
+    left_out = sum(len(items) - len(kept[key]) for key, items in annotations.items())
+    if left_out:
+        rank_zero_warn(
+            f"{file.setting} has {left_out} annotations with `iscrowd`, which are left out: each is"
+            " many objects in one mask"
+        )
+    return kept
+
+
+def is_missing(segmentation: Any) -> bool:
+    """Return whether an annotation has no mask, which is something else than a malformed one."""
+    return segmentation is None or segmentation == []
+
+
+def told_size(image: dict) -> Optional[tuple[int, int]]:
+    """Return (width, height) as the file has them, None where it tells no size."""
+    width, height = number_of(image.get("width")), number_of(image.get("height"))
+    if width is None or height is None or width < 1 or height < 1:
+        return None
+    return round(width), round(height)
+
+
+def number_of(value: Any) -> Optional[float]:
+    """Return a number that may be written as a text, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < _LARGEST_NUMBER else None
+
+
+def _below(folder: Path, name: str) -> str:
+    """Return the path of a file in a folder, whose name may be written as on Windows."""
+    path = os.path.normpath(folder / name)
+    if "\\" in name and not exists(Path(path)):
+        path = os.path.normpath(folder / name.replace("\\", "/"))
+    return path
+
+
+@dataclass
+class CocoVideo:
+    """A video of a file.
+
+    Attributes:
+        name: What it is called.
+        object_names: {object id or slot: name}.
+        frames: All of its frames, in order.
+        segments: {frame number: its masks} of those whose masks are known.
+        told: {path of such a frame: (width, height) as the file has them}.
+        bare: Paths of those that have annotations without a mask beside others.
+    """
+
+    name: str
+    object_names: dict[int, str]
+    frames: list[AnnotatedFrame] = field(default_factory=list)
+    segments: dict[int, list[ObjectSegmentation]] = field(default_factory=dict)
+    told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    bare: set[str] = field(default_factory=set)
+
+    def add_frame(
+        self,
+        number: int,
+        path: str,
+        told: Optional[tuple[int, int]],
+        segments: Optional[list[ObjectSegmentation]],
+    ) -> None:
+        """Add a frame.
+
+        Args:
+            number: Its number in the video.
+            path: Its file.
+            told: (width, height) as the file has them.
+            segments: Its masks, some of them missing perhaps; None: they are not known.
+        """
+        frame = AnnotatedFrame(number, path, masks_size=told)
+        self.frames.append(frame)
+        if segments is None:
+            return
+        known = [item for item in segments if not is_missing(item[1])]
+        self.segments[number] = known
+        if len(known) < len(segments):
+            self.bare.add(path)
+        if told is not None:
+            self.told[path] = told
+        else:
+            sizes = (rle_size(segmentation) for _, segmentation in known)
+            frame.masks_size = next((size for size in sizes if size is not None), None)
+
+
+class CocoReader:
+    """Videos of one file; see ``reader.Reader``.
+
+    Args:
+        file: The file.
+        videos: What it holds.
+        data: `data.max_image_pixels`.
+        categories: {category id: name}, in the order of the slots.
+        num_categories: Slots of the category layout, masks of slots beyond them are left out; None:
+            object layout.
+    """
+
+    def __init__(
+        self,
+        file: CocoFile,
+        videos: list[CocoVideo],
+        data: DataConfig,
+        categories: dict[Any, str],
+        num_categories: Optional[int] = None,
+    ) -> None:
+        """See the class."""
+        if not videos:
+            raise DataError(f"{file.setting} has no images, expected videos")
+        self.setting, self.image_root = file.setting, file.image_root
+        self.max_pixels = data.max_image_pixels
+        self.categories, self.num_categories = categories, num_categories
+        self.category_names = (
+            None if num_categories is None else list(categories.values())[:num_categories]
+        )
+        self.names = [video.name for video in videos]
+        self._videos = videos
+        self._known = [
+            VOSVideo(v.name, i, [frame for frame in v.frames if frame.frame_idx in v.segments])
+            for i, v in enumerate(videos)
+        ]
+        self._told = {path: size for video in videos for path, size in video.told.items()}
+
+    def video(self, i: int) -> VOSVideo:
+        """Return the annotated frames of video `i`."""
+        video = self._known[i]
+        if not video.frames:
+            raise NoAnnotatedFrameError(
+                f"{self.setting} has no known masks for it, expected annotations with a"
+                " `segmentation`"
+            )
+        return video
+
+    def all_frames(self, i: int) -> list[AnnotatedFrame]:
+        """Return every frame of video `i`, also those whose masks are unknown."""
+        size = next((frame.masks_size for frame in self._known[i].frames), None)
+        return [
+            frame if frame.masks_size else dataclasses.replace(frame, masks_size=size)
+            for frame in self._videos[i].frames
+        ]
+
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame from its header, which must be those of the JSON."""
+        if not exists(Path(frame.image_path)):
+            hint = (
+                ""
+                if self.image_root
+                else "; set data.image_root=DIR to look for `file_name` in DIR"
+            )
+            raise DataError(
+                f"{self.setting} names a frame {frame.image_path} that does not exist{hint}"
+            )
+        size = frame_size(frame, self.max_pixels)
+        told = self._told.get(frame.image_path, size)
+        if size != told:
+            raise DataError(
+                f"{frame.image_path} is {size[0]} x {size[1]} pixels, but {self.setting} gives"
+                f" {told[0]} x {told[1]}: its masks belong to frames of that size"
+            )
+        return size
+
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
+        """Return a frame as RGB."""
+        self.size(frame)
+        return load_frame(frame, self.max_pixels, at_least)
+
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the files of a frame."""
+        width, height = self.size(frame)
+        remarks = remarks_on_frame(frame, self.max_pixels)
+        if frame.image_path in self._videos[i].bare:
+            text = (
+                f"{self.setting} annotates objects without a mask beside those that have one: they"
+                " count as absent"
+            )
+            remarks.append(Remark(frame.image_path, text))
+        for _, segmentation in self._used_segments(i, frame):
+            mask = self._decode_segmentation(segmentation, width, height, frame)
+            fault = fault_of_polygons(segmentation, mask)
+            if fault is not None:
+                text = f"has polygons in {self.setting} that {fault}"
+                remarks.append(Remark(frame.image_path, text))
+        return remarks
+
+    def _used_segments(self, i: int, frame: AnnotatedFrame) -> list[ObjectSegmentation]:
+        segments = self._videos[i].segments[frame.frame_idx]
+        limit = self.num_categories
+        return [item for item in segments if limit is None or item[0] < limit]
+
+    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
+        """Return {object id or slot: bool mask [H, W]}, the union of its parts in the frame."""
+        width, height = self.size(frame)
+        masks: dict[int, np.ndarray] = {}
+        for key, segmentation in self._used_segments(i, frame):
+            mask = self._decode_segmentation(segmentation, width, height, frame)
+            masks[key] = masks[key] | mask if key in masks else mask
+        return masks
+
+    def _decode_segmentation(
+        self, segmentation: Any, width: int, height: int, frame: AnnotatedFrame
+    ) -> np.ndarray:
+        where = f"a mask of {frame.image_path} in {self.setting}"
+        decode = decode_rle if isinstance(segmentation, dict) else decode_polygons
+        return decode(segmentation, (width, height), where)
+
+    def object_names(self, i: int) -> Optional[dict[int, str]]:
+        """Return {object id or slot: category name}."""
+        return self._videos[i].object_names
+
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return how many images of video `i` are left out, and 0: no mask is without its image."""
+        return len(self._videos[i].frames) - len(self._known[i].frames), 0

@@ -1,0 +1,51 @@
+"""Which source reads a JSON file, from what it holds."""
+
+from typing import Any, Optional
+
+# where tools write which object an annotation belongs to, from frame to frame
+_TRACK_KEYS = ("track_id", "instance_id")
+
+
+def track_of(annotation: Any) -> Any:
+    """Return what an annotation calls its object from frame to frame, None where it has no name.
+
+    TAO and BDD100K write `track_id`, CocoVID `instance_id`, CVAT `attributes.track_id`.
+    """
+    if not isinstance(annotation, dict):
+        return None
+    attributes = annotation.get("attributes")
+    places = (annotation, attributes if isinstance(attributes, dict) else {})
+    found = (place[key] for place in places for key in _TRACK_KEYS if place.get(key) is not None)
+    return next((value for value in found if isinstance(value, (int, str))), None)
+
+
+def kind_of_json(content: Any) -> Optional[str]:
+    """Return the source that reads a JSON file, None where none does."""
+    if not isinstance(content, dict):
+        return None
+    if "masklet" in content:
+        return "sav"
+    if isinstance(content.get("image"), dict) and isinstance(content.get("annotations"), list):
+        return "sa1b"
+    if "file_names" in _first(content, "videos"):
+        return "youtube_vis"
+    if not isinstance(content.get("images"), list):
+        return None
+    if "video_id" in _first(content, "images"):
+        return "coco_video"
+    if track_of(_first(content, "annotations")) is not None:
+        return "coco_video data.objects=instances"
+    return "coco_images" if "file_name" in _first(content, "images") else None
+
+
+def hint_at_kind(content: Any, source: str) -> str:
+    """Return which other source reads a file, to be put behind a message; empty: none is known."""
+    kind = kind_of_json(content)
+    return "" if kind in (None, source) else f"; it looks like one for data={kind}"
+
+
+def _first(content: dict, key: str) -> dict:
+    """Return the first mapping of a list, an empty one where there is none."""
+    items = content.get(key)
+    first = items[0] if isinstance(items, list) and items else None
+    return first if isinstance(first, dict) else {}

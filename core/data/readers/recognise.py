@@ -1,0 +1,250 @@
+"""``data=auto``: what a folder holds, from its names and the first of its files."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from ...config import JSON_SOURCES, DataConfig
+from .files import (
+    MASK_SUFFIXES,
+    DataError,
+    data_root,
+    exists,
+    is_folder,
+    list_files,
+    list_folders,
+    name_some,
+    read_json,
+)
+from .kinds import kind_of_json
+
+log = logging.getLogger(__name__)
+
+# so many JSON files of a folder, and folders for the frames that they name, are looked at
+_MOST_FILES = 20
+_MOST_FOLDERS = 200
+_RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
+_LOOKED_FOR = (
+    "JPEGImages beside Annotations (vos_folder, png_folders), *_manual.json (sav), *.json of COCO"
+    " or YouTube-VIS here, in annotations or in folders of splits (coco_video, coco_images,"
+    " youtube_vis), *.json of SA-1B (sa1b), instances beside images (mots)"
+)
+# what other tools leave, and what to export instead
+_FOREIGN = {
+    "data.yaml": "YOLO's labels: export as COCO with masks for data=coco_images",
+    "annotations.xml": 'CVAT\'s XML: export as "COCO 1.0" for data=coco_video'
+    ' data.objects=instances, or as "MOTS PNG" for data=mots',
+    "SegmentationObject": "PASCAL VOC's single images: convert them to COCO for data=coco_images",
+    "meta.json": "a Supervisely project: export as COCO for data=coco_images",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set.
+
+    Attributes:
+        source: What ``data.source`` reads it.
+        settings: Further settings of `DataConfig`.
+    """
+
+    source: str
+    settings: dict[str, str]
+
+    def __str__(self) -> str:
+        """Return the overrides that name it."""
+        named = (f"data.{key}={value}" for key, value in self.settings.items())
+        return " ".join([f"data={self.source}", *named])
+
+
+def resolve_source(data: DataConfig, say: Callable[[str], Any] = log.info) -> DataConfig:
+    """Return the settings that ``data=auto`` stands for, or `data` itself for another source.
+
+    Args:
+        data: `data.root` is looked at. What is found fills in settings that have their defaults.
+        say: Is told what was found.
+
+    Raises:
+        DataError: Nothing was found, or more than one data set; the message lists which.
+    """
+    if data.source != "auto":
+        return data
+    root = data_root(data)
+    found = find_source(root)
+    if found is None:
+        raise DataError(
+            f"data=auto finds no data set in data.root={data.root}"
+            f"{_foreign(root)}; looked for {_LOOKED_FOR}"
+        )
+    say(f"data=auto: {data.root} is read as {found}")
+    defaults = {item.name: item.default for item in dataclasses.fields(DataConfig)}
+    chosen: dict[str, Any] = {
+        key: value
+        for key, value in found.settings.items()
+        if key == "root" or getattr(data, key) == defaults[key]
+    }
+    return dataclasses.replace(data, source=found.source, **chosen)
+
+
+def hint_at_source(data: DataConfig) -> str:
+    """Return which other source reads ``data.root``, to be put behind a message; empty: none."""
+    try:
+        found = None if data.root is None else find_source(Path(data.root))
+    except DataError:
+        return ""
+    return "" if found is None or found.source == data.source else f"; it looks like {found}"
+
+
+def find_source(root: Path) -> Optional[Found]:
+    """Return what a folder, or the only folder in it that is a data set, holds; None: nothing.
+
+    Raises:
+        DataError: Several folders in it are data sets, or its JSON files leave a choice.
+    """
+    found = _in_folder(root)
+    if found is not None:
+        return found
+    inside = [(path, _in_folder(path)) for path in list_folders(root)[:_MOST_FOLDERS]]
+    known = [(path, item) for path, item in inside if item is not None]
+    if len(known) > 1:
+        names = name_some([path.name for path, _ in known])
+        raise DataError(
+            f"{root} has {len(known)} data sets ({names}), expected data.root to be one of them"
+        )
+    return known[0][1] if known else None
+
+
+def _in_folder(root: Path) -> Optional[Found]:
+    for look in (_masks_beside_frames, _sav, _mots, _json_files):
+        found = look(root)
+        if found is not None:
+            return found
+    return None
+
+
+def _masks_beside_frames(root: Path) -> Optional[Found]:
+    masks = root / "Annotations"
+    if not (is_folder(root / "JPEGImages") and is_folder(masks)):
+        return None
+    masks = next((masks / name for name in _RESOLUTIONS if is_folder(masks / name)), masks)
+    for video in list_folders(masks)[:_MOST_FOLDERS]:
+        if list_files(video, MASK_SUFFIXES):
+            return _at(root, "vos_folder")
+        if any(list_files(folder, MASK_SUFFIXES) for folder in list_folders(video)):
+            return _at(root, "png_folders")
+    return None
+
+
+def _at(root: Path, source: str, **settings: str) -> Found:
+    return Found(source, {"root": str(root), **settings})
+
+
+def _sav(root: Path) -> Optional[Found]:
+    # SA-V ships its videos in folders sav_000, sav_001, ...
+    for pattern in ("*_manual.json", "sav_*/*_manual.json"):
+        if next(root.glob(pattern), None) is not None:
+            return _at(root, "sav", annotation_folder=".")
+    return None
+
+
+def _mots(root: Path) -> Optional[Found]:
+    # CVAT has a folder for each subset of a task
+    for place in (root, *list_folders(root)[:_MOST_FOLDERS]):
+        masks = place / "instances"
+        folders = (masks, *list_folders(masks)[:1])
+        if any(list_files(folder, MASK_SUFFIXES) for folder in folders):
+            return _at(root, "mots", image_folder="images", annotation_folder="instances")
+    return None
+
+
+def _json_files(root: Path) -> Optional[Found]:
+    folders = (root, root / "annotations", *list_folders(root)[:_MOST_FILES])
+    kinds: dict[Path, tuple[str, Any]] = {}
+    for folder in dict.fromkeys(folders):
+        for path in list_files(folder, (".json",))[:_MOST_FILES]:
+            content = _read(path)
+            kind = kind_of_json(content)
+            if kind == "sa1b":
+                return _at(root, "sa1b", image_folder=".", annotation_folder=".")
+            if kind is not None and kind.split()[0] in JSON_SOURCES:
+                kinds[path] = kind, content
+    return _of_splits(root, kinds) if kinds else None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(str(path), str(path))
+    except DataError:  # the file of another program perhaps
+        return None
+
+
+def _of_splits(root: Path, kinds: dict[Path, tuple[str, Any]]) -> Found:
+    """Return which files are of training and of validation, by their names or their folders'."""
+    parts = {
+        split: [path for path in kinds if split in str(path.relative_to(root)).lower()]
+        for split in ("train", "val")
+    }
+    train = parts["train"] or [path for path in kinds if path not in parts["val"]]
+    if len(train) != 1 or len(parts["val"]) > 1:
+        names = name_some([str(path.relative_to(root)) for path in kinds])
+        raise DataError(
+            f"{root} has several annotation files ({names}), expected one of training and one of"
+            " validation by their names: set data.train_annotations and data.val_annotations, with"
+            f" data={kinds[next(iter(kinds))][0]}"
+        )
+    kind, content = kinds[train[0]]
+    source, *objects = kind.split()
+    settings = {"train_annotations": str(train[0])}
+    used = {train[0]: content}
+    if parts["val"]:
+        settings["val_annotations"] = str(parts["val"][0])
+        used[parts["val"][0]] = kinds[parts["val"][0]][1]
+    if objects:
+        settings["objects"] = "instances"
+    image_root = _image_root(root, used)
+    return Found(source, settings | ({"image_root": str(image_root)} if image_root else {}))
+
+
+def _image_root(root: Path, files: dict[Path, Any]) -> Optional[Path]:
+    """Return the folder that has the first frame of each file; None: beside it, or none has."""
+    names = {path: _first_name(content) for path, content in files.items()}
+    if all(exists(path.parent / name) for path, name in names.items()):
+        return None
+    for folder in itertools.islice(_folders_below(root), _MOST_FOLDERS):
+        if all(exists(folder / name) for name in names.values()):
+            return folder
+    return None
+
+
+def _first_name(content: dict) -> str:
+    """Return the name of a file's first frame, empty where it has none."""
+    for key in ("videos", "images"):
+        items = content.get(key)
+        for item in items if isinstance(items, list) else []:
+            if not isinstance(item, dict):
+                continue
+            name = item.get("file_name") or next(iter(item.get("file_names") or []), None)
+            if isinstance(name, str) and name:
+                return name.replace("\\", "/")
+    return ""
+
+
+def _folders_below(root: Path) -> Iterator[Path]:
+    """Yield a folder, those in it and those in these."""
+    yield root
+    folders = list_folders(root)
+    yield from folders
+    for folder in folders:
+        yield from list_folders(folder)
+
+
+def _foreign(root: Path) -> str:
+    """Return what else it is, to be put behind a message; empty: nobody knows."""
+    for name, text in _FOREIGN.items():
+        if exists(root / name):
+            return f", which has {name}, of {text}"
+    return ""

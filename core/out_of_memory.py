@@ -1,0 +1,243 @@
+"""What happens when memory runs out: the run ends in one sentence, or the batch is skipped."""
+
+import errno
+import gc
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import cv2
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from .config import Config
+from .memory import held_memory, kind_of_memory, peak_memory
+
+log = logging.getLogger(__name__)
+
+# How allocators other than CUDA's say it: PyTorch's on a CPU and on MPS, cuBLAS and OpenCV.
+_SAID = re.compile(
+    r"not enough memory|(can't|cannot) allocate memory|out of memory|insufficient memory|bad_alloc"
+    r"|STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+_LOST_RANK = re.compile(r"connection (closed|reset)|broken pipe|remote process", re.IGNORECASE)
+_NUM_CHANGES = 3
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a device or in the process."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, (RuntimeError, cv2.error)) and bool(_SAID.search(str(error)))
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Return whether an error says that another rank has ended."""
+    return isinstance(error, RuntimeError) and bool(_LOST_RANK.search(str(error)))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of settings that saves memory.
+
+    Attributes:
+        overrides: As they are typed.
+        saves: The share of what training takes beside the weights, about.
+        costs: What it costs.
+    """
+
+    overrides: str
+    saves: float
+    costs: str
+
+
+def changes_of(config: Config, validating: bool = False, resumes: bool = False) -> list[Change]:
+    """Return what would save memory, the cheapest first.
+
+    The shares are about what the released models were measured to need at 256 to 1024 px; clips,
+    frames and sides of images count as they enter the sizes of the tensors.
+
+    Args:
+        config: The settings that did not fit.
+        validating: Memory ran out in a validation.
+        resumes: There is a checkpoint, which the changes must be able to resume.
+    """
+    if validating:
+        return [*_smaller_batch(config, "val_"), *_precision(config), *_clips(config, "val_")]
+    return [
+        *_smaller_batch(config),
+        *_checkpointing(config),
+        *_precision(config),
+        *([] if resumes else _fewer_weights(config)),
+        *_clips(config),
+    ]
+
+
+def _smaller_batch(config: Config, stage: str = "") -> list[Change]:
+    size = config.data.val_batch_size if stage else config.data.batch_size
+    if size == 1:
+        return []
+    half = -(-size // 2)
+    overrides, costs = f"data.{stage}batch_size={half}", "the same results"
+    if not stage:
+        windows = config.trainer.accumulate_grad_batches * 2
+        overrides += f" trainer.accumulate_grad_batches={windows}"
+        costs = "as many clips per step as now" if size % 2 == 0 else "nearly the same steps"
+    return [Change(overrides, 1 - half / size, costs)]
+
+
+def _checkpointing(config: Config) -> list[Change]:
+    chosen = config.model.activation_checkpointing not in (False, "none")
+    if chosen or not _trains_image_encoder(config):
+        return []
+    return [Change("model.activation_checkpointing=true", 0.4, "slower steps, the same gradients")]
+
+
+def _precision(config: Config) -> list[Change]:
+    if not config.trainer.precision.startswith("32"):
+        return []
+    return [Change("trainer.precision=bf16-mixed", 0.4, "rounded activations")]
+
+
+def _fewer_weights(config: Config) -> list[Change]:
+    if not _trains_image_encoder(config) or config.model.lora.rank is not None:
+        return []
+    costs = "the image encoder stays as it is"
+    return [Change("model.trainable_modules=all_but_image_encoder", 0.45, costs)]
+
+
+def _clips(config: Config, stage: str = "") -> list[Change]:
+    frames, side = config.data.num_frames, config.model.image_size
+    if stage and config.data.val_num_frames is not None:
+        frames = config.data.val_num_frames
+    fewer, smaller = max(2, frames * 3 // 4), max(64, side * 3 // 4 // 32 * 32)
+    changes = []
+    if fewer < frames:
+        name = f"data.{stage}num_frames={fewer}"
+        changes.append(Change(name, 1 - fewer / frames, "shorter clips"))
+    if smaller < side:
+        saves = 1 - (smaller / side) ** 2
+        changes.append(Change(f"model.image_size={smaller}", saves, "coarser masks"))
+    return changes
+
+
+def _trains_image_encoder(config: Config) -> bool:
+    names = config.model.trainable_modules
+    if names is None:
+        names = ["all"] if config.model.lora.rank is None else config.model.lora.modules
+    return any(name == "all" or name.startswith("image_encoder") for name in names)
+
+
+class OutOfMemory(Callback):
+    """Notes where memory ran out, and what would save some.
+
+    Args:
+        config: The whole configuration.
+        last: Where ``last.ckpt`` is, if it has been written.
+
+    Attributes:
+        said: What to tell the user, None as long as memory sufficed.
+    """
+
+    def __init__(self, config: Config, last: Path) -> None:
+        self.said: Optional[str] = None
+        self._config, self._last = config, last
+        self._held: Optional[float] = None
+
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Note what is held before the first step."""
+        self._held = held_memory(trainer.strategy.root_device)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Note what happened, while the trainer still knows where it was."""
+        if is_out_of_memory(exception):
+            self.said = self._sentence(trainer)
+
+    def _sentence(self, trainer: pl.Trainer) -> str:
+        device, resumes = trainer.strategy.root_device, self._last.is_file()
+        validating = trainer.validating or trainer.sanity_checking
+        where = "a validation" if validating else f"training step {trainer.global_step + 1}"
+        if trainer.world_size > 1:
+            where += f" of rank {trainer.global_rank}"
+        peak = peak_memory(device)
+        taken = "" if peak is None else f" at a peak of {peak:.2f} GiB {kind_of_memory(device)}"
+        needed = None if peak is None or self._held is None else max(0.0, peak - self._held)
+        changes = changes_of(self._config, validating, resumes)[:_NUM_CHANGES]
+        listed = ", ".join(_say(change, needed) for change in changes)
+        how = f"go on with the same command plus ckpt_path={_short(self._last)} and one of them"
+        if not resumes:
+            how = "start again with the same command plus one of them"
+        return f"out of memory in {where}{taken}; the cheapest changes: {listed}; {how}"
+
+
+def _say(change: Change, needed: Optional[float]) -> str:
+    # The step that failed was not at its peak yet: what it would have needed is not known.
+    saves = f"saves about {100 * change.saves:.0f} %"
+    if needed is not None and needed * change.saves >= 0.01:
+        saves += f", {needed * change.saves:.2f} GiB or more"
+    return f"{change.overrides} ({saves}; {change.costs})"
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
+
+
+class BatchSkipper:
+    """Leaves out batches for which memory does not suffice, with the rest of their step.
+
+    Args:
+        model: Whose gradients are cleared.
+        most: As many in a row may be skipped; the next one ends the run.
+
+    Attributes:
+        total: How many were skipped.
+    """
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        self.total = 0
+        self._model, self._most = model, most
+        self._in_a_row, self._fails = 0, False
+
+    def try_out(self, function: Callable[[], Any]) -> Any:
+        """Return what a part of a step returns; None where memory ran out in this step.
+
+        Raises:
+            Exception: What the function raised, where it is another error or too many failed.
+        """
+        if self._fails:
+            return None
+        try:
+            return function()
+        except Exception as error:
+            if not is_out_of_memory(error) or self._in_a_row >= self._most:
+                raise
+        # Not above: the error's traceback holds the tensors of the step.
+        self._fails = True
+        self.total += 1
+        self._in_a_row += 1
+        log.warning("a batch ran out of memory and was skipped (%d so far)", self.total)
+        self._model.zero_grad()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def end_step(self) -> bool:
+        """Return whether the step that ends here is to be taken: none of its batches failed."""
+        taken, self._fails = not self._fails, False
+        if taken:
+            self._in_a_row = 0
+        else:
+            self._model.zero_grad()
+        return taken

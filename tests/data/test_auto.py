@@ -1,0 +1,150 @@
+"""What ``data=auto`` says of a folder, and which source a refusal names."""
+
+import json
+
+import pytest
+from scenes import coco_content, label_map, make_video, rle, save_mask
+from test_json_formats import images_of, save_sa1b, tracks_of, vis_of
+from test_mots import save_task, save_videos
+
+from core.config import DataConfig
+from core.data import DataError, VideoDataModule
+from core.data.readers.reader import SOURCES
+from core.data.readers.recognise import resolve_source
+from core.data.split import split_videos
+
+
+def make_png_folders(root) -> None:
+    make_video(root)
+    for path in (root / "Annotations" / "a").iterdir():
+        save_mask(path.parent / "1" / path.name, label_map(1))
+        path.unlink()
+
+
+def make_sav(root) -> None:
+    (root / "sav_000").mkdir()
+    content = {"masklet": [[rle(label_map(1) > 0)]]}
+    (root / "sav_000" / "sav_000001_manual.json").write_text(json.dumps(content))
+
+
+def make_json(content_of, name):
+    def make(root) -> None:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content_of(root)))
+
+    return make
+
+
+MADE = {
+    "vos_folder": make_video,
+    "png_folders": make_png_folders,
+    "sav": make_sav,
+    "sa1b": save_sa1b,
+    "mots": save_videos,
+    "coco_video": make_json(coco_content, "train.json"),
+    "coco_video data.objects=instances": make_json(
+        lambda root: without_video_id(tracks_of(root)), "annotations/instances_default.json"
+    ),
+    "youtube_vis": make_json(vis_of, "annotations/train.json"),
+    "coco_images": make_json(images_of, "annotations/instances_train.json"),
+}
+
+
+def without_video_id(content) -> dict:
+    for image in content["images"]:
+        del image["video_id"]
+    return content
+
+
+def resolved(root, **fields) -> tuple[DataConfig, str]:
+    said: list[str] = []
+    data = resolve_source(DataConfig(source="auto", root=str(root), **fields), said.append)
+    (sentence,) = said
+    return data, sentence
+
+
+@pytest.mark.parametrize("made_for", MADE)
+def test_a_folder_is_read_as_what_it_is(tmp_path, made_for):
+    MADE[made_for](tmp_path)
+    data, said = resolved(tmp_path)
+    source, *objects = made_for.split()
+    assert data.source == source
+    assert (data.objects == "instances") == bool(objects)
+    assert f"{tmp_path} is read as data={source} " in said
+    reader = SOURCES[source].open(data)[0]
+    if source != "sav":
+        assert reader.masks(0, reader.video(0).frames[0]) is not None
+
+
+def test_every_source_of_files_is_recognised():
+    assert {name.split()[0] for name in MADE} == set(SOURCES)
+
+
+@pytest.mark.parametrize("made_for", MADE)
+def test_one_folder_further_down_it_is_found_too(tmp_path, made_for):
+    (tmp_path / "unzipped").mkdir()
+    MADE[made_for](tmp_path / "unzipped")
+    data, _ = resolved(tmp_path)
+    assert data.source == made_for.split()[0]
+    SOURCES[data.source].open(data)
+
+
+def test_files_of_training_and_validation_are_told_by_their_names(tmp_path):
+    for split in ("train", "valid", "test"):
+        make_json(images_of, "_annotations.coco.json")(tmp_path / split)
+        for path in (tmp_path / split / "frames").iterdir():
+            path.rename(tmp_path / split / path.name)
+    data, _ = resolved(tmp_path)
+    assert data.train_annotations == str(tmp_path / "train" / "_annotations.coco.json")
+    assert data.val_annotations == str(tmp_path / "valid" / "_annotations.coco.json")
+    assert data.image_root is None
+    split = split_videos(data)
+    assert len(split.val.reader.masks(0, split.val.reader.video(0).frames[0])) == 2
+
+
+def test_what_the_user_sets_stays(tmp_path):
+    MADE["youtube_vis"](tmp_path)
+    assert resolved(tmp_path)[0].image_root == str(tmp_path / "frames")
+    assert resolved(tmp_path, image_root="elsewhere")[0].image_root == "elsewhere"
+
+
+def test_a_module_takes_what_is_found(tmp_path):
+    save_task(tmp_path)
+    module = VideoDataModule(DataConfig(source="auto", root=str(tmp_path)), 32, seed=0)
+    assert module.data.source == "mots"
+
+
+def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path):
+    with pytest.raises(DataError, match=r"finds no data set in .*; looked for JPEGImages beside"):
+        resolved(tmp_path)
+    (tmp_path / "data.yaml").touch()
+    with pytest.raises(DataError, match=r"which has data\.yaml, of YOLO's labels: export as COCO"):
+        resolved(tmp_path)
+
+
+def test_two_data_sets_or_files_are_a_choice_of_the_users(tmp_path):
+    for name in ("one", "two"):
+        make_video(tmp_path / name)
+    with pytest.raises(DataError, match=r"has 2 data sets \(one, two\), expected data\.root to be"):
+        resolved(tmp_path)
+    for name in ("a.json", "b.json"):
+        make_json(vis_of, name)(tmp_path / "one" / "three")
+    with pytest.raises(DataError, match=r"several annotation files \(a\.json, b\.json\), .*_vis$"):
+        resolved(tmp_path / "one" / "three")
+
+
+@pytest.mark.parametrize(
+    ("made_for", "read_as"),
+    [("mots", "vos_folder"), ("vos_folder", "mots"), ("vos_folder", "sav"), ("sav", "sa1b"),
+     ("sa1b", "png_folders"), ("youtube_vis", "vos_folder")],
+)  # fmt: skip
+def test_a_folder_for_another_source_is_told_apart(tmp_path, made_for, read_as):
+    MADE[made_for](tmp_path)
+    folders = {"mots": ("images", "instances"), "sav": ("JPEGImages", "."), "sa1b": (".", ".")}
+    images, annotations = folders.get(read_as, ("JPEGImages", "Annotations"))
+    data = DataConfig(
+        source=read_as, root=str(tmp_path), image_folder=images, annotation_folder=annotations
+    )
+    with pytest.raises(DataError, match=rf"; it looks like .*data={made_for}"):
+        split_videos(data)
