@@ -446,6 +446,9 @@ class DataConfig(Section):
         "`val_batch_size` is 1 and skipped otherwise",
     )
     frame_stride: int = setting(1, at_least(1), "distance between the clip's frames in the video")
+    reverse_time_prob: float = setting(
+        0.0, _PROBABILITY, "probability that a training clip runs backwards"
+    )
     max_objects: int = setting(3, at_least(1), "largest number of objects per clip (object layout)")
     num_categories: Optional[int] = setting(
         None,

@@ -142,9 +142,11 @@ class ClipDataset(Dataset):
         frames = video.frames[phase :: data.frame_stride]
         presence = _Presence(self.reader, source.video, frames)
         starts = range(phase, num_starts, data.frame_stride)
-        candidates = [video.frames[start].frame_idx for start in starts]
+        # backwards alone, clips start where they would end
+        shift = (length - 1) * data.frame_stride if data.reverse_time_prob == 1 else 0
+        candidates = [video.frames[start + shift].frame_idx for start in starts]
         strided = VOSVideo(video.video_name, video.video_id, frames)
-        sampler = RandomUniformSampler(length, data.max_objects)
+        sampler = RandomUniformSampler(length, data.max_objects, data.reverse_time_prob)
         # the official sampler draws from the global generator, which is nobody's but the user's
         state = random.getstate()
         random.seed(int(rng.integers(2**63)))

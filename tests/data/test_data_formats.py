@@ -328,6 +328,22 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
 
 
 @pytest.mark.filterwarnings("ignore:the data set has only one video")
+@pytest.mark.parametrize(
+    "objects", [((1,),) * 6, ((1,), (1,), (1,), (), (), ()), ((1,), *[()] * 5)]
+)
+def test_clips_run_backwards_when_asked(tmp_path, objects):
+    make_video(tmp_path, objects=objects)
+    module = module_for(tmp_path, num_frames=3, clips_per_video=8, reverse_time_prob=1)
+    for index in range(8):
+        numbers, _ = numbers_and_objects(module.datasets["train"][index])
+        # where no clip can end at an object, one that starts there is taken
+        ends_empty = not any(objects[2:])
+        assert numbers == sorted(numbers, reverse=not ends_empty)
+        assert objects[numbers[0]]
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("source", ["vos_folder", "sav"])
 def test_workers_read_the_same_files(tmp_path, source):
     if source == "sav":
