@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import blocked, cuda, drawing, growth, memory, training
+from . import blocked, cuda, drawing, growth, loading, memory, training
 from .measure import Results
 
 PARTS = {
@@ -13,6 +13,7 @@ PARTS = {
     "drawing": drawing,
     "growth": growth,
     "training": training,
+    "loading": loading,
     "cuda": cuda,
 }
 
