@@ -95,10 +95,11 @@ def _smaller_batch(config: Config, stage: str = "") -> list[Change]:
 
 
 def _checkpointing(config: Config) -> list[Change]:
-    chosen = config.model.activation_checkpointing not in (False, "none")
-    if chosen or not _trains_image_encoder(config):
+    chosen = config.model.activation_checkpointing
+    if chosen in ("image_encoder", "all") or not _trains_image_encoder(config):
         return []
-    return [Change("model.activation_checkpointing=true", 0.4, "slower steps, the same gradients")]
+    name = f"model.activation_checkpointing={'image_encoder' if chosen == 'none' else 'all'}"
+    return [Change(name, 0.4, "slower steps, the same gradients")]
 
 
 def _precision(config: Config) -> list[Change]:

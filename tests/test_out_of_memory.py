@@ -52,7 +52,7 @@ def test_the_cheapest_changes_come_first_and_what_is_set_is_left_out():
     config = Config()
     assert [change.overrides for change in changes_of(config)][:3] == [
         "data.batch_size=1 trainer.accumulate_grad_batches=2",
-        "model.activation_checkpointing=true",
+        "model.activation_checkpointing=image_encoder",
         "trainer.precision=bf16-mixed",
     ]
     config = Config(
@@ -158,7 +158,7 @@ def test_a_run_ends_in_one_sentence(tmp_path, monkeypatch):
         r"error: out of memory in training step 1 at a peak of \d+\.\d\d GiB resident; "
         r"the cheapest changes: data\.batch_size=1 trainer\.accumulate_grad_batches=2 \(saves "
         r"about 50 %.*; as many clips per step as now\), "
-        r"model\.activation_checkpointing=true \(.*\), "
+        r"model\.activation_checkpointing=image_encoder \(.*\), "
         r"trainer\.precision=bf16-mixed \(.*\); start again with the same command plus one of them",
         said,
     )
