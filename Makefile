@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
+LOADING := .venv-loading
 REFERENCES := .venv-references
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 ARGS ?=
@@ -54,11 +55,15 @@ browser: setup ## Look at the dashboard in headless Chromium (installs chromium 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m browser --timeout 600 $(ARGS)
 
 # The peers bring opencv-python, which needs libGL and would lie over the headless one: they have an
-# environment of their own, which finds everything else in that of training.
+# environment of their own, which finds everything else in that of training. So has torchvision, of
+# which the official pipeline is made and beside which Lightning cannot be imported everywhere.
 bench-setup: setup
 	test -x $(BENCH)/bin/python || $(BIN)/python -m venv $(BENCH)
 	$(BIN)/python -c "$(SITE)" > "$$($(BENCH)/bin/python -c "$(SITE)")/training.pth"
 	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt -e '.[bench]' || echo "peers not installed: their rows are skipped"
+	test -x $(LOADING)/bin/python || $(BIN)/python -m venv $(LOADING)
+	$(BIN)/python -c "$(SITE)" > "$$($(LOADING)/bin/python -c "$(SITE)")/training.pth"
+	$(LOADING)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 || echo "torchvision not installed: loading is skipped"
 
 bench: bench-setup ## Measure what the visualisation costs; writes outputs/bench.json
 	$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
@@ -86,5 +91,5 @@ format: setup ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv, .venv-bench and .venv-references
-	rm -rf $(VENV) $(BENCH) $(REFERENCES)
+clean: ## Remove .venv, .venv-bench, .venv-loading and .venv-references
+	rm -rf $(VENV) $(BENCH) $(LOADING) $(REFERENCES)

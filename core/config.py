@@ -311,6 +311,35 @@ class AugmentationConfig(Section):
     jitter_per_frame: bool = setting(
         False, ANY_VALUE, "draw the colour factors anew for every frame as well"
     )
+    hue: float = setting(
+        0.0, within("[0, 0.5]"), "turn of the colour circle, drawn from [-hue, hue]; 0.5 is half"
+    )
+    scale_min: float = setting(
+        1.0, greater_than(0), "factor on the picture's size, drawn from [scale_min, scale_max]"
+    )
+    scale_max: float = setting(1.0, greater_than(0), "largest factor on the picture's size")
+    translate_x: float = setting(
+        0.0, within("[0, 1]"), "shift drawn from [-translate_x, translate_x], in widths"
+    )
+    translate_y: float = setting(
+        0.0, within("[0, 1]"), "shift drawn from [-translate_y, translate_y], in heights"
+    )
+    mosaic: float = setting(
+        0.0, _PROBABILITY, "probability of a grid of small copies, one of them with the objects"
+    )
+    mosaic_rows: int = setting(2, at_least(1), "rows of that grid")
+    mosaic_columns: int = setting(2, at_least(1), "columns of that grid")
+    mosaic_flip: bool = setting(False, ANY_VALUE, "mirror each copy with probability 0.5")
+
+    def __post_init__(self) -> None:
+        """Check the settings and those that depend on each other."""
+        super().__post_init__()
+        require(
+            self.scale_max >= self.scale_min,
+            "data.augmentation.scale_max",
+            self.scale_max,
+            f"at least data.augmentation.scale_min ({self.scale_min})",
+        )
 
 
 @dataclass
@@ -424,6 +453,9 @@ class DataConfig(Section):
         "`val_batch_size` is 1 and skipped otherwise",
     )
     frame_stride: int = setting(1, at_least(1), "distance between the clip's frames in the video")
+    reverse_time_prob: float = setting(
+        0.0, _PROBABILITY, "probability that a training clip runs backwards"
+    )
     max_objects: int = setting(3, at_least(1), "largest number of objects per clip (object layout)")
     num_categories: Optional[int] = setting(
         None,

@@ -121,6 +121,22 @@ def batch_field(batch: Any, name: str, shape: str) -> Tensor:
     return tensor(getattr(batch, name, None), f"batch.{name}", shape)
 
 
+def frames_of(batch: Any, shape: str = "[T, B, 3, H, W]") -> Tensor:
+    """Return the frames of a batch; `shape` as in `tensor`.
+
+    Raises:
+        TypeError: They are no tensor, or bytes instead of normalised floats.
+        ValueError: They have another shape.
+    """
+    images = batch_field(batch, "img_batch", shape)
+    if images.dtype == torch.uint8:
+        raise TypeError(
+            "batch.img_batch must be normalised floats, got bytes:"
+            " VideoDataModule.normalise(batch) makes these of the batches of its loaders"
+        )
+    return images
+
+
 def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
     """Refuse a batch or outputs that no sheet can be drawn of.
 
@@ -133,7 +149,7 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         ValueError: A tensor has another shape than the batch implies.
     """
     _check_form(outs_per_frame)
-    images = batch_field(batch, "img_batch", "[T, B, C, H, W]")
+    images = frames_of(batch, "[T, B, C, H, W]")
     masks = batch_field(batch, "masks", "[T, O, H, W]")
     num_frames, num_objects, height, width = masks.shape
     tensor(images, "batch.img_batch", f"[{num_frames}, B, 3, H, W]")

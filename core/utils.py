@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .config import VisualizationsConfig
-from .official import Batch, FrameOutputs, batch_field, tensor, video_rows
+from .official import Batch, FrameOutputs, batch_field, frames_of, tensor, video_rows
 from .visualization.clip import counted
 from .visualization.drawing.composite import create_composite_visualization
 from .visualization.images import (  # noqa: F401 (they can be imported from here too)
@@ -55,7 +55,7 @@ def to_video_frames(batch: Batch, video_idx: int) -> Tensor:
         [T, 3, H, W] float32 in [0, 1], on the batch's device.
 
     Raises:
-        TypeError: ``img_batch`` is no tensor, or `video_idx` no integer.
+        TypeError: ``img_batch`` is no tensor or holds bytes, or `video_idx` is no integer.
         ValueError: ``img_batch`` has another shape.
         IndexError: The batch has no such video.
     """
@@ -261,8 +261,7 @@ def _check_int(name: str, value: Any) -> None:
 
 
 def _check_video(batch: Batch, video_idx: int) -> None:
-    images = batch_field(batch, "img_batch", "[T, B, 3, H, W]")
+    num_videos = frames_of(batch).shape[1]
     _check_int("video_idx", video_idx)
-    num_videos = images.shape[1]
     if not 0 <= video_idx < num_videos:
         raise IndexError(f"video_idx must be in [0, {num_videos}), got {video_idx}")

@@ -12,6 +12,7 @@ from tests.benchmarks import (
     cuda,
     drawing,
     growth,
+    loading,
     memory,
     outcomes,
     step_memory,
@@ -61,6 +62,15 @@ def test_peers_are_measured_or_named_in_a_note(measured):
         assert measured != any(note.startswith(f"{peer} is left out") for note in results.notes)
 
 
+def test_loading_without_the_official_pipeline_is_named_in_a_note(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    results = loading.measure(quick=True)
+    assert not results.figures
+    assert results.notes == [
+        "loading is left out: .venv-loading/bin/python is missing, which `make bench` makes"
+    ]
+
+
 def test_resident_growth_is_measured_where_the_system_tells_it(measured):
     results = measured(memory)
     assert ("rss_growth_mb_1000" in results.figures) != any(
@@ -78,7 +88,7 @@ def test_without_a_gpu_the_cuda_figures_are_left_out_with_a_note(measured):
 
 
 def test_every_part_is_tested():
-    assert set(PARTS.values()) == {*FIGURES, cuda}
+    assert set(PARTS.values()) == {*FIGURES, loading, cuda}
 
 
 def test_json_holds_median_min_and_max_of_every_figure(tmp_path):
@@ -111,6 +121,10 @@ def test_table_tells_whether_a_goal_is_reached(name, value, verdict):
 
 def test_goals_are_those_promised():
     assert set(GOALS) == {
+        "loading_speedup_vs_official_1024",
+        "loading_speedup_vs_official_512",
+        "loading_speedup_plain_vs_official_1024",
+        "loading_speedup_plain_vs_official_512",
         "blocked_vs_usual", "blocked_vs_step", "wall_overhead_200", "wall_overhead_10",
         "sheet_speedup_vs_usual", "panels_speedup_vs_supervision", "growth_categories_32",
         "growth_frame_size_2048", "rss_growth_mb_1000", "cuda_blocked_ms", "blocked_pinned_32",

@@ -8,7 +8,7 @@ import torch
 from scenes import make_batch
 from sheet_reference import MEAN, STD
 
-from core.official import import_sam2
+from core.official import check_batch_and_outputs, import_sam2
 from core.utils import (
     PromptData,
     build_prompts_from_gt_first_frame,
@@ -43,6 +43,15 @@ def test_conversion_helpers_frames_are_those_before_normalisation(video):
     frames = to_video_frames(batch, video)
     assert frames.dtype == torch.float32
     assert torch.equal((frames * 255).round(), bytes_[:, video])
+
+
+def test_frames_that_are_bytes_still_are_refused():
+    batch, bytes_ = make_inputs()
+    batch.img_batch = bytes_.to(torch.uint8)
+    with pytest.raises(TypeError, match=r"img_batch must be normalised floats.*normalise\(batch\)"):
+        to_video_frames(batch, 0)
+    with pytest.raises(TypeError, match="img_batch must be normalised floats, got bytes"):
+        check_batch_and_outputs(batch, [{}, {}])
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,9 @@ def test_targets_start_at_once_when_everything_is_installed(make, installed, tar
 def test_what_benchmarks_compare_with_never_reaches_the_environment_of_training(make, installed):
     said = make("bench")
     assert ".venv/bin/python -m venv .venv-bench" in said
-    (install,) = [line for line in said.splitlines() if "pip install" in line]
-    assert install.startswith(".venv-bench/bin/python -m pip")
+    peers, official = [line for line in said.splitlines() if "pip install" in line]
+    assert peers.startswith(".venv-bench/bin/python -m pip")
+    assert official.startswith(".venv-loading/bin/python -m pip")
     assert ".venv-bench/bin/python -m tests.benchmarks" in said
 
 

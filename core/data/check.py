@@ -222,6 +222,7 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
     for stage, dataset in module.datasets.items():
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
             batch = collate_fn([dataset[index]], dict_key="all")
+            module.normalise(batch)
             name = module.clip_name(stage, index % reports[stage].videos)
             implied = f"{prompt_type} prompts implied by the first frame's ground truth"
             header = f"{stage} · {name} · {implied}"

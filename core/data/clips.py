@@ -6,6 +6,7 @@ leaves the global ones alone.
 
 import dataclasses
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Optional, Union
@@ -13,7 +14,6 @@ from typing import Optional, Union
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
@@ -21,11 +21,13 @@ from training.dataset.vos_sampler import RandomUniformSampler
 from training.utils.data_utils import VideoDatapoint
 
 from ..config import DataConfig
-from .augmentation import augment_clip
+from .augmentation import MaskedFrame, Variation, draw_variation, vary_clip
 from .datapoint import AUGMENT, CLIP, clip_length, epoch_and_index, make_generator, to_datapoint
 from .readers.files import DataError, NoAnnotatedFrameError, name_some
+from .readers.label_maps import ids_present
 from .readers.reader import Reader
 from .readers.remarks import Remark, in_lines
+from .warp import needed_side
 
 _SCAN_THREADS = 4
 
@@ -52,7 +54,9 @@ class _Presence:
     def load(self, frame_idx: int) -> dict[int, Tensor]:
         if frame_idx not in self.known:
             masks = self.reader.masks(self.video, self.frames[frame_idx])
-            self.known[frame_idx] = {key: torch.tensor(m.any()) for key, m in masks.items()}
+            self.known[frame_idx] = {
+                key: torch.tensor(there) for key, there in ids_present(masks).items()
+            }
         return self.known[frame_idx]
 
 
@@ -102,13 +106,21 @@ class ClipDataset(Dataset):
         if self.reader.num_categories is not None:
             object_ids = list(range(self.reader.num_categories))
 
-        images, masks, original_size = self._load(source.video, frames, object_ids)
+        variation = Variation()
         if self.training:
             rng = make_generator(AUGMENT, self.seed, epoch, index)
-            aspect = original_size[1] / original_size[0]
-            images, masks = augment_clip(images, masks, self.data.augmentation, rng, aspect)
+            variation = draw_variation(self.data.augmentation, len(frames), rng)
+        side = self.image_size
+        images, masks = vary_clip(
+            self._read(source.video, frames, needed_side(side, variation.movement)),
+            len(frames),
+            object_ids,
+            variation,
+            side,
+        )
+        width, height = self.reader.size(frames[0])
         numbers = [frame.frame_idx for frame in frames]
-        return to_datapoint(images, masks, object_ids, numbers, video_id, original_size)
+        return to_datapoint(images, masks, object_ids, numbers, video_id, (height, width))
 
     def _first_clip(self, video: VOSVideo, source: ClipSource) -> tuple[list[VOSFrame], list[int]]:
         stride = self.data.frame_stride
@@ -130,9 +142,11 @@ class ClipDataset(Dataset):
         frames = video.frames[phase :: data.frame_stride]
         presence = _Presence(self.reader, source.video, frames)
         starts = range(phase, num_starts, data.frame_stride)
-        candidates = [video.frames[start].frame_idx for start in starts]
+        # backwards alone, clips start where they would end
+        shift = (length - 1) * data.frame_stride if data.reverse_time_prob == 1 else 0
+        candidates = [video.frames[start + shift].frame_idx for start in starts]
         strided = VOSVideo(video.video_name, video.video_id, frames)
-        sampler = RandomUniformSampler(length, data.max_objects)
+        sampler = RandomUniformSampler(length, data.max_objects, data.reverse_time_prob)
         # the official sampler draws from the global generator, which is nobody's but the user's
         state = random.getstate()
         random.seed(int(rng.integers(2**63)))
@@ -145,26 +159,11 @@ class ClipDataset(Dataset):
         finally:
             random.setstate(state)
 
-    def _load(
-        self, video: int, frames: list[VOSFrame], object_ids: list[int]
-    ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """Return frames uint8 [T, S, S, 3], masks bool [T, O, S, S] and (height, width)."""
-        size = self.image_size
-        images = np.empty((len(frames), size, size, 3), np.uint8)
-        masks = np.zeros((len(frames), len(object_ids), size, size), bool)
-        for t, frame in enumerate(frames):
-            image = self.reader.image(frame)
-            if t == 0:
-                original_size = (image.height, image.width)
-            images[t] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-            segments = self.reader.masks(video, frame)
-            for o, object_id in enumerate(object_ids):
-                if object_id in segments:
-                    mask = Image.fromarray(segments[object_id].astype(np.uint8))
-                    masks[t, o] = (
-                        np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
-                    )
-        return images, masks, original_size
+    def _read(self, video: int, frames: list[VOSFrame], at_least: int) -> Iterator[MaskedFrame]:
+        for frame in frames:
+            image = np.asarray(self.reader.image(frame, at_least))
+            size = self.reader.size(frame)
+            yield MaskedFrame(image, size, self.reader.masks(video, frame))
 
     def clip_name(self, video_id: int) -> str:
         """Return the name of the video of index `video_id` in this data set."""
@@ -336,7 +335,6 @@ def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:
     reader.size(video.frames[0])
     remarks = tuple(reader.remarks(i, video.frames[0]))
     for start in range(num_starts):
-        masks = reader.masks(i, video.frames[start])
-        if any(mask.any() for mask in masks.values()):
+        if any(ids_present(reader.masks(i, video.frames[start])).values()):
             return _Scan(i, num_starts, start, remarks=remarks)
     return _Scan(i, num_starts, None, remarks=remarks)

@@ -2,8 +2,10 @@
 
 from typing import Union
 
+import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
 from ..config import IMAGE_SOURCES, DataConfig
@@ -48,9 +50,11 @@ def to_datapoint(
     video_id: int,
     original_size: tuple[int, int],
 ) -> VideoDatapoint:
-    """Build the official datapoint from uint8 frames [T, S, S, 3] and bool masks [T, O, S, S]."""
-    pixels = (images.astype(np.float32) / 255 - _MEAN) / _STD
-    tensors = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    """Build the official datapoint from uint8 frames [T, S, S, 3] and bool masks [T, O, S, S].
+
+    Its frames stay bytes; see `normalise`.
+    """
+    tensors = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     segments = torch.from_numpy(np.ascontiguousarray(masks))
     frames = [
         Frame(
@@ -63,3 +67,34 @@ def to_datapoint(
         for t, number in enumerate(frame_numbers)
     ]
     return VideoDatapoint(frames=frames, video_id=video_id, size=original_size)
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Return bytes as the floats that SAM 2 takes.
+
+    Args:
+        frames: uint8 [..., 3, H, W]. Left alone.
+
+    Returns:
+        float32, normalised with the statistics of ImageNet, on the same device.
+    """
+    return _look_up(frames) if frames.device.type == "cpu" else _in_floats(frames)
+
+
+def _in_floats(frames: Tensor) -> Tensor:
+    mean, std = (torch.from_numpy(values).to(frames.device) for values in (_MEAN, _STD))
+    floats = frames.float().div_(255)
+    return floats.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def _look_up(frames: Tensor) -> Tensor:
+    """Look every byte up in a table per channel: one pass over the pixels."""
+    levels = np.arange(256, dtype=np.float32)[:, None]
+    tables = ((levels / 255 - _MEAN) / _STD).T
+    # NumPy asks for large pages, without which making room takes longer than the rest
+    floats = np.empty(frames.shape, np.float32)
+    for channel, table in enumerate(tables):
+        for place in np.ndindex(frames.shape[:-3]):
+            plane = (*place, channel)
+            cv2.LUT(frames[plane].numpy(), table, dst=floats[plane])
+    return torch.from_numpy(floats)

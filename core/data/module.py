@@ -17,6 +17,7 @@ from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 from ..config import IMAGE_SOURCES, DataConfig
 from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
+from .datapoint import normalise
 from .loader import ClipOrder, ClipSampler, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import has_category_layout
@@ -28,7 +29,8 @@ from .synthetic import SyntheticDataset
 class VideoDataModule(LightningDataModule):
     """Training and validation clips of a data set as official batches.
 
-    Batches are ``BatchedVideoDatapoint``: `img_batch` float32 [T, B, 3, S, S], ImageNet-normalised;
+    Batches are ``BatchedVideoDatapoint``: `img_batch` uint8 [T, B, 3, S, S] from the loaders and
+    float32, ImageNet-normalised, in the steps of a module that a Trainer runs (`normalise`);
     `masks` bool [T, O, S, S], video-major; `metadata.unique_objects_identifier` [T, O, 3] = (index
     of the clip's video in its data set, object id or category slot, original frame number).
 
@@ -115,6 +117,23 @@ class VideoDataModule(LightningDataModule):
         """Keep the sizes of the original videos, which on a device would have to be waited for."""
         self.original_sizes = original_sizes_of(batch)
         return batch
+
+    def on_after_batch_transfer(
+        self, batch: BatchedVideoDatapoint, dataloader_idx: int
+    ) -> BatchedVideoDatapoint:
+        """Normalise the frames on the device, which bytes reach in a quarter of the time."""
+        self.normalise(batch)
+        return batch
+
+    def normalise(self, batch: BatchedVideoDatapoint) -> None:
+        """Make the frames of a batch what SAM 2 takes, for those who iterate a loader themselves.
+
+        Args:
+            batch: One of this module's loaders. Its `img_batch` becomes float32, normalised with
+                the statistics of ImageNet, if it holds bytes; floats are left alone.
+        """
+        if batch.img_batch.dtype == torch.uint8:
+            batch.img_batch = normalise(batch.img_batch)
 
     def _loader_options(self, stage: str) -> dict[str, Any]:
         self.setup()

@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import blocked, cuda, drawing, growth, memory, outcomes, training
+from . import blocked, cuda, drawing, growth, loading, memory, outcomes, training
 from .measure import Results
 
 PARTS = {
@@ -14,6 +14,7 @@ PARTS = {
     "growth": growth,
     "outcomes": outcomes,
     "training": training,
+    "loading": loading,
     "cuda": cuda,
 }
 

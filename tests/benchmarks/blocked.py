@@ -91,6 +91,7 @@ def _make_step(quick: bool) -> tuple[Callable[..., None], Any]:
     module = SAM2LightningModule(config)
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     batch = next(iter(data.train_dataloader()))
+    data.normalise(batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
     module.train()
 

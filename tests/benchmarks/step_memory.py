@@ -78,6 +78,7 @@ def measure(overrides: list[str]) -> tuple[float, float]:
     data = VideoDataModule(config.data, config.model.image_size, seed=0)
     data.setup()
     batch = next(iter(data.train_dataloader())).to(device)
+    data.normalise(batch)
     clock = time.perf_counter if device == "cuda" else time.process_time
     started = clock()
     losses = module.loss(module(batch), batch.masks)

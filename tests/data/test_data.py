@@ -15,6 +15,7 @@ from trainings import make_trainer
 
 from core.config import AugmentationConfig, DataConfig, SyntheticConfig
 from core.data import VideoDataModule
+from core.data.datapoint import _in_floats, normalise
 
 
 def make_module(seed: int = 0, num_clips: int = 7, **fields) -> VideoDataModule:
@@ -36,7 +37,7 @@ def test_batch_has_the_official_layout():
     batch = next(iter(make_module(batch_size=3).train_dataloader()))
     num_objects = batch.masks.shape[1]
     assert batch.img_batch.shape == (2, 3, 3, 32, 32)
-    assert batch.img_batch.dtype == torch.float32
+    assert batch.img_batch.dtype == torch.uint8
     assert batch.masks.shape == (2, num_objects, 32, 32)
     assert batch.masks.dtype == torch.bool
     assert batch.obj_to_frame_idx.shape == (2, num_objects, 2)
@@ -46,16 +47,24 @@ def test_batch_has_the_official_layout():
     assert batch.dict_key == "all"
 
 
-def test_images_are_imagenet_normalised():
-    module = make_module()
-    module.setup()
-    clip = module.datasets["val"][0]
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    levels = (clip.frames[0].data * std + mean) * 255
-    torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
-    assert 0 <= levels.min()
-    assert levels.max() <= 255.001
+def test_bytes_are_normalised_as_before_bit_for_bit():
+    module = make_module(batch_size=3)
+    batch = next(iter(module.train_dataloader()))
+    frames = batch.img_batch.clone()
+    module.normalise(batch)
+    mean = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
+    std = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+    expected = (frames.numpy().astype(np.float32) / 255 - mean) / std
+    np.testing.assert_array_equal(batch.img_batch.numpy(), expected)
+    floats = batch.img_batch
+    module.normalise(batch)
+    assert batch.img_batch is floats
+
+
+def test_other_devices_normalise_to_the_same_numbers():
+    frames = torch.arange(256, dtype=torch.uint8).expand(2, 3, 1, 256)
+    on_device = _in_floats(frames)
+    torch.testing.assert_close(on_device, normalise(frames), atol=1e-6, rtol=1e-6)
 
 
 def test_epochs_differ_and_repeat_by_seed():

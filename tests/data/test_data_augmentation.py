@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sheet_reference import cielab
 
 from core.config import AugmentationConfig, SyntheticConfig
@@ -17,13 +18,13 @@ from core.visualization.palette import category_color
 WHITE = 255
 
 
-def painted_clip(size: int = 32, num_frames: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def painted_clip(width: int = 32, num_frames: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Two rectangles of flat colour over black, well inside the frame."""
-    masks = np.zeros((num_frames, 2, size, size), bool)
+    masks = np.zeros((num_frames, 2, 32, width), bool)
     for t in range(num_frames):
         masks[t, 0, 8:16, 8 + t : 18 + t] = True
         masks[t, 1, 18:25, 12:20] = True
-    images = np.zeros((num_frames, size, size, 3), np.uint8)
+    images = np.zeros((num_frames, 32, width, 3), np.uint8)
     images[masks[:, 0]] = (WHITE, 0, 0)
     images[masks[:, 1]] = (0, 0, WHITE)
     return images, masks
@@ -48,12 +49,12 @@ def interior(mask: np.ndarray) -> np.ndarray:
     seed=st.integers(0, 2**32 - 1),
     degrees=st.floats(0, 60),
     shear=st.floats(0, 30),
-    aspect=st.floats(0.5, 2),
+    width=st.integers(24, 64),
 )
-def test_augmented_masks_stay_on_their_colours(seed, degrees, shear, aspect):
-    images, masks = painted_clip()
+def test_augmented_masks_stay_on_their_colours(seed, degrees, shear, width):
+    images, masks = painted_clip(width)
     config = AugmentationConfig(horizontal_flip=0.5, degrees=degrees, shear=shear)
-    images, masks = augment_clip(images, masks, config, np.random.default_rng(seed), aspect)
+    images, masks = augment_clip(images, masks, config, np.random.default_rng(seed), side=32)
     for t in range(2):
         for o, channel in enumerate((0, 2)):
             inside = interior(masks[t, o])
@@ -115,6 +116,51 @@ def test_affine_that_loses_an_object_is_left_out():
     for seed in range(20):
         _, moved = augment_clip(images, masks, config, np.random.default_rng(seed))
         assert moved.any()
+
+
+def test_scale_and_translation_move_about_the_centre():
+    images, masks = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 1, 32, 32), bool)
+    masks[0, 0, 12:20, 12:20] = True
+    config = AugmentationConfig(0, scale_min=2, scale_max=2)
+    _, larger = augment_clip(images, masks, config, np.random.default_rng(0))
+    assert np.array_equal(np.argwhere(larger[0, 0])[[0, -1]], [(8, 8), (23, 23)])
+    config = AugmentationConfig(0, translate_x=0.2)
+    _, moved = augment_clip(images, masks, config, np.random.default_rng(0))
+    (top, left), (bottom, right) = np.argwhere(moved[0, 0])[[0, -1]]
+    assert (top, bottom, right - left) == (12, 19, 7)
+    assert left != 12
+
+
+def test_hue_turns_the_colour_circle():
+    images, masks = np.zeros((1, 2, 2, 3), np.uint8), np.ones((1, 1, 2, 2), bool)
+    images[..., 0] = 200
+    colours = [
+        augment_clip(images, masks, AugmentationConfig(0, hue=0.5), np.random.default_rng(seed))[0][
+            0, 0, 0
+        ].tolist()
+        for seed in range(12)
+    ]
+    assert all(max(colour) == 200 and min(colour) == 0 for colour in colours)
+    assert {int(np.argmax(colour)) for colour in colours} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_mosaic_has_the_objects_in_one_of_its_copies(flip):
+    images, masks = painted_clip()
+    config = AugmentationConfig(0, mosaic=1, mosaic_rows=2, mosaic_columns=4, mosaic_flip=flip)
+    frames, laid = augment_clip(images, masks, config, np.random.default_rng(1))
+    copies = frames[0].reshape(2, 16, 4, 8, 3).swapaxes(1, 2).reshape(8, 16, 8, 3)
+    mirrored = [np.array_equal(copy, copies[0][:, ::-1]) for copy in copies]
+    assert all(
+        np.array_equal(copy, copies[0]) or turned
+        for copy, turned in zip(copies, mirrored, strict=True)
+    )
+    assert any(mirrored) == flip
+    small = np.asarray(Image.fromarray(images[0]).resize((8, 16), Image.Resampling.BILINEAR))
+    assert any(np.array_equal(copy, small) for copy in copies)
+    inside = laid.any((0, 1)).reshape(2, 16, 4, 8).any((1, 3))
+    assert inside.sum() == 1
+    assert (frames[0][interior(laid[0, 0])][:, 0] > 120).all()
 
 
 def synthetic_clip(seed=0, num_frames=6, max_objects=3, **options):

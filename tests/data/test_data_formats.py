@@ -225,7 +225,7 @@ def test_vos_folder_orders_frames_by_number_whatever_the_digits(tmp_path, suffix
     rename_all(tmp_path / "Annotations" / "a", digits + ".png")
     clip = module_for(tmp_path, num_frames=12).datasets["val"][0]
     assert numbers_and_objects(clip)[0] == list(range(12))
-    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    levels = [frame.data[0].float().mean().item() for frame in clip.frames]
     assert levels == pytest.approx([10 * t for t in range(12)], abs=2)
     assert all(frame.objects[0].segment[12:20, :8].all() for frame in clip.frames)
 
@@ -251,7 +251,7 @@ def test_sav_finds_and_orders_frames_whatever_the_digits(tmp_path, suffix, digit
     rename_all(tmp_path / "JPEGImages" / "v", digits + f".{suffix}")
     clip = module_for(tmp_path, "sav", annotation_folder=".", num_frames=4).datasets["val"][0]
     assert numbers_and_objects(clip)[0] == [0, 4, 8, 12]
-    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    levels = [frame.data[0].float().mean().item() for frame in clip.frames]
     assert levels == pytest.approx([0, 48, 96, 144], abs=2)
 
 
@@ -320,11 +320,27 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     module = module_for(tmp_path, "sav", annotation_folder=".")
     clip = module.datasets["val"][0]
     assert numbers_and_objects(clip) == ([0, 4, 8], [0, 1])
-    levels = [(frame.data[0].mean() * 0.229 + 0.485).item() * 255 for frame in clip.frames]
+    levels = [frame.data[0].float().mean().item() for frame in clip.frames]
     assert levels == pytest.approx([0, 48, 96], abs=6)
     assert clip.frames[2].objects[1].segment[12:20, 8:16].all()
     again = module.datasets["val"][0]
     assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+@pytest.mark.parametrize(
+    "objects", [((1,),) * 6, ((1,), (1,), (1,), (), (), ()), ((1,), *[()] * 5)]
+)
+def test_clips_run_backwards_when_asked(tmp_path, objects):
+    make_video(tmp_path, objects=objects)
+    module = module_for(tmp_path, num_frames=3, clips_per_video=8, reverse_time_prob=1)
+    for index in range(8):
+        numbers, _ = numbers_and_objects(module.datasets["train"][index])
+        # where no clip can end at an object, one that starts there is taken
+        ends_empty = not any(objects[2:])
+        assert numbers == sorted(numbers, reverse=not ends_empty)
+        assert objects[numbers[0]]
+    assert numbers_and_objects(module.datasets["val"][0])[0] == [0, 1, 2]
 
 
 @pytest.mark.filterwarnings("ignore:the data set has only one video")

@@ -361,10 +361,10 @@ class CocoReader:
             )
         return size
 
-    def image(self, frame: AnnotatedFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
         """Return a frame as RGB."""
         self.size(frame)
-        return load_frame(frame, self.max_pixels)
+        return load_frame(frame, self.max_pixels, at_least)
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame."""

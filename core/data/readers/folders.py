@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -150,9 +150,9 @@ class VosFolderReader:
         """Return (width, height) of a frame from its header."""
         return frame_size(frame, self.max_pixels)
 
-    def image(self, frame: AnnotatedFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
         """Return a frame as RGB."""
-        return load_frame(frame, self.max_pixels)
+        return load_frame(frame, self.max_pixels, at_least)
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame."""
@@ -162,7 +162,7 @@ class VosFolderReader:
             remarks += remarks_on_labels(labels, path, self.per_object)
         return remarks
 
-    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
+    def masks(self, i: int, frame: AnnotatedFrame) -> Mapping[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of a frame.
 
         Object folders count from 0 and objects from 1, as the official loader has it.

@@ -71,11 +71,19 @@ def frame_size(frame: AnnotatedFrame, max_pixels: int) -> tuple[int, int]:
         return _read_header(image, frame, max_pixels).size
 
 
-def load_frame(frame: AnnotatedFrame, max_pixels: int) -> Image.Image:
+def load_frame(
+    frame: AnnotatedFrame, max_pixels: int, at_least: Optional[int] = None
+) -> Image.Image:
     """Return a frame as 8-bit RGB.
 
     It stands upright, as its EXIF orientation says, but for frames that have the size of their
     masks as they are stored alone. Grey frames of 16 bits are scaled.
+
+    Args:
+        frame: Where it is.
+        max_pixels: ``data.max_image_pixels``.
+        at_least: A JPEG may be decoded to a half, a quarter or an eighth of its size that has as
+            many pixels along both axes, which takes less time; None: to its own size.
 
     Raises:
         DataError: The file cannot be read or decoded, or has more than `max_pixels` pixels.
@@ -83,6 +91,8 @@ def load_frame(frame: AnnotatedFrame, max_pixels: int) -> Image.Image:
     with open_image(frame.image_path, max_pixels) as image:
         header = _read_header(image, frame, max_pixels)
         try:
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
             rgb = _to_8_bits(image).convert("RGB")
         except Exception as error:  # Pillow raises many kinds at damaged files
             raise DataError(f"{frame.image_path} cannot be decoded: {error}") from error

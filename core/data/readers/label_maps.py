@@ -4,6 +4,7 @@ A colour of DAVIS's palette is the id that it has there, black the background an
 the id 256 + 0xRRGGBB: whatever the frame, two colours are never one id.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Optional
@@ -101,15 +102,65 @@ def davis_palette() -> bytes:
     return colors.tobytes()
 
 
-def read_palette_masks(path: Path, ignore_id: Optional[int] = None) -> dict[int, np.ndarray]:
+class LabelMap(Mapping[int, np.ndarray]):
+    """{object id: bool mask [H, W]} of objects that share no pixel, as one array.
+
+    The objects come in the order in which their first pixels do.
+
+    Args:
+        labels: Ids [H, W] of whole numbers, 0 the background.
+
+    Attributes:
+        numbers: uint8 or uint16 [H, W], 0 the background.
+    """
+
+    def __init__(self, labels: np.ndarray) -> None:
+        """See the class."""
+        if labels.dtype == np.uint8:
+            self.numbers = labels
+            counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+            ids = {int(key): int(key) for key in np.flatnonzero(counts)}
+        else:
+            keys, numbers = np.unique(labels, return_inverse=True)
+            # so that the background is 0 whatever the lowest id is
+            first = int(keys[0] != 0)
+            self.numbers = (numbers.reshape(labels.shape) + first).astype(np.uint16)
+            ids = {int(key): number for number, key in enumerate(keys, first)}
+        ids.pop(0, None)
+        order = sorted(ids, key=lambda key: int((self.numbers.ravel() == ids[key]).argmax()))
+        self._numbers = {key: ids[key] for key in order}
+
+    def number_of(self, object_id: int) -> int:
+        """Return what stands for an object in `numbers`."""
+        return self._numbers[object_id]
+
+    def __getitem__(self, object_id: int) -> np.ndarray:
+        return self.numbers == self._numbers[object_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, object_id: object) -> bool:
+        return object_id in self._numbers
+
+
+def ids_present(masks: Mapping[int, np.ndarray]) -> dict[int, bool]:
+    """Return {object id: whether it has a pixel}, in the order of `masks`."""
+    if isinstance(masks, LabelMap):
+        return dict.fromkeys(masks, True)
+    return {key: bool(mask.any()) for key, mask in masks.items()}
+
+
+def read_palette_masks(path: Path, ignore_id: Optional[int] = None) -> LabelMap:
     """Return {object id: bool mask [H, W]} of a PNG whose values are object ids, 0 the background.
 
     The objects come in the order in which their first pixels do, as with the official
     ``PalettisedPNGSegmentLoader``: which of them a training clip follows is drawn from this order.
     """
-    labels = read_labels(path, ignore_id)
-    masks = {int(key): labels == key for key in np.unique(labels) if key != 0}
-    return dict(sorted(masks.items(), key=lambda item: item[1].argmax()))
+    return LabelMap(read_labels(path, ignore_id))
 
 
 def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[Remark]:

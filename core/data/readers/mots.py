@@ -127,9 +127,9 @@ class MotsReader:
         """Return (width, height) of a frame from its header."""
         return frame_size(frame, self.max_pixels)
 
-    def image(self, frame: AnnotatedFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
         """Return a frame as RGB."""
-        return load_frame(frame, self.max_pixels)
+        return load_frame(frame, self.max_pixels, at_least)
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the file of a frame."""

@@ -1,7 +1,7 @@
 """What a reader of annotated videos offers, and which source has which reader."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Optional, Protocol
@@ -53,14 +53,17 @@ class Reader(Protocol):
     def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
         """Return (width, height) of a frame from its header, without decoding it."""
 
-    def image(self, frame: AnnotatedFrame) -> Image.Image:
-        """Return a frame as RGB."""
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
+        """Return a frame as RGB, smaller where a decoder can; `at_least` along both axes."""
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame, though they can be read."""
 
-    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
-        """Return {object id or slot: bool mask [H, W]}; an object may be missing or empty."""
+    def masks(self, i: int, frame: AnnotatedFrame) -> Mapping[int, np.ndarray]:
+        """Return {object id or slot: bool mask [H, W]}; an object may be missing or empty.
+
+        Masks that cannot overlap are a `LabelMap`.
+        """
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id or slot: name} of video `i`, None where there are no names."""

@@ -96,9 +96,9 @@ class Sa1bReader:
         """Return (width, height) of an image from its header."""
         return frame_size(frame, self.max_pixels)
 
-    def image(self, frame: AnnotatedFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
         """Return an image as RGB."""
-        return load_frame(frame, self.max_pixels)
+        return load_frame(frame, self.max_pixels, at_least)
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of an image's file."""

@@ -144,13 +144,13 @@ class SavReader:
             )
         return width, height
 
-    def image(self, frame: AnnotatedFrame) -> Image.Image:
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
         """Return a frame as RGB."""
         self.size(frame)
         if _is_movie(frame):
             upright = _stands_upright(frame)
             return Image.fromarray(self._movie.frame(frame.image_path, frame.frame_idx, upright))
-        return load_frame(frame, self.max_pixels)
+        return load_frame(frame, self.max_pixels, at_least)
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame."""
