@@ -52,6 +52,10 @@ ARCHITECTURES = (
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 CHECKPOINTING = ("none", "image_encoder", "clicks", "memory_attention", "loss", "all")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
+# The outcomes of `core.outcomes` that are failures.
+FAILURES = (
+    "swapped", "false_alarm", "lost", "merged", "ragged", "drifting", "leaking", "partial",
+)  # fmt: skip
 DATA_SOURCES = (
     "synthetic", "vos_folder", "png_folders", "sav", "sa1b", "mots",
     "coco_video", "youtube_vis", "coco_images", "auto",
@@ -384,6 +388,9 @@ class DataConfig(Section):
     )
     image_root: Optional[str] = setting(
         None, A_PATH, "folder that `file_name` is joined to; null trusts the JSON's own paths"
+    )
+    val_image_root: Optional[str] = setting(
+        None, A_PATH, "the same for the JSON file of validation; null: `image_root`"
     )
     val_fraction: float = setting(
         0.1,
@@ -726,7 +733,13 @@ class VisualizationsConfig(Section):
     worst_clips: int = setting(
         0,
         whole(at_least(0)),
-        "clips of the lowest mean IoU, drawn after every validation under `val/worst`",
+        "worst clips of every validation, drawn after it under `val/worst`",
+    )
+    worst_by: str = setting(
+        "iou",
+        one_of("iou", *FAILURES),
+        "what makes a clip one of the worst: the lowest mean IoU, or the most frames with that "
+        "failure (`val/failures/<kind>`)",
     )
     animation: bool = setting(
         False,

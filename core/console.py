@@ -23,7 +23,8 @@ _KNOWN = (
     # Lightning's own affair with torch.
     r".*LeafSpec.*is deprecated",
     # `VideoMetrics` is of all ranks already.
-    r".*'val/(iou|iou_copy|dice|J|F|J&F)['/].*sync_dist=True",
+    r".*'val/(iou|iou_copy|dice|J|F|J&F|failures|identity_switches|frames_until_failure)['/]"
+    r".*sync_dist=True",
     # A skipped batch: our own warning says so.
     r"`training_step` returned `None`",
     # A resumed run has a folder of its own.

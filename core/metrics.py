@@ -18,6 +18,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from .outcomes import Overlaps, Told, Track, classify, count_overlaps, tracks_of
+
 BOUNDARY_TOLERANCE = 0.008  # of the image diagonal, as DAVIS has it
 
 Mask = Union[np.ndarray, Tensor]
@@ -40,18 +42,7 @@ def boundary_f(pred: Mask, gt: Mask, tolerance: float = BOUNDARY_TOLERANCE) -> f
         TypeError: A mask is not boolean.
         ValueError: The masks are not two-dimensional or differ in shape.
     """
-    pred, gt = _as_mask_pair(pred, gt)
-    radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*pred.shape))
-    pred_boundary, gt_boundary = _boundary(pred), _boundary(gt)
-    num_pred, num_gt = np.count_nonzero(pred_boundary), np.count_nonzero(gt_boundary)
-    if num_pred == 0 and num_gt == 0:
-        return 1.0
-    if num_pred == 0 or num_gt == 0:
-        return 0.0
-    disk = _disk(int(radius))
-    precision = np.count_nonzero(pred_boundary & cv2.dilate(gt_boundary, disk)) / num_pred
-    recall = np.count_nonzero(gt_boundary & cv2.dilate(pred_boundary, disk)) / num_gt
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return _boundary_f(*_as_mask_pair(pred, gt), tolerance)[0]
 
 
 def object_means(values: Tensor, gt_areas: Tensor, prompted: Tensor) -> Tensor:
@@ -156,6 +147,24 @@ def _as_array(name: str, mask: Mask) -> np.ndarray:
     return array
 
 
+def _boundary_f(
+    pred: np.ndarray, gt: np.ndarray, tolerance: float = BOUNDARY_TOLERANCE
+) -> tuple[float, bool]:
+    """Return F, and whether every wrong pixel is as near the ground truth's outline."""
+    radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*pred.shape))
+    pred_boundary, gt_boundary = _boundary(pred), _boundary(gt)
+    num_pred, num_gt = np.count_nonzero(pred_boundary), np.count_nonzero(gt_boundary)
+    disk = _disk(int(radius))
+    near_gt = cv2.dilate(gt_boundary, disk)
+    is_near = not np.any((pred ^ gt) > near_gt)
+    if num_pred == 0 or num_gt == 0:
+        return float(num_pred == num_gt), is_near
+    precision = np.count_nonzero(pred_boundary & near_gt) / num_pred
+    recall = np.count_nonzero(gt_boundary & cv2.dilate(pred_boundary, disk)) / num_gt
+    f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return f, is_near
+
+
 def _boundary(mask: np.ndarray) -> np.ndarray:
     """DAVIS's seg2bmap at full size, as uint8."""
     boundary = np.zeros(mask.shape, dtype=bool)
@@ -171,26 +180,60 @@ def _disk(radius: int) -> np.ndarray:
     return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
 
 
+class LossMean:
+    """The mean of losses, which stay on their device until somebody asks."""
+
+    def __init__(self) -> None:
+        self._sums: Optional[Tensor] = None  # [3]: of those that are finite, their number, all
+
+    def add(self, loss: Tensor) -> None:
+        """Add a scalar; nothing waits for it."""
+        loss = loss.detach().float()
+        known = loss.isfinite()
+        sums = torch.stack([torch.where(known, loss, 0.0), known.float(), torch.ones_like(loss)])
+        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
+
+    def state(self) -> list[float]:
+        """Return what is kept, in plain types."""
+        return [0.0, 0.0, 0.0] if self._sums is None else self._sums.tolist()
+
+    def load(self, state: Sequence[float]) -> None:
+        """Put back what `state` returned."""
+        self._sums = torch.tensor(state)
+
+    def take(self) -> tuple[float, int]:
+        """Return the mean of the finite ones, NaN without any, and how many were not; forget."""
+        total, num_finite, count = self.state()
+        self._sums = None
+        return total / num_finite if num_finite else math.nan, int(count - num_finite)
+
+
 class VideoMetrics:
     """Accumulates one row per object and averages the rows, over all ranks when distributed.
 
     Attributes:
         rows: By video and object id the object's ``category``, ``J``, ``dice`` and, unless
             `boundary` is off, ``F``.
+        tracks: By video and object id what became of every object on every frame, also of those
+            that have no row; none where `boundary` is off.
+        frame_ious: By video and object id of those that have a row: IoU on each frame, [T] float32,
+            NaN where it received a prompt.
     """
 
     def __init__(self, boundary: bool = True) -> None:
         """Start without rows.
 
         Args:
-            boundary: Compute F too; it needs the masks on the CPU and most of the time.
+            boundary: Compute F and outcomes too; F needs the masks on the CPU and most of the time.
         """
         self.boundary = boundary
         self.rows: dict[tuple[int, int], dict[str, float]] = {}
+        self.tracks: dict[tuple[int, int], Track] = {}
+        self.frame_ious: dict[tuple[int, int], np.ndarray] = {}
 
     def reset(self) -> None:
-        """Forget every row."""
-        self.rows.clear()
+        """Start anew; what was handed out stays as it is."""
+        self.rows, self.tracks, self.frame_ious = {}, {}, {}
 
     def update(
         self,
@@ -200,6 +243,7 @@ class VideoMetrics:
         video_ids: Union[Tensor, Sequence[int]],
         object_ids: Union[Tensor, Sequence[int]],
         categories: Union[Tensor, Sequence[int], None] = None,
+        told: Optional[Told] = None,
     ) -> None:
         """Add the objects of a batch of clips.
 
@@ -218,6 +262,8 @@ class VideoMetrics:
             video_ids: O ids; clips of one video that are to count apart need ids of their own.
             object_ids: O ids, unique within their video.
             categories: O category indices for the per-category means, or None.
+            told: What goes with the outcomes; None: frames are numbered by position, and nothing
+                is known of the model's estimates.
 
         Raises:
             TypeError: A mask is not boolean.
@@ -233,35 +279,41 @@ class VideoMetrics:
         if num_objects == 0:
             return
 
-        intersection = (pred_masks & gt_masks).flatten(2).sum(2).cpu().double()
-        num_pred = pred_masks.flatten(2).sum(2).cpu().double()
-        num_gt = gt_masks.flatten(2).sum(2).cpu().double()
-        total = num_pred + num_gt
-        ious = object_ious(intersection, total - intersection, num_gt, prompted)
-        dices = torch.where(total == 0, 1.0, 2 * intersection / total.clamp(min=1))
-        dices = object_means(dices, num_gt, prompted)
-        if self.boundary:
-            pred_masks, gt_masks = pred_masks.cpu(), gt_masks.cpu()
-        for index, key in enumerate(zip(video_ids, object_ids, strict=True)):
-            if ious[index].isnan():
-                continue
-            row = {
+        overlaps = count_overlaps(pred_masks, gt_masks, video_ids) if self.boundary else None
+        intersections, pred_areas, gt_areas = _counts(pred_masks, gt_masks, overlaps)
+        total = pred_areas + gt_areas
+        unions = total - intersections
+        frame_ious = torch.where(unions > 0, intersections / unions.clamp(min=1), 1.0)
+        ious = object_means(frame_ious, gt_areas, prompted)
+        told_ious = frame_ious.masked_fill(prompted, math.nan).float().numpy()
+        dices = torch.where(total == 0, 1.0, 2 * intersections / total.clamp(min=1))
+        dices = object_means(dices, gt_areas, prompted)
+        keys = list(zip(video_ids, object_ids, strict=True))
+        scored = (~ious.isnan()).nonzero().flatten().tolist()
+        for index in scored:
+            self.rows[keys[index]] = {
                 "category": categories[index],
                 "J": ious[index].item(),
                 "dice": dices[index].item(),
             }
-            if self.boundary:
-                frames = (~prompted[:, index]).nonzero().flatten().tolist()
-                scores = [boundary_f(pred_masks[t, index], gt_masks[t, index]) for t in frames]
-                row["F"] = sum(scores) / len(scores)
-            self.rows[key] = row
+            self.frame_ious[keys[index]] = told_ious[:, index].copy()
+        if overlaps is None:
+            return
+        fs, near_outline = _boundaries(pred_masks.cpu(), gt_masks.cpu(), ~prompted, scored)
+        for index, f in zip(scored, fs, strict=True):
+            self.rows[keys[index]]["F"] = f
+        flags = prompted.numpy()
+        codes = classify(overlaps, flags, ~ious.isnan().numpy(), near_outline)
+        told = told or Told.nothing(num_frames, num_objects)
+        tracks = tracks_of(codes, overlaps, flags, told, categories)
+        self.tracks.update(zip(keys, tracks, strict=True))
 
     def compute(self, category_names: Optional[Sequence[str]] = None) -> dict[str, float]:
         """Return the means over all objects of all ranks.
 
         With ``torch.distributed`` initialised this is a collective: every rank must call it, also
         one without rows. Objects that several ranks saw (a sampler that pads by repeating) count
-        once. Afterwards `rows` holds the objects of all ranks.
+        once. Afterwards `rows`, `tracks` and `frame_ious` hold the objects of all ranks.
 
         Args:
             category_names: Names for the keys, see `category_keys`; the same on every rank.
@@ -271,7 +323,7 @@ class VideoMetrics:
             off, and ``iou/NAME``, ``dice/NAME`` for every category seen; an empty dictionary when
             there are no rows.
         """
-        self.rows = _gather(self.rows)
+        self.rows, self.tracks, self.frame_ious = _gather(self.rows, self.tracks, self.frame_ious)
         rows = list(self.rows.values())
         if not rows:
             return {}
@@ -348,6 +400,32 @@ def _check_masks(pred_masks: Tensor, gt_masks: Tensor) -> None:
         )
 
 
+def _counts(
+    pred_masks: Tensor, gt_masks: Tensor, overlaps: Optional[Overlaps]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pixels of both masks, prediction and ground truth: [T, O] float64 on the CPU each."""
+    if overlaps is not None:
+        return overlaps.intersections, overlaps.pred_areas, overlaps.gt_areas
+    masks = (pred_masks & gt_masks, pred_masks, gt_masks)
+    intersections, pred_areas, gt_areas = (each.flatten(2).sum(2).cpu().double() for each in masks)
+    return intersections, pred_areas, gt_areas
+
+
+def _boundaries(
+    pred_masks: Tensor, gt_masks: Tensor, is_measured: Tensor, objects: Sequence[int]
+) -> tuple[list[float], np.ndarray]:
+    """Return each object's mean F, and [T, O] bool: all wrong pixels are near the outline."""
+    means, near_outline = [], np.zeros(is_measured.shape, bool)
+    preds, gts = pred_masks.numpy(), gt_masks.numpy()
+    for index in objects:
+        scores = []
+        for t in is_measured[:, index].nonzero().flatten().tolist():
+            f, near_outline[t, index] = _boundary_f(preds[t, index], gts[t, index])
+            scores.append(f)
+        means.append(sum(scores) / len(scores))
+    return means, near_outline
+
+
 def _for_each_object(prompted: Tensor, num_frames: int, num_objects: int) -> Tensor:
     """Return [T, O] bool on the CPU, of flags per frame or per frame and object."""
     prompted = torch.as_tensor(prompted, dtype=torch.bool).cpu()
@@ -371,13 +449,15 @@ def _mean(rows: list[dict[str, float]], name: str) -> float:
     return math.fsum(row[name] for row in rows) / len(rows)
 
 
-def _gather(rows: dict[tuple[int, int], dict]) -> dict[tuple[int, int], dict]:
-    shares: list[Any] = [rows]
+def _gather(*tables: dict[tuple[int, int], Any]) -> list[dict[tuple[int, int], Any]]:
+    """Return each table with the entries of all ranks; of those of one object the first stays."""
+    ranks: list[Any] = [tables]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        shares = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(shares, rows)
-    merged: dict[tuple[int, int], dict] = {}
-    for share in shares:
-        for key, row in share.items():
-            merged.setdefault(key, row)
+        ranks = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(ranks, tables)
+    merged: list[dict[tuple[int, int], Any]] = [{} for _ in tables]
+    for rank in ranks:
+        for table, share in zip(merged, rank, strict=True):
+            for key, entry in share.items():
+                table.setdefault(key, entry)
     return merged

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional, Protocol, TypedDict
 
 import torch
@@ -102,13 +103,17 @@ def tensor(value: Any, name: str, shape: str) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    wanted = shape[1 : shape.index("]")].split(", ")
-    if value.ndim != len(wanted) or any(
-        size.isdigit() and int(size) != found
-        for size, found in zip(wanted, value.shape, strict=True)
-    ):
+    num_dims, fixed = _wanted(shape)
+    if value.ndim != num_dims or any(value.shape[dim] != size for dim, size in fixed):
         raise ValueError(f"{name} must have shape {shape}, got {list(value.shape)}")
     return value
+
+
+@lru_cache(maxsize=128)
+def _wanted(shape: str) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many dimensions a shape in words has, and those whose size it says."""
+    sizes = shape[1 : shape.index("]")].split(", ")
+    return len(sizes), [(dim, int(size)) for dim, size in enumerate(sizes) if size.isdigit()]
 
 
 def batch_field(batch: Any, name: str, shape: str) -> Tensor:

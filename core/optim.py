@@ -86,6 +86,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     return kind(parameter_groups(model, config), lr=config.lr, betas=tuple(config.betas))
 
 
+def num_warmup_steps(config: SchedulerConfig, num_steps: int) -> int:
+    """Return over how many of all steps the rate rises."""
+    return int(config.warmup_fraction * num_steps)
+
+
 def build_scheduler(optimizer: Optimizer, config: SchedulerConfig, num_steps: int) -> LambdaLR:
     """Build a linear warm-up followed by a cosine or a constant rate, stepped per optimizer step.
 
@@ -102,7 +107,7 @@ def build_scheduler(optimizer: Optimizer, config: SchedulerConfig, num_steps: in
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    num_warmup = int(config.warmup_fraction * num_steps)
+    num_warmup = num_warmup_steps(config, num_steps)
 
     def factor(step: int) -> float:
         if step < num_warmup:

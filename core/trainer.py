@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import cv2
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -18,12 +19,23 @@ from torch import Tensor
 from . import random_states
 from .checkpointing import checkpoint_loss
 from .config import Config, config_of
+from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
 from .lora import inject
-from .metrics import VideoMetrics, as_csv, copied_masks, mean_iou
+from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
-from .optim import build_optimizer, build_scheduler
+from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .out_of_memory import BatchSkipper
+from .outcomes import (
+    Findings,
+    Told,
+    Track,
+    failure_scalars,
+    frames_csv,
+    iou_by_distance,
+    shares,
+    strips_of,
+)
 from .random_states import RandomStates
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, names_of
@@ -38,8 +50,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores. The objects of each validation run are
-    listed in ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``.
+    leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
+    objects fail (`core.outcomes`). The objects of each validation run are listed in
+    ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
+    ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
+    validation (`core.doctor`).
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's
@@ -75,7 +90,14 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
-        self._table_failed = False
+        self.failure_shares: Optional[list[float]] = None  # what `worst_by` ranks clips by
+        self.findings: Optional[Findings] = None  # likewise, on rank zero
+        self.doctor = Doctor()
+        self.baseline: Optional[Baseline] = None
+        self._copied_ious: dict[tuple[int, int], np.ndarray] = {}
+        self._train_losses = LossMean()
+        self._num_warmup_steps = 0
+        self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
         self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
         self._states_to_resume: Optional[RandomStates] = None
@@ -119,6 +141,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         outs_per_frame = self(batch)
         losses = self.loss(outs_per_frame, batch.masks)
         self._log_losses("train", losses, batch)
+        self._train_losses.add(losses[CORE_LOSS])
         self._log_train_iou(outs_per_frame, batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "train")
         return losses[CORE_LOSS]
@@ -136,9 +159,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             batch.masks,
             *objects,
             identifiers[:, 1] if self._category_layout() else None,
+            _told(outs_per_frame, batch.metadata.unique_objects_identifier),
         )
         if self.iou_copy is None:
             self.copy_metrics.update(copied_masks(batch.masks, prompted), batch.masks, *objects)
+        self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
 
     def on_validation_epoch_end(self) -> None:
@@ -151,6 +176,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 "and an unprompted frame to track it on"
             )
             metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
+        metrics.update(self._failures(names))
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
@@ -161,21 +187,25 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write_table()
+            self._tell_objects(float(metrics["iou"]))
+            self._see_doctor(float(metrics["iou"]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        scheduler = build_scheduler(
-            optimizer, self.config.scheduler, int(self.trainer.estimated_stepping_batches)
-        )
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, self.config.scheduler, num_steps)
+        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, num_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store every rank's random states, so that a resumed run is the one interrupted."""
+        """Store every rank's random states, so that a resumed run is the one interrupted.
+
+        What the run's doctor and run book know of its validations goes with them.
+        """
         states = self._states_before_validation or random_states.capture(
             self.device, self.model.rng
         )
@@ -185,10 +215,20 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         else:
             ranks = [states]
         checkpoint["random_states"] = ranks
+        checkpoint["doctor"] = self.doctor.state()
+        checkpoint["train_losses"] = self._train_losses.state()
+        checkpoint["baseline"] = self.baseline and dataclasses.asdict(self.baseline)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states until training goes on, and where it does."""
+        """Keep the random states until training goes on; know what the run knew."""
         self.resumed_step = checkpoint["global_step"]
+        if "doctor" in checkpoint:
+            self.doctor.load(checkpoint["doctor"])
+            self._train_losses.load(checkpoint["train_losses"])
+        if checkpoint.get("baseline"):
+            self.baseline = Baseline.of(checkpoint["baseline"])
+            if self.baseline.step == 0:
+                self.iou_before = self.baseline.iou
         ranks = checkpoint.get("random_states")
         if ranks:
             self._states_to_resume = ranks[self.global_rank % len(ranks)]
@@ -208,6 +248,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """
         self.metrics.reset()
         self.copy_metrics.reset()
+        self.findings = None
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
@@ -243,33 +284,93 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
         if self.iou_copy is None:
             self.iou_copy = self.copy_metrics.compute().get("iou")
+            self._copied_ious = self.copy_metrics.frame_ious
             self.copy_metrics.reset()
         if self.iou_copy is not None:
             self.log("val/iou_copy", self.iou_copy)
 
-    def _write_table(self) -> None:
-        """Write each object's metrics to ``metrics/`` in the run directory; never raises."""
-        path = Path(
-            self.trainer.default_root_dir, f"metrics/val_step{self.trainer.global_step}.csv"
-        )
+    def _failure_shares(self, batch: Any) -> Optional[list[float]]:
+        """Return of each video how much of it failed in the way that the worst clips are of."""
+        section = self.config.visualizations
+        if not section.enabled or section.worst_clips == 0 or section.worst_by == "iou":
+            return None
+        videos = batch.obj_to_frame_idx[0, :, 1].tolist()
+        identifiers = batch.metadata.unique_objects_identifier[0, :, :2].tolist()
+        tracks: list[list[Track]] = [[] for _ in range(batch.img_batch.shape[1])]
+        for video, (video_id, object_id) in zip(videos, identifiers, strict=True):
+            tracks[video].append(self.metrics.tracks[video_id, object_id])
+        return [shares(each).get(section.worst_by, 0.0) for each in tracks]
+
+    def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
+        categories = {track.category for track in self.metrics.tracks.values()}
+        keys = category_keys(names or [], max(categories, default=-1) + 1)
+        return failure_scalars(self.metrics.tracks, keys)
+
+    def _tell_objects(self, iou: float) -> None:
+        """Tell what became of the objects, also in ``metrics/``; never raises."""
+        step = self.trainer.global_step
+        folder = Path(self.trainer.default_root_dir, "metrics")
+        path = folder / f"val_step{step}.csv"
         try:
             names = names_of(self._datamodule(), "val")
             categories = dict(enumerate(names["category_names"] or []))
-            table = as_csv(
-                self.metrics.rows,
+            lookups = (
                 names.get("clip_name", lambda video_id: f"video {video_id}"),
                 names.get("object_names", lambda video_id: categories),
             )
-            path.parent.mkdir(parents=True, exist_ok=True)
+            strips = strips_of(self.metrics.tracks, *lookups)
+            by_distance = iou_by_distance(self.metrics.frame_ious.values())
+            is_first = self.baseline is None or step <= self.baseline.step
+            before = None if self.baseline is None or is_first else self.baseline.by_distance
+            copied = iou_by_distance(self._copied_ious.values())
+            self.findings = Findings(strips, by_distance, before, copied)
+            folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
-            path.write_text(table, encoding="utf-8", errors="backslashreplace")
+            options = {"encoding": "utf-8", "errors": "backslashreplace"}
+            objects = as_csv(self.metrics.rows, *lookups)
+            path.write_text(objects, **options)
             self.objects_table = path
+            if is_first:
+                self.baseline = Baseline(step, iou, objects, by_distance)
+            path.with_name(f"{path.stem}_frames.csv").write_text(frames_csv(strips), **options)
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
                 log.warning(
                     "%s was not written; training continues (reported once)", path, exc_info=error
                 )
+
+    def _see_doctor(self, iou: float) -> None:
+        """Say what is wrong with the training, on numbers that are there; never raises."""
+        step = self.trainer.global_step
+        try:
+            self.doctor.note(Validation(step, iou, *self._train_losses.take()))
+            news = self.doctor.diagnose(self._case())
+            if news:
+                log.info("%s", news)
+        except Exception as error:
+            if not self._doctor_failed:
+                self._doctor_failed = True
+                log.warning(
+                    "what is wrong was not looked for; training continues (reported once)",
+                    exc_info=error,
+                )
+
+    def _case(self) -> Case:
+        tracks = self.metrics.tracks
+        return Case(
+            history=self.doctor.history,
+            frames=frames_of(tracks),
+            areas=areas_of(tracks),
+            first_ious=first_ious_of(tracks, self.metrics.frame_ious),
+            first_copied=first_ious_of(tracks, self._copied_ious),
+            iou_copy=self.iou_copy,
+            image_size=self.config.model.image_size,
+            cell=self.model.backbone_stride,
+            lr=self.config.optimizer.lr,
+            num_warmup_steps=self._num_warmup_steps,
+            starts_random=self.load_report is None and self.resumed_step is None,
+        )
 
     def _category_layout(self) -> bool:
         return bool(getattr(self._datamodule(), "category_layout", False))
@@ -297,6 +398,21 @@ def _predicted_masks(outs_per_frame: list[FrameOutputs]) -> Tensor:
     """Return [T, O, H, W] bool: where the logits are positive and finite."""
     logits = (outs["pred_masks_high_res"].detach()[:, 0] for outs in outs_per_frame)
     return torch.stack([above(frame) for frame in logits])
+
+
+def _told(outs_per_frame: list[FrameOutputs], identifiers: Tensor) -> Told:
+    """Return the frame numbers and the model's estimates of a batch's objects."""
+    shape = identifiers.shape[:2]
+    estimates = []
+    for name in ("multistep_pred_ious", "multistep_object_score_logits"):
+        found = torch.full(shape, math.nan, device=identifiers.device)
+        for t, outs in enumerate(outs_per_frame):
+            steps: Any = outs.get(name)
+            if steps:
+                # SAM 2 keeps the mask of the highest estimate.
+                found[t] = steps[-1].detach().float().amax(1)
+        estimates.append(found.cpu().numpy())
+    return Told(identifiers[..., 2].cpu().numpy(), *estimates)
 
 
 def _build_loss(config: Config) -> torch.nn.Module:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.benchmarks import blocked, cuda, drawing, growth, memory, training
+from tests.benchmarks import blocked, cuda, drawing, growth, memory, step_memory, training
 from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.measure import GOALS, Results, interleave, ratios
 
@@ -114,3 +114,13 @@ def test_functions_are_timed_in_turn_after_one_warm_up():
     assert calls == ["a", "b", "a", "b", "b", "a"]
     assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2}
     assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("table", ["clips", "checkpointing", "trained"])
+def test_the_memory_of_each_row_of_a_table_can_be_measured(table):
+    rows = step_memory.rows_of(table)
+    for overrides in rows.values():
+        training.default_config([*step_memory.SAME_PROMPTS, *overrides])
+    peak, seconds = step_memory.measure(["model.image_size=64", *list(rows.values())[-1]])
+    assert peak > 0.1
+    assert seconds > 0

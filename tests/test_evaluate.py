@@ -4,24 +4,31 @@ import csv
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
-from random_weights import write_random_weights
-from videos import Disc, draw, write_vos
+from random_weights import IMAGE_SIZE, write_random_weights
+from training.utils.data_utils import collate_fn
+from videos import Disc, InMemory, draw, write_vos
 
 import core.data.split
 from core.checks import UserError
 from core.config import Config, ModelConfig, to_config
+from core.data.datapoint import to_datapoint
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
 from core.evaluate.videos import find_videos, first_masks, prompts_of
+from core.model import build_model, load_weights
+from core.tracking.clicks import segment
 from core.tracking.masks import davis_palette, fits_palette, write_masks
+from core.tracking.weights import build_predictor, find
 from core.visualization.drawing.sheet import render_sheet
 
 SIZE = (61, 83)
@@ -423,3 +430,48 @@ def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
     status, said = evaluate("compare=released")
     assert status == 1
     assert "started from no released weights" in said
+
+
+@pytest.mark.parametrize("kind", ["point", "bbox"])
+def test_images_are_prompted_and_corrected_as_in_validation(weights, kind):
+    """At the model's own size, where nothing is resized."""
+    video = draw(1, (IMAGE_SIZE, IMAGE_SIZE), [Disc(1, (20, 20), 9), Disc(4, (40, 45), 12)])
+    config = ModelConfig(image_size=IMAGE_SIZE, prompt_type=kind, num_correction_points=3)
+    model = build_model(config).eval()
+    load_weights(model, weights)
+    masks = np.stack([video.masks(key) for key in video.ids], 1)
+    datapoint = to_datapoint(video.images, masks, video.ids, [0], 0, (IMAGE_SIZE, IMAGE_SIZE))
+    from sam2.modeling.sam2_utils import sample_box_points
+
+    exact = partial(sample_box_points, noise=0)  # official validation moves the sides of boxes
+    with torch.no_grad(), patch("training.model.sam2.sample_box_points", exact):
+        (outputs,) = model(collate_fn([datapoint], dict_key="all"))
+    expected = outputs["pred_masks_high_res"][:, 0]
+
+    first = {key: (0, video.masks(key)[0]) for key in video.ids}
+    predictor = build_predictor(find(str(weights), config), torch.device("cpu"))
+    masks = {key: mask for key, (_, mask) in first.items()}
+    found = segment(predictor, InMemory(video.images), prompts_of(first, kind), masks, 3)
+    assert torch.allclose(found.logits, expected, atol=1e-4)
+
+
+def test_images_count_for_no_video_protocol(evaluate, tmp_path):
+    root, overrides = tmp_path / "images", ("split=all", "data.val_list=null")
+    for k in range(2):
+        write_vos(root, f"image{k}", draw(1, SIZE, [Disc(1, (20, 20), 9), Disc(3, (50, 40), 9)]))
+    overrides = (f"data.root={root}", *overrides, "data.train_list=null", "protocol=lvos")
+    status, said = evaluate(*overrides, out=tmp_path / "images_out")
+    assert status == 0, said
+    assert "protocol    images: 4 objects in 2 videos" in said
+    assert "each object got a click and 7 correction clicks" in said
+    summary = json.loads((tmp_path / "images_out" / "summary.json").read_text())
+    assert list(summary["protocols"]) == ["images"]
+    assert not (tmp_path / "images_out" / "films").exists()
+
+    write_vos(root, "video", draw(4, SIZE, [Disc(1, (20, 20), 9)]))
+    status, said = evaluate(*overrides[:-1], "films=none", out=tmp_path / "mixed_out")
+    assert status == 0, said
+    assert "protocol    davis: 1 objects in 1 videos" in said
+    assert [row["video"] for row in rows(tmp_path / "mixed_out" / "objects.csv")] == ["video"]
+    of_images = rows(tmp_path / "mixed_out" / "objects_images.csv")
+    assert of_images == rows(tmp_path / "images_out" / "objects.csv")

@@ -25,6 +25,7 @@ from core.metrics import (
     mean_iou,
 )
 from core.official import received_prompt
+from core.outcomes import frames_csv, strips_of
 from core.trainer import CORE_LOSS, SAM2LightningModule
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
@@ -368,6 +369,10 @@ def add_clip(metrics, video_id):
     metrics.update(clip([A, *right]), clip([A, A, A, A]), prompted, [video_id], [1], [video_id % 2])
 
 
+def table_of_frames(metrics):
+    return frames_csv(strips_of(metrics.tracks, str, lambda video: None))
+
+
 def compute_on_rank(rank, shares, init_file, results):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{init_file}", rank=rank, world_size=len(shares)
@@ -377,6 +382,7 @@ def compute_on_rank(rank, shares, init_file, results):
         add_clip(metrics, video_id)
     results[rank] = metrics.compute(["even", "odd/one"])
     results[f"rows of {rank}"] = metrics.rows
+    results[f"frames of {rank}"] = table_of_frames(metrics)
     torch.distributed.destroy_process_group()
 
 
@@ -394,6 +400,9 @@ def test_ranks_with_uneven_and_repeated_shares_equal_one_process(tmp_path):
         for rank in range(len(shares)):
             assert results[rank] == pytest.approx(expected)
             assert results[f"rows of {rank}"] == alone.rows
+            table = table_of_frames(alone)
+            assert results[f"frames of {rank}"] == table
+        assert len(table.splitlines()) == 1 + 4 * 4
         assert results[0] == results[1] == results[2]
     assert expected["iou"] == pytest.approx((0 + 1 + 2 + 3) / 3 / 4)
 
@@ -644,6 +653,43 @@ def test_validation_lists_its_objects_in_a_table(tmp_path):
     ]
 
 
+def test_validation_lists_the_outcome_of_every_frame(tmp_path):
+    """The second object leaves after the prompt, and is found where the first one is."""
+    gts, preds = clip([A, A, A], [B, EMPTY, B]), clip([A, A, EMPTY], [B, A, B])
+    outs = outputs(preds)
+    for t, out in enumerate(outs):
+        out["multistep_pred_ious"] = [torch.zeros(2, 3), torch.tensor([[0.1, 0.5, t / 4]] * 2)]
+        out["multistep_object_score_logits"] = [torch.tensor([[2.0], [-1.0]])]
+    trainer = make_trainer(tmp_path)
+    data = Batches(squares_batch(gts), clip_name=lambda stage, video: "clip, a")
+    (result,) = trainer.validate(Scripted(outs), data, verbose=False)
+    text = (tmp_path / "metrics/val_step0_frames.csv").read_text(encoding="utf-8")
+    one, other = "2.000000", "-1.000000"
+    assert list(csv.reader(text.splitlines())) == [
+        "video object name frame outcome iou predicted_iou object_score prompted".split(),
+        ["clip, a", "0", "", "0", "prompted", "1.000000", "0.500000", one, "true"],
+        ["clip, a", "0", "", "1", "held", "1.000000", "0.500000", one, "false"],
+        ["clip, a", "0", "", "2", "lost", "0.000000", "0.500000", one, "false"],
+        ["clip, a", "1", "", "0", "prompted", "1.000000", "0.500000", other, "true"],
+        ["clip, a", "1", "", "1", "swapped", "0.000000", "0.500000", other, "false"],
+        ["clip, a", "1", "", "2", "returned", "1.000000", "0.500000", other, "false"],
+    ]
+    assert result["val/failures/swapped"] == result["val/failures/lost"] == 0.25
+    assert result["val/failures/partial"] == 0
+    assert result["val/identity_switches"] == 1
+    assert result["val/frames_until_failure"] == 0.5
+
+
+def test_failures_are_logged_by_category(tmp_path):
+    masks = clip([A, A], [B, B])
+    data = Batches(squares_batch(masks), category_layout=True, category_names=["liver", "duct"])
+    outs = outputs(clip([A, A], [B, EMPTY]))
+    (result,) = make_trainer(tmp_path).validate(Scripted(outs), data, verbose=False)
+    assert result["val/failures/lost"] == 0.5
+    assert result["val/failures/lost/liver"] == 0
+    assert result["val/failures/lost/duct"] == 1
+
+
 def test_table_names_categories_where_objects_have_no_names(tmp_path):
     masks = clip([A, A], [B, B])
     validate(tmp_path, masks, masks, category_layout=True, category_names=["liver", "duct"])
@@ -663,7 +709,7 @@ def test_every_validation_has_a_table_of_its_own(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=2, max_epochs=2, num_sanity_val_steps=1)
     trainer.fit(Scripted(outputs(masks)), Batches(squares_batch(masks)))
     assert sorted(path.name for path in (tmp_path / "metrics").iterdir()) == [
-        "val_step1.csv", "val_step2.csv",
+        "val_step1.csv", "val_step1_frames.csv", "val_step2.csv", "val_step2_frames.csv",
     ]  # fmt: skip
 
 

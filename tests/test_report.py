@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from books import another_video, make_book, read_runs, scene_clip
 
+from core.outcomes import OUTCOMES, AtDistance, Findings, Strip, Told, Track
 from core.report import write_comparison, write_page
 from core.report.__main__ import main
 from core.report.summary import without_paths
 
+LOST, HELD = OUTCOMES.index("lost"), OUTCOMES.index("held")
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(1)> ' \" & \u202e אב 猫"
 
 
@@ -162,3 +165,44 @@ def test_the_table_of_all_objects_says_what_changed(tmp_path):
     found = [(row["video"], row["baseline"], row["now"], row["clip"]) for row in run["objects"]]
     key = run["clips"][0]["key"]
     assert found == [("a clip", 0.25, 0.75, key), ("b", 0.5, 0.4, None)]
+
+
+def findings(*strips):
+    """Objects of videos with their outcomes: prompted, then lost, or held."""
+    told = Told.nothing(2, 1)
+    unknown = told.predicted_ious[:, 0]
+    made = []
+    for video, object_id, code in strips:
+        codes = np.array([1, code], np.uint8)
+        track = Track(codes, told.frames[:, 0], *[unknown] * 3, codes == 1, *[unknown] * 3)
+        made.append(Strip(video, object_id, "", track))
+    return Findings(made, [AtDistance(1, 2, 0.0, 0.25, 0.5)], None, [])
+
+
+def test_the_page_has_the_outcomes_of_the_last_validation_alone(tmp_path):
+    book = make_book(tmp_path / "run")
+    clip = scene_clip(0)
+    book.add(clip, "pinned")
+    book.add_outcomes(findings(("a clip", 1, LOST)), 0)
+    book.add_outcomes(findings(("a clip", clip.ids[1], HELD), ("/home/me/other", 4, LOST)), 10)
+    (run,) = read_runs(tmp_path / "run")
+    found = run["outcomes"]
+    assert found["step"] == 10
+    first, second = found["strips"]
+    assert (first["video"], first["letters"], first["clip"]) == ("other", "pL", None)
+    assert (second["letters"], second["frames"]) == ("ph", [0, 1])
+    assert second["clip"] == run["clips"][0]["key"]
+    assert found["now"] == [[1, 0.0, 0.25, 0.5]]
+    assert found["before"] == []
+    assert len(list((tmp_path / "run" / "pictures").glob("outcomes-*"))) == 1
+
+
+def test_damaged_outcomes_are_left_out_and_told(tmp_path):
+    book = make_book(tmp_path / "run")
+    book.add(scene_clip(0), "pinned")
+    book.add_outcomes(findings(("a clip", 1, LOST)), 0)
+    (path,) = (tmp_path / "run" / "pictures").glob("outcomes-*")
+    path.write_bytes(path.read_bytes()[:40])
+    (run,) = read_runs(tmp_path / "run")
+    assert run["outcomes"] is None
+    assert any(path.name in note for note in run["notes"])

@@ -58,11 +58,14 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
     compared = None
     if other is not None:
         kind = config.prompt or result.summary["prompt"]
-        settings = dataclasses.replace(config, model=other.model, prompt=kind)
+        clicks = config.model.num_correction_points
+        model = dataclasses.replace(other.model, num_correction_points=clicks)
+        settings = dataclasses.replace(config, model=model, prompt=kind)
         compared = evaluate(settings, other, out / "compare")
     show(result, config, compared)
-    print(f"\n{report(result, config)}")
-    return 0 if result.summary["objects"] else 1
+    print(f"\n{report(result)}")
+    counted = (found["objects"] for found in result.summary["protocols"].values())
+    return 0 if any(counted) else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,17 @@ from tqdm import tqdm
 
 from ..checks import UserError
 from ..data.readers.files import DataError, read_json
+from ..tracking.clicks import segment
 from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
-from ..tracking.tracker import track
+from ..tracking.tracker import TrackedFrame, track
 from ..tracking.weights import Weights, build_predictor, device_of
 from .compare import compare
 from .page import build_page
 from .pictures import Tracked, draw_sheet, write_film
-from .protocols import score_objects
+from .protocols import IMAGES, score_objects
 from .scores import VideoScores
-from .settings import EvaluateConfig, prompt_of, protocols_of
+from .settings import EvaluateConfig, image_prompt_of, prompt_of, protocols_of
 from .tables import frames_csv, means, objects_csv, write_json, write_text
 from .videos import Videos, find_videos, first_masks, layout_of, prompts_of
 
@@ -106,7 +107,7 @@ def _tracked(
     name: str, videos: Videos, scores: VideoScores, config: EvaluateConfig, out: Path
 ) -> Tracked:
     layout = layout_of(config.data)
-    protocol = protocols_of(config)[0]
+    protocol = IMAGES if scores.image else protocols_of(config)[0]
     ranges = _lvos_ranges(config).get(name) if protocol == "lvos" else None
     objects = score_objects(protocol, scores, layout.palette, ranges)
     folder = out / "masks" / name
@@ -131,7 +132,8 @@ def show(result: Evaluation, config: EvaluateConfig, compared: Optional[Evaluati
         path = result.out / "sheets" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw_sheet(result.tracked[name])).save(path)
-    _write_films(result, worst[: _num_films(config)])
+    moving = [name for name in worst if not result.scores[name].image]
+    _write_films(result, moving[: _num_films(config)])
     objects = {name: tracked.objects for name, tracked in result.tracked.items()}
     page = build_page(result.out, result.summary, objects, worst[:_NUM_SHEETS])
     write_text(result.out / "evaluation.html", page)
@@ -173,6 +175,7 @@ def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[st
         "data": dataclasses.asdict(config.data),
         "seed": config.seed,
         "prompt": kind,
+        "clicks": config.model.num_correction_points,
         "postprocessing": config.postprocessing,
         "precision": config.trainer.precision,
         "max_frames": config.max_frames,
@@ -221,9 +224,16 @@ def _evaluate_video(
         [video.object_names.get(key, "") for key in first],
         [video.numbers[position] for position, _ in first.values()],
     )
+    scores.image = len(video.frames) == 1
     rows = {position: row for row, position in enumerate(video.annotated)}
     per_object = not fits_palette(first, layout.overlapping)
-    tracked = track(predictor, video.frames, prompts_of(first, kind))
+    tracked: Iterable[TrackedFrame]
+    if scores.image:
+        prompts, masks = prompts_of(first, image_prompt_of(kind)), video.masks(0)
+        clicks = config.model.num_correction_points
+        tracked = [segment(predictor, video.frames, prompts, masks, clicks)]
+    else:
+        tracked = track(predictor, video.frames, prompts_of(first, kind))
     progress = tqdm(tracked, desc=name, total=len(video.frames), unit="frame", leave=False)
     for frame in progress:
         masks = frame.masks(layout.overlapping)
@@ -236,8 +246,15 @@ def _evaluate_video(
     return scores
 
 
+def _counted_by(config: EvaluateConfig, scores: Iterable[VideoScores]) -> list[str]:
+    """Return the protocols that count anything here, the first of which gives ``objects.csv``."""
+    images = {found.image for found in scores}
+    names = [] if images == {True} else protocols_of(config)
+    return [*names, IMAGES] if True in images else names
+
+
 def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, kind: str) -> None:
-    layout, names = layout_of(config.data), protocols_of(config)
+    layout, names = layout_of(config.data), _counted_by(config, result.scores.values())
     ranges = _lvos_ranges(config) if "lvos" in names else {}
     by_protocol = {}
     for k, protocol in enumerate(names):
@@ -251,41 +268,49 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         if len(names) > 1:
             write_text(result.out / f"objects_{protocol}.csv", objects_csv(objects))
     write_text(result.out / "frames.csv", frames_csv(result.scores))
-    tracked = sum(len(scores.object_ids) for scores in result.scores.values())
     result.summary = {
         **by_protocol[names[0]],
-        "objects_tracked": tracked,
+        "objects_tracked": sum(len(scores.object_ids) for scores in result.scores.values()),
         "annotated_frames": sum(len(scores.numbers) for scores in result.scores.values()),
-        "prompt": kind,
+        "prompt": image_prompt_of(kind) if names == [IMAGES] else kind,
         "postprocessing": config.postprocessing,
         "weights": str(weights),
         "not_scored": result.failed,
-        "notes": _notes(
-            config.data.source == "vos_folder", names, by_protocol, tracked, bool(ranges)
-        ),
+        "notes": _notes(result, config, kind, by_protocol, bool(ranges)),
         "protocols": by_protocol,
     }
     write_json(result.out / "summary.json", result.summary)
 
 
 def _notes(
-    from_pngs: bool,
-    names: Sequence[str],
+    result: Evaluation,
+    config: EvaluateConfig,
+    kind: str,
     by_protocol: Mapping[str, Mapping[str, Any]],
-    tracked: int,
     has_ranges: bool,
 ) -> list[str]:
     notes = []
-    for name in names:
-        counted = by_protocol[name]["objects"]
-        if counted != tracked:
-            notes.append(f"{name} counts {counted} objects, {tracked} were tracked")
-    if "lvos" in names and not has_ranges:
+    for name, found in by_protocol.items():
+        tracked = sum(
+            len(scores.object_ids)
+            for scores in result.scores.values()
+            if scores.image == (name == IMAGES)
+        )
+        if found["objects"] != tracked:
+            notes.append(f"{name} counts {found['objects']} objects, {tracked} were tracked")
+    if "lvos" in by_protocol and not has_ranges:
         notes.append(
             "lvos: the data has no *_meta.json with frame ranges: each object's first and last"
             " annotated frame were taken"
         )
-    if from_pngs:
+    if IMAGES in by_protocol:
+        prompt = "box" if image_prompt_of(kind) == "bbox" else "click"
+        notes.append(
+            f"videos of one frame are images: each object got a {prompt} and"
+            f" {config.model.num_correction_points} correction clicks, and no video protocol"
+            " counts it"
+        )
+    if config.data.source == "vos_folder":
         notes.append("255 in a mask is no object: it was neither prompted nor scored")
     return notes
 
@@ -313,7 +338,7 @@ def _lvos_ranges(config: EvaluateConfig) -> dict[str, dict[int, tuple[int, int]]
     return ranges
 
 
-def report(result: Evaluation, config: EvaluateConfig) -> str:
+def report(result: Evaluation) -> str:
     """Return the lines that end the program."""
     summary = result.summary
     lines = [
@@ -323,8 +348,7 @@ def report(result: Evaluation, config: EvaluateConfig) -> str:
         f"protocol    {summary['protocol']}: {summary['objects']} objects in"
         f" {summary['videos']} videos"
     )
-    for name in protocols_of(config)[1:]:
-        other = summary["protocols"][name]
+    for name, other in list(summary["protocols"].items())[1:]:
         if other["J&F"] is not None:
             lines.append(f"{name:<11} J&F {other['J&F']:.4f}, {other['objects']} objects")
     if "compare" in summary and summary["compare"]["objects"]:

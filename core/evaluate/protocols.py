@@ -15,6 +15,8 @@ from .scores import VideoScores
 _LVOS_STEP = 5
 # PNGs have no higher ids; those beyond it are of 16 bits or of colours, and have gaps.
 _HIGHEST_ID = 255
+# How images are counted, which no video protocol does.
+IMAGES = "images"
 
 RULES = {
     "davis": (
@@ -33,6 +35,10 @@ RULES = {
         "LVOS: every fifth frame from an object's first to its last, without the first and the last"
         " of these; the mean over objects is flat here: LVOS averages seen and unseen categories"
         " apart, which other data does not tell"
+    ),
+    IMAGES: (
+        "images (videos of one frame): each object once, after its prompt and its correction"
+        " clicks, as in validation; flat mean over objects"
     ),
 }
 
@@ -75,11 +81,14 @@ def score_objects(
     """Return the objects of a video that a protocol counts.
 
     Args:
-        protocol: ``davis``, ``sav`` or ``lvos``.
+        protocol: ``davis``, ``sav`` or ``lvos``, or ``images``, which counts images alone.
         scores: What was measured.
         palette: Whether the annotations are PNGs whose values are object ids.
         ranges: LVOS's first and last frame number of each object; None: as annotated.
     """
+    if scores.image or protocol == IMAGES:
+        columns = range(len(scores.object_ids)) if scores.image and protocol == IMAGES else ()
+        return [_score(scores, column, np.arange(1)) for column in columns]
     if protocol == "davis":
         return list(_davis(scores, palette))
     if protocol == "sav":

@@ -23,6 +23,7 @@ class VideoScores:
         gt_pixels: [A, O] pixels of the annotation.
         pred_pixels: [A, O] pixels of the tracked mask.
         labelled: [A, O] whether the annotation says anything about the object there.
+        image: Whether the video is an image, one frame long.
     """
 
     numbers: np.ndarray
@@ -34,6 +35,7 @@ class VideoScores:
     gt_pixels: np.ndarray
     pred_pixels: np.ndarray
     labelled: np.ndarray
+    image: bool = False
 
     @classmethod
     def empty(
@@ -94,7 +96,8 @@ class VideoScores:
     def load(cls, path: Path) -> "VideoScores":
         """Read what `save` wrote."""
         with np.load(path) as stored:
-            return cls(**{item.name: stored[item.name] for item in fields(cls)})
+            arrays = {item.name: stored[item.name] for item in fields(cls)}
+        return cls(**{**arrays, "image": bool(arrays["image"])})
 
 
 def j_and_f(pred: np.ndarray, gt: np.ndarray) -> tuple[float, float]:

@@ -102,3 +102,8 @@ def protocols_of(config: EvaluateConfig) -> list[str]:
 def prompt_of(config: EvaluateConfig, trained_with: str) -> str:
     """Return what objects are prompted with; `mixed` training is evaluated with masks."""
     return config.prompt or ("mask" if trained_with == "mixed" else trained_with)
+
+
+def image_prompt_of(kind: str) -> str:
+    """Return what objects of images are prompted with: a mask would leave nothing to find."""
+    return "bbox" if kind == "bbox" else "point"

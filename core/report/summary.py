@@ -50,7 +50,9 @@ def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -
         "cost": _cost(folder, clips, own),
         "baseline_step": min(validations, default=None),
         "curves": curves,
+        "diagnoses": without_paths(store.read_diagnoses(folder.path)),
         "objects": without_paths(_objects(folder, validated, skipped)),
+        "outcomes": without_paths(_outcomes(folder, validated, skipped)),
     }
 
 
@@ -124,6 +126,27 @@ def _objects(
             }
         )
     return rows
+
+
+def _outcomes(
+    folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]
+) -> Optional[dict[str, Any]]:
+    """Return what became of the objects of the last validation, with the clip that shows each."""
+    if not folder.outcomes:
+        return None
+    step = max(folder.outcomes)
+    path = folder.outcomes[step]
+    try:
+        found = store.read(path).content()
+        shown = _objects_of_clips(clips)
+        for strip in found["strips"]:
+            known = shown.get((strip["video"], strip["object"]))
+            strip["clip"] = known["clip"] if known else None
+        return {**found, "step": step}
+    except (store.NotABook, OSError, LookupError, TypeError) as error:
+        told = str(error) if isinstance(error, store.NotABook) else f"{path.name} cannot be read"
+        skipped.append(f"{told}: it is left out")
+        return None
 
 
 def _objects_of_clips(clips: Sequence[ClipEvents]) -> dict[tuple[str, str], dict[str, Any]]:

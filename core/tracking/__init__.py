@@ -6,6 +6,7 @@
     movie.py         the frames of a movie file
     prompts.py       what the predictor is told about an object, and where
     tracker.py       prompts and frames in, masks out, frame by frame
+    clicks.py        an image: a prompt, then clicks where the mask is wrong
     directions.py    the frames before an object's first prompt as well
     masks.py         masks as PNGs, as public evaluators and servers expect them
     labels.py        text in pictures

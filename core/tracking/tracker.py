@@ -109,7 +109,7 @@ def track(
         UserError: A prompt does not fit the video, or a frame cannot be read.
     """
     check_prompts(prompts, len(frames), frames.size)
-    with torch.inference_mode(), _reading_from_memory(frames, predictor.image_size) as images:
+    with torch.inference_mode(), reading_from_memory(frames, predictor.image_size) as images:
         state = predictor.init_state(video_path="")
         device = predictor.device
         ordered = sorted(prompts, key=lambda prompt: (prompt.frame, prompt.object_id))
@@ -121,18 +121,18 @@ def track(
         started: set[int] = set()
         for (frame, given), end in zip(groups, ends, strict=True):
             logits = _prompt(predictor, state, frame, given, started)
-            yield _frame(state, images, frame, logits)
+            yield tracked_frame(state, images, frame, logits)
             if end > frame:
                 walk = predictor.propagate_in_video(
                     state, start_frame_idx=frame + 1, max_frame_num_to_track=end - frame - 1
                 )
                 for index, _, logits in walk:
                     _forget(predictor, state, index)
-                    yield _frame(state, images, index, logits)
+                    yield tracked_frame(state, images, index, logits)
 
 
 @contextlib.contextmanager
-def _reading_from_memory(frames: Frames, image_size: int) -> Iterator[_Images]:
+def reading_from_memory(frames: Frames, image_size: int) -> Iterator[_Images]:
     """Have the predictor read `frames` instead of files, and show no progress bars of its own."""
     images = _Images(frames, image_size)
     with (
@@ -161,17 +161,7 @@ def _prompt(
     logits: Optional[Tensor] = None
     for prompt in prompts:
         started.add(prompt.object_id)
-        if prompt.mask is not None:
-            *_, logits = predictor.add_new_mask(state, frame, prompt.object_id, prompt.mask)
-        else:
-            *_, logits = predictor.add_new_points_or_box(
-                state,
-                frame,
-                prompt.object_id,
-                points=prompt.points,
-                labels=prompt.labels,
-                box=prompt.box,
-            )
+        logits = give(predictor, state, prompt)
     for inputs in ("mask_inputs_per_obj", "point_inputs_per_obj"):
         for given in state[inputs].values():
             given.clear()  # a copy of the prompt that nothing reads any more
@@ -179,7 +169,26 @@ def _prompt(
     return logits
 
 
-def _frame(state: dict[str, Any], images: _Images, index: int, logits: Tensor) -> TrackedFrame:
+def give(predictor: "SAM2VideoPredictor", state: dict[str, Any], prompt: Prompt) -> Tensor:
+    """Give a prompt; return the logits [O, 1, H, W] of all objects, the latest of which is last."""
+    if prompt.mask is not None:
+        *_, logits = predictor.add_new_mask(state, prompt.frame, prompt.object_id, prompt.mask)
+    else:
+        *_, logits = predictor.add_new_points_or_box(
+            state,
+            prompt.frame,
+            prompt.object_id,
+            points=prompt.points,
+            labels=prompt.labels,
+            box=prompt.box,
+        )
+    return logits
+
+
+def tracked_frame(
+    state: dict[str, Any], images: _Images, index: int, logits: Tensor
+) -> TrackedFrame:
+    """Return what the predictor says of a frame; `logits` are [O, 1, H, W] in its own order."""
     ids = list(state["obj_ids"])
     order = sorted(range(len(ids)), key=ids.__getitem__)
     small = torch.cat([_small_logits(state, k, index) for k in order])

@@ -9,7 +9,7 @@ worker.py       one background thread, bounded
 publisher.py    on that thread: snapshot -> clips (clip.py, palette.py) -> sheets (drawing/)
                 -> loggers (images.py)
 keeper.py       the run book of that run, whose faults cost it alone (book.py: what is stored and
-                removed; record.py: clip -> JSON; curves.py; store.py: the files)
+                removed; record.py: clip -> JSON; outcome_record.py; curves.py; store.py: the files)
 worst.py        the worst clips of a validation
 flush.py        pictures are logged before a run ends
 """

@@ -1,5 +1,6 @@
 """The run book of one run: what is stored, what is removed again, and when its page is written."""
 
+import dataclasses
 import importlib
 import importlib.metadata
 import logging
@@ -14,9 +15,12 @@ from typing import Any, Optional
 import numpy as np
 
 from ..config import VisualizationsConfig
+from ..doctor import Baseline, Diagnosis
+from ..outcomes import Findings
 from . import store
 from .cadence import TRAIN
 from .clip import Clip
+from .outcome_record import outcomes_record
 from .record import (
     PINNED,
     VAL,
@@ -92,7 +96,7 @@ class RunBook:
         self._thinned: dict[str, int] = {}
         self._baseline_step: Optional[int] = None
         self._baselines: dict[str, dict[int, list[Optional[float]]]] = {}
-        self._has_news = self._has_ended = False
+        self._has_news = self._has_ended = self._has_baseline = False
 
     def add(self, clip: Clip, kind: str) -> Optional[np.ndarray]:
         """Store one clip of an event.
@@ -151,6 +155,37 @@ class RunBook:
             self._size += store.replace_whole(target, path.read_bytes())
             self._has_news = True
 
+    def add_baseline(self, baseline: Baseline) -> None:
+        """Keep the run's first validation, where an earlier start made it and its book is gone."""
+        self._open(baseline.step)
+        if self._has_baseline or baseline.step in store.list_folder(self.folder).tables:
+            self._has_baseline = True
+            return
+        target = store.table_path(self.folder, self._start, baseline.step)
+        content = baseline.table.encode("utf-8", "backslashreplace")
+        self._size += store.replace_whole(target, content)
+        self.add_curves(
+            [{"step": baseline.step, "values": {"val/iou": store.rounded(baseline.iou, 6)}}]
+        )
+
+    def add_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """Keep what was wrong at each validation, in the place of what was kept of it before."""
+        self._open(diagnoses[-1].step)
+        store.write_diagnoses(self.folder, [dataclasses.asdict(each) for each in diagnoses])
+        self._has_news = True
+
+    def add_outcomes(self, findings: Findings, step: int) -> None:
+        """Keep what became of the objects of a validation, in the place of the one before."""
+        self._open(step)
+        target = store.outcomes_path(self.folder, self._start, step)
+        body = store.as_json(outcomes_record(findings))
+        self._size += store.write(target, {"step": step}, body)
+        for path in store.outcomes_paths(self.folder):
+            if path != target:
+                self._size -= path.stat().st_size
+                path.unlink()
+        self._has_news = True
+
     def write_page(self, *, at_the_end: bool = False) -> None:
         """Write ``run.html`` anew where anything was stored since it was written.
 
@@ -201,6 +236,7 @@ class RunBook:
     def _remember_what_is_stored(self) -> None:
         """Learn what the folder holds, of an earlier start of the run where there was one."""
         found = store.list_folder(self.folder)
+        self._has_baseline = False
         self._size, self._thinned = found.size, store.read_thinned(self.folder)
         self._known, self._kept, self._baselines, self._baseline_step = {}, [], {}, None
         for key, paths in found.clips.items():

@@ -8,6 +8,9 @@ from typing import Any, Optional, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..doctor import Baseline, Diagnosis
+from ..outcomes import Findings
+
 
 class Flushable(Protocol):
     """What the callback calls of a `Visualizer`; it raises a `VisualizationsError` or nothing."""
@@ -18,10 +21,18 @@ class Flushable(Protocol):
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the worst clips seen."""
 
+    def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
+        """Draw what became of each object."""
+
+    def log_diagnoses(self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis]) -> None:
+        """Say what is wrong."""
+
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Keep what reached the loggers."""
 
-    def write_page(self, table: Optional[Path] = None, step: int = 0) -> None:
+    def write_page(
+        self, table: Optional[Path] = None, step: int = 0, baseline: Optional[Baseline] = None
+    ) -> None:
         """Have the run book's page written."""
 
     def flush(self, page_takers: Sequence[Any] = ()) -> None:
@@ -52,12 +63,20 @@ class FlushCallback(Callback):
         self._visualizer.forget_clips()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the worst clips of the validation run."""
+        """Draw the worst clips of the validation run, what became of its objects, and why."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
+            findings = getattr(pl_module, "findings", None)
+            if findings is not None:
+                self._visualizer.log_outcomes(trainer.loggers, findings, trainer.global_step)
+            diagnoses = getattr(getattr(pl_module, "doctor", None), "diagnoses", None)
+            if diagnoses and diagnoses[-1].step == trainer.global_step:
+                self._visualizer.log_diagnoses(trainer.loggers, diagnoses)
             self._visualizer.note_curves(trainer, after_validation=True)
-            table = getattr(pl_module, "objects_table", None)
-            self._visualizer.write_page(table, trainer.global_step)
+            table, baseline = (
+                getattr(pl_module, name, None) for name in ("objects_table", "baseline")
+            )
+            self._visualizer.write_page(table, trainer.global_step, baseline)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         """Keep what the step before logged, which reaches the loggers after its last hook."""

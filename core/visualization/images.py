@@ -1,4 +1,4 @@
-"""One image to any logger: encoding, and what each logger takes."""
+"""One image, page or text to any logger: encoding, and what each logger takes."""
 
 import dataclasses
 import inspect
@@ -153,6 +153,23 @@ def log_page(logger: Any, key: str, path: Path) -> bool:
     import swanlab
 
     logger.experiment.log({key: swanlab.Html(str(path))})
+    return True
+
+
+def log_text(logger: Any, key: str, text: str, step: int) -> bool:
+    """Log a text to SwanLab, W&B (a table with one row per line) or TensorBoard.
+
+    Returns:
+        False where the logger takes none.
+    """
+    if _is_swanlab(logger) and hasattr(logger, "log_text"):
+        logger.log_text(key, [text], step=step)
+    elif any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+        logger.log_text(key, columns=[key], data=[[line] for line in text.splitlines()], step=step)
+    elif hasattr(getattr(logger, "experiment", None), "add_text"):
+        logger.experiment.add_text(key, text, step)
+    else:
+        return False
     return True
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..config import VisualizationsConfig
+from ..doctor import Baseline, Diagnosis
+from ..outcomes import Findings
 from .book import RunBook, open_book, run_dir_of
 from .clip import Clip
 from .curves import CurveReader
@@ -68,12 +70,25 @@ class Keeper:
         }
         self._do(lambda book: book.add_curves([{"step": step, "values": values}]))
 
+    def store_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """Store what was wrong at each validation."""
+        self._do(lambda book: book.add_diagnoses(diagnoses))
+
     def store_curves(self) -> None:
         """Store the points of the curves that wait."""
         self._do(lambda book: book.add_curves(self._curves.take()))
 
+    def store_outcomes(self, findings: Findings, step: int) -> None:
+        """Store what became of the objects of a validation."""
+        self._do(lambda book: book.add_outcomes(findings, step))
+
     def write_page(
-        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+        self,
+        table: Optional[Path] = None,
+        step: int = 0,
+        baseline: Optional[Baseline] = None,
+        *,
+        at_the_end: bool = False,
     ) -> None:
         """Write the page, with the curves so far and a validation's table of all objects."""
 
@@ -81,6 +96,8 @@ class Keeper:
             book.add_curves(self._curves.take())
             if table is not None:
                 book.add_table(table, step)
+            if baseline is not None and baseline.step < step:
+                book.add_baseline(baseline)
             book.write_page(at_the_end=at_the_end)
 
         self._do(write)

@@ -76,7 +76,9 @@ class VisualizationsMixin:
     Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
     it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. A module
     with averaged weights may say in ``self.weights_in_use``, a text or None, which ones it has:
-    the header repeats it.
+    the header repeats it. With ``worst_by`` other than ``iou`` the module sets
+    ``self.failure_shares`` before it calls the hook: of each of the batch's B videos, the share of
+    frames that failed so.
     """
 
     @_outside_graphs
@@ -143,6 +145,7 @@ class VisualizationsMixin:
                 "category_names": category_names,
             }
             names.update({name: value for name, value in given.items() if value is not None})
+            remark = _remark(self) if stage == "val" else ""
             weights = _entry(self, "weights_in_use")
             names["weights"] = weights if isinstance(weights, str) else None
             visualizer.take(
@@ -150,8 +153,9 @@ class VisualizationsMixin:
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                Moment(stage, event.step, trainer.current_epoch, **names),
+                Moment(stage, event.step, trainer.current_epoch, **names, remark=remark),
                 obj_to_cat,
+                getattr(self, "failure_shares", None),
             )
         except VisualizationsError:
             raise
@@ -167,6 +171,12 @@ def visualizer_of(module: Any) -> Optional[Visualizer]:
         pictures are off, and on ranks other than zero.
     """
     return vars(module).get(_MADE)
+
+
+def _remark(module: Any) -> str:
+    """Return what the module's doctor said last, where it has one."""
+    diagnoses = getattr(getattr(module, "doctor", None), "diagnoses", None)
+    return diagnoses[-1].in_short() if diagnoses else ""
 
 
 def _section(module: Any) -> Any:

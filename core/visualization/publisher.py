@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..config import VisualizationsConfig
+from ..doctor import Diagnosis
+from ..outcomes import Findings
 from .cadence import TRAIN, Event
 from .clip import Clip, counted
+from .drawing.distances import render_distances
 from .drawing.sheet import mean_iou_words, render_animation, render_sheet
-from .images import log_gif, log_images, takes_gifs
+from .drawing.strips import render_strips
+from .images import log_gif, log_images, log_text, takes_gifs
 from .keeper import Keeper
 from .limits import Troubles
 from .record import WORST
@@ -81,6 +85,42 @@ class Publisher:
         """Store, draw and log the worst clips of a validation run."""
         task = functools.partial(self._publish_worst, keeper, loggers, stage, worst, step)
         self._guard("drawing the worst clips", task)
+
+    def publish_strips(self, loggers: list[Any], findings: Findings, step: int) -> None:
+        """Draw and log what became of each object of a validation."""
+        caption = f"what became of each object · val · step {step}"
+        draw = functools.partial(render_strips, findings.strips, f"val · step {step}")
+        self._publish_drawing(loggers, "val/outcomes", draw, step, caption)
+
+    def publish_distances(self, loggers: list[Any], findings: Findings, step: int) -> None:
+        """Draw and log IoU by frames since the last prompt."""
+        caption = f"IoU by frames since the last prompt · val · step {step}"
+        draw = functools.partial(render_distances, findings, f"val · step {step}")
+        self._publish_drawing(loggers, "val/iou_by_distance", draw, step, caption)
+
+    def _publish_drawing(
+        self, loggers: list[Any], key: str, draw: Callable[[], np.ndarray], step: int, caption: str
+    ) -> None:
+        def publish() -> None:
+            if loggers and not self._troubles.are_useless(loggers):
+                unused = key + self._unused(loggers, key, step)
+                self._log_pictures(loggers, unused, [draw()], step, [caption], 1)
+
+        self._guard(f"drawing {key}", publish)
+
+    def publish_diagnoses(
+        self, keeper: Keeper, loggers: list[Any], diagnoses: Sequence[Diagnosis]
+    ) -> None:
+        """Store what was wrong at each validation, and log the last of it as a text."""
+
+        def publish() -> None:
+            keeper.store_diagnoses(diagnoses)
+            last = diagnoses[-1]
+            key = "doctor" + self._unused(loggers, "doctor", last.step)
+            for logger in loggers:
+                log_text(logger, key, last.as_text(), last.step)
+
+        self._guard("logging what the doctor says", publish, is_picture=False)
 
     def rank(self, worst: WorstClips, blocked_ms: float) -> None:
         """Rank the candidates for the worst clips that wait."""
@@ -195,11 +235,23 @@ class Publisher:
         """Draw one sheet per clip and return the loggers that took them."""
         drawn = [clip.select(self._sheet_frames(clip)) for clip in clips]
         sheets, captions = draw_sheets(drawn, self._config.panel_size)
+        return self._log_pictures(loggers, key, sheets, step, captions, num_slots)
+
+    def _log_pictures(
+        self,
+        loggers: list[Any],
+        key: str,
+        pictures: list[np.ndarray],
+        step: int,
+        captions: list[str],
+        num_slots: int,
+    ) -> list[Any]:
+        """Return the loggers that took them."""
         takers = []
         failures: list[tuple[str, Exception]] = []
         for logger in loggers:
             try:
-                if log_images(logger, key, sheets, step, captions, num_slots=num_slots):
+                if log_images(logger, key, pictures, step, captions, num_slots=num_slots):
                     takers.append(logger)
             except Exception as error:
                 failures.append((type(logger).__name__, error))

@@ -1,8 +1,8 @@
 """Reducing frames to display size, counting masks' pixels and packing masks, where they live.
 
-On CPU NumPy does it plane by plane; on CUDA torch does it without waiting for the device. Reducing
-masks is left to the worker. Masks and counts are the same either way, frames up to the rounding of
-a sum.
+On CPU NumPy does it plane by plane, or frame by frame where planes are small; on CUDA torch does it
+without waiting for the device. Reducing masks is left to the worker. Masks and counts are the same
+either way, frames up to the rounding of a sum.
 """
 
 import dataclasses
@@ -25,6 +25,10 @@ from .coverage import Axis, cover_array
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
 # what lies between two means of 32 x 32 bytes.
 _TIES_UP = 2**-12
+
+# With planes of at most so many pixels a call costs more than what it does: fewer calls take less
+# time, though whole planes are packed and not the boxes that hold masks.
+_SMALL = 2**16
 
 
 @dataclass(frozen=True)
@@ -307,7 +311,7 @@ class KeptMasks:
 
 @dataclass
 class Packed(Generic[Kind]):
-    """What a batch on CUDA leaves for the worker to cut: where things lie only the device knows.
+    """What is left to the worker to cut, of a batch on CUDA and of small planes on the CPU.
 
     Masks have eight of their H * W pixels to a byte, N bytes each.
 
@@ -315,8 +319,8 @@ class Packed(Generic[Kind]):
         gt: [T', R, N] uint8.
         pred: [T', R, N] uint8.
         mask_prompts: [K, N] uint8 each, by the frame's position in the clip.
-        frames: [S, 3, H, W] uint8 of each video, what windows are cut from; empty where none can
-            have a window.
+        frames: [S, 3, H, W] uint8 of each video, what windows are cut from; empty where no frame
+            can have one.
     """
 
     gt: Kind
@@ -448,8 +452,18 @@ class Reduced(Generic[Kind]):
         return dataclasses.replace(self, masks=KeptMasks(gt, pred), mask_prompts=prompts)
 
 
+@dataclass
+class Kept(Generic[Kind]):
+    """What is kept of masks: see the fields of `Reduced`."""
+
+    counts: Counts[Kind]
+    masks: KeptMasks
+    mask_prompts: dict[int, list[Crop]]
+    packed: Optional[Packed[Kind]] = None
+
+
 class Reduction(Protocol):
-    """Reduces a batch where it lives: `OnCpu` or `OnDevice`."""
+    """Reduces a batch where it lives: `OnCpu`, `OnCpuSmall` or `OnDevice`."""
 
     @property
     def rows(self) -> Optional[list[int]]:
@@ -458,16 +472,14 @@ class Reduction(Protocol):
     def images(self, img_batch: Tensor) -> Any:
         """Reduce the chosen frames of [T, B, 3, H, W]: [T', 3, h, w] float32 of each video."""
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts, KeptMasks]:
-        """Threshold, count pixels at full size and keep; [T, O, H, W] and T times [O, H, W]."""
+    def keep(self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]) -> Kept:
+        """Threshold masks, count pixels at full size and keep what the worker reduces.
 
-    def mask_prompts(self, masks: dict[int, Tensor]) -> dict[int, list[Crop]]:
-        """Keep masks [K, H, W], true where positive, of each frame."""
-
-    def packed(
-        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
-    ) -> Optional[Packed]:
-        """Keep what is cut later: `Reduced.packed`."""
+        Args:
+            batch: Ground truth and, on CUDA, frames are read.
+            logits: T times [O, H, W].
+            mask_prompts: [K, H, W] each, true where positive, by position in the clip.
+        """
 
 
 def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> Reduction:
@@ -475,8 +487,10 @@ def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> 
     layout = batch.obj_to_frame_idx.detach()
     if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
         return OnDevice(choice)
-    videos = layout[0, :, 1].tolist()
-    return OnCpu(choice, [row for row, video in enumerate(videos) if video in choice.videos])
+    rows = [row for row, video in enumerate(layout[0, :, 1].tolist()) if video in choice.videos]
+    if rows and not choice.zoomed and batch.masks.shape[2] * batch.masks.shape[3] <= _SMALL:
+        return OnCpuSmall(choice, rows)
+    return OnCpu(choice, rows)
 
 
 @dataclass(frozen=True)
@@ -497,46 +511,46 @@ class OnDevice:
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 
-    def masks(self, masks: Tensor, logits: Sequence[Tensor]) -> tuple[Counts[Tensor], KeptMasks]:
-        """See `Reduction.masks`; all but the counts is packed. Frame by frame, to bound memory."""
-        counts, ranges = [], []
-        for t in self.choice.measured:
-            gt, pred = _as_bool(masks[t]), above(logits[t])
+    def keep(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Kept[Tensor]:
+        """See `Reduction.keep`; frame by frame, to bound the memory."""
+        choice, masks = self.choice, batch.masks.detach()
+        counts, ranges, packed = [], [], []
+        for t in choice.measured:
+            gt, pred = masks[t] if masks.dtype == torch.bool else masks[t] > 0, above(logits[t])
+            if t in choice.frames:
+                packed.append((_pack(gt), _pack(pred)))
             counts.append(torch.stack([mask.sum((1, 2)) for mask in (gt, pred, gt & pred)]))
             ranges.append(torch.stack(_value_range(logits[t])))
         gt_areas, pred_areas, intersections = torch.stack(counts, 1).unbind()
         lowest, highest = torch.stack(ranges, 1).unbind()
         # NaN is lowest and highest of whatever holds it, and compares false.
         finite = (lowest > -math.inf) & (highest < math.inf)
-        return Counts(gt_areas, pred_areas, intersections, ~finite), KeptMasks([], [])
-
-    def mask_prompts(self, masks: dict[int, Tensor]) -> dict[int, list[Crop]]:
-        """See `Reduction.mask_prompts`; they are packed."""
-        return {}
-
-    def packed(
-        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
-    ) -> Packed[Tensor]:
-        """See `Reduction.packed`; frames as bytes, which take a quarter of the memory."""
-        choice, images, masks = self.choice, batch.img_batch.detach(), batch.masks.detach()
-        frames = {}
-        if choice.zoomed:
-            for slot, video in enumerate(choice.videos):
-                frames[slot] = torch.stack([denormalize(images[t, video]) for t in choice.zoomed])
-        return Packed(
-            gt=torch.stack([_pack(_as_bool(masks[t])) for t in choice.frames]),
-            pred=torch.stack([_pack(above(logits[t])) for t in choice.frames]),
-            mask_prompts={t: _pack(given > 0) for t, given in mask_prompts.items()},
-            frames=frames,
+        gts, preds = (torch.stack(kind) for kind in zip(*packed, strict=True))
+        return Kept(
+            Counts(gt_areas, pred_areas, intersections, ~finite),
+            KeptMasks([], []),
+            {},
+            Packed(
+                gts,
+                preds,
+                {t: _pack(given > 0) for t, given in mask_prompts.items()},
+                self._frames(batch.img_batch.detach()),
+            ),
         )
 
-
-def _as_bool(masks: Tensor) -> Tensor:
-    return masks if masks.dtype == torch.bool else masks > 0
+    def _frames(self, img_batch: Tensor) -> dict[int, Tensor]:
+        """Return `Packed.frames`: as bytes they take a quarter of the memory."""
+        zoomed = self.choice.zoomed
+        return {
+            slot: torch.stack([denormalize(img_batch[t, video]) for t in zoomed])
+            for slot, video in enumerate(self.choice.videos if zoomed else ())
+        }
 
 
 def _pack(masks: Tensor) -> Tensor:
-    """Do what `np.packbits` does with each of [K, H, W] bool: [K, N] uint8."""
+    """Pack [K, H, W] bool as `np.packbits` does: [K, N] uint8."""
     bits = masks.flatten(1)
     if bits.shape[1] % 8:
         bits = F.pad(bits, (0, -bits.shape[1] % 8))
@@ -564,22 +578,17 @@ class OnCpu:
 
     def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
         """See `Reduction.images`."""
-        choice = self.choice
-        return {
-            slot: _average_frames(img_batch[:, video], choice.frames, grid)
-            for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
-        }
+        return _average_videos(img_batch, self.choice)
 
-    def masks(
-        self, masks: Tensor, logits: Sequence[Tensor]
-    ) -> tuple[Counts[np.ndarray], KeptMasks]:
-        """See `Reduction.masks`."""
+    def keep(
+        self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
+    ) -> Kept[np.ndarray]:
+        """See `Reduction.keep`; windows are found before training goes on: no frame is kept."""
         frames, measured = self.choice.frames, self.choice.measured
         shape = (len(measured), len(self.rows))
-        areas = np.zeros((3, *shape), np.int64)
-        counts = Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+        counts = _no_counts(shape)
         kept = KeptMasks([[] for _ in frames], [[] for _ in frames])
-        all_gt = as_array(masks)
+        all_gt = as_array(batch.masks.detach())
         buffer = np.empty(all_gt.shape[2:], bool)
         position_of = {t: position for position, t in enumerate(frames)}
         for index, t in enumerate(measured):
@@ -595,18 +604,72 @@ class OnCpu:
                 if t in position_of:
                     kept.gt[position_of[t]].append(Crop.of(gt))
                     kept.pred[position_of[t]].append(Crop.of(pred))
-        return counts, kept
-
-    def mask_prompts(self, masks: dict[int, Tensor]) -> dict[int, list[Crop]]:
-        """See `Reduction.mask_prompts`."""
-        return {
-            t: [Crop.of(as_bool(mask)) for mask in as_array(given)] for t, given in masks.items()
+        prompts = {
+            t: [Crop.of(as_bool(mask)) for mask in as_array(given)]
+            for t, given in mask_prompts.items()
         }
+        return Kept(counts, kept, prompts)
 
-    def packed(
+
+@dataclass(frozen=True)
+class OnCpuSmall:
+    """Does what `OnCpu` does where planes are small and have no window, frame by frame."""
+
+    choice: Choice
+    rows: list[int]
+
+    def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
+        """See `Reduction.images`."""
+        return _average_videos(img_batch, self.choice)
+
+    def keep(
         self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]
-    ) -> None:
-        """See `Reduction.packed`: nothing is, windows are found before training goes on."""
+    ) -> Kept[np.ndarray]:
+        """See `Reduction.keep`."""
+        frames, measured = self.choice.frames, self.choice.measured
+        counts = _no_counts((len(measured), len(self.rows)))
+        all_gt = as_array(batch.masks.detach())
+        packed: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for index, t in enumerate(measured):
+            gt, frame_logits = (
+                frame if len(self.rows) == len(frame) else frame[self.rows]
+                for frame in (all_gt[t], as_array(logits[t]))
+            )
+            gt = as_bool(gt)
+            if _is_finite(frame_logits.reshape(len(frame_logits), -1)):
+                pred = frame_logits > 0
+            else:
+                pred = above(frame_logits)
+                counts.non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
+            for masks, areas in (
+                (gt, counts.gt_areas),
+                (pred, counts.pred_areas),
+                (gt & pred, counts.intersections),
+            ):
+                areas[index] = [np.count_nonzero(mask) for mask in masks]
+            if t in frames:
+                for masks, of_frames in zip((gt, pred), packed, strict=True):
+                    of_frames.append(_pack_array(masks))
+        prompts = {t: _pack_array(as_bool(as_array(given))) for t, given in mask_prompts.items()}
+        gts, preds = (np.stack(kind) for kind in packed)
+        return Kept(counts, KeptMasks([], []), {}, Packed(gts, preds, prompts, {}))
+
+
+def _no_counts(shape: tuple[int, int]) -> Counts[np.ndarray]:
+    areas = np.zeros((3, *shape), np.int64)
+    return Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+
+
+def _pack_array(masks: np.ndarray) -> np.ndarray:
+    """Do what `_pack` does."""
+    return np.packbits(masks.reshape(len(masks), -1), axis=1)
+
+
+def _average_videos(img_batch: Tensor, choice: Choice) -> dict[int, np.ndarray]:
+    return {
+        slot: _average_frames(img_batch[:, video], choice.frames, grid)
+        for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
+    }
 
 
 def average_windows(
@@ -636,6 +699,8 @@ def average_kept_windows(
 
 def _average_frames(images: Tensor, frames: Sequence[int], grid: Grid) -> np.ndarray:
     """Reduce some frames of [T, 3, H, W]: [T', 3, h, w] float32."""
+    if grid.keeps_size:
+        return np.stack([as_array(images[t]) for t in frames], dtype=np.float32)
     out = np.empty((len(frames), 3, *grid.size), np.float32)
     for position, t in enumerate(frames):
         image = as_array(images[t])

@@ -211,15 +211,15 @@ def _reduce(
         for t, outputs in drawn.items()
         if (masks := outputs.get("mask_inputs")) is not None and prompting[t].by_mask
     }
-    counts, kept_masks = reduction.masks(batch.masks.detach(), logits)
+    kept = reduction.keep(batch, logits, mask_prompts)
     return Reduced(
         num_videos=batch.img_batch.shape[1],
         rows=reduction.rows,
         row_videos=batch.obj_to_frame_idx.detach()[0, :, 1],
         identifiers=object_identifiers(batch),
         images=reduction.images(batch.img_batch.detach()),
-        counts=counts,
-        masks=kept_masks,
+        counts=kept.counts,
+        masks=kept.masks,
         clicks=_clicks(drawn),
         initial_clicks=_initial_clicks(drawn),
         boxes={
@@ -227,8 +227,8 @@ def _reduce(
             for t, outputs in drawn.items()
             if (boxes := outputs.get("box_inputs")) is not None and len(boxes) > 0
         },
-        mask_prompts=reduction.mask_prompts(mask_prompts),
-        packed=reduction.packed(batch, logits, mask_prompts),
+        mask_prompts=kept.mask_prompts,
+        packed=kept.packed,
         predicted_ious=_final(
             {t: out.get("multistep_pred_ious") for t, out in drawn.items()}, num_rows
         ),

@@ -6,13 +6,15 @@ They lie in one folder, ``RUN/pictures``::
     clip-KEY-001.json.gz              frames and ground truth of a clip, once
     val-0001-00000100-00001.json.gz   one clip of one event: STAGE-START-STEP-NUMBER
     objects-0001-00000100.csv         the metrics of all objects of a validation
+    outcomes-0001-00000100.json.gz    what became of them on every frame; of the last validation
     curves.jsonl                      curves, one line per step
     thinned.json                      how many events were removed again, by kind
+    doctor.json                       what was wrong at each validation
 
-A file appears whole or not at all and is never changed, but for the last two. A compressed one has
-two lines: a small header, and the part that goes into a page as it stands. Masks are run lengths as
-COCO's tools compress them, of rows instead of columns. Errors are told by what differs from what
-the stored masks say: pixels where any object is hit, missed, or claimed falsely.
+A file appears whole or not at all and is never changed, but for the last three. A compressed one
+has two lines: a small header, and the part that goes into a page as it stands. Masks are run
+lengths as COCO's tools compress them, of rows instead of columns. Errors are told by what differs
+from what the stored masks say: pixels where any object is hit, missed, or claimed falsely.
 """
 
 import contextlib
@@ -42,6 +44,7 @@ _GZIP = 31  # what zlib calls the largest window, in a file of gzip
 _EVENT = re.compile(r"(?P<stage>.+)-(?P<start>\d{4})-(?P<step>\d{8,})-(?P<number>\d{5,})\.json\.gz")
 _CLIP = re.compile(r"clip-(?P<key>.+)-(?P<piece>\d{3,})\.json\.gz")
 _START = re.compile(r"start-(?P<start>\d{4,})\.json")
+_OUTCOMES = re.compile(r"outcomes-(?P<start>\d{4,})-(?P<step>\d{8,})\.json\.gz")
 _TABLE = re.compile(r"objects-(?P<start>\d{4,})-(?P<step>\d{8,})\.csv")
 
 
@@ -201,6 +204,7 @@ class Folder:
         events: By step and number.
         clips: The files of each clip's frames, by key.
         tables: The metrics of all objects, by step.
+        outcomes: What became of them, likewise.
         size: Bytes of all files.
         skipped: What could not be read, one sentence each.
     """
@@ -210,6 +214,7 @@ class Folder:
     events: list[EventFile] = field(default_factory=list)
     clips: dict[str, list[Path]] = field(default_factory=dict)
     tables: dict[int, Path] = field(default_factory=dict)
+    outcomes: dict[int, Path] = field(default_factory=dict)
     size: int = 0
     skipped: list[str] = field(default_factory=list)
 
@@ -228,6 +233,16 @@ def clip_path(folder: Path, key: str, piece: int) -> Path:
 def table_path(folder: Path, start: int, step: int) -> Path:
     """Return where the metrics of a validation's objects are stored."""
     return folder / f"objects-{start:04d}-{step:08d}.csv"
+
+
+def outcomes_path(folder: Path, start: int, step: int) -> Path:
+    """Return where it is stored what became of a validation's objects."""
+    return folder / f"outcomes-{start:04d}-{step:08d}.json.gz"
+
+
+def outcomes_paths(folder: Path) -> list[Path]:
+    """Return all files of this kind that are there."""
+    return sorted(path for path in folder.iterdir() if _OUTCOMES.fullmatch(path.name))
 
 
 def start_path(folder: Path, start: int) -> Path:
@@ -257,6 +272,7 @@ def list_folder(folder: Path) -> Folder:
         raise NotABook(f"{folder.name} holds no run book: start-0001.json is missing")
     found = Folder(folder)
     tables: list[tuple[int, int, Path]] = []
+    outcomes: list[tuple[int, int, Path]] = []
     for path in sorted(folder.iterdir()):
         with contextlib.suppress(FileNotFoundError):  # thinned meanwhile
             found.size += path.stat().st_size
@@ -269,10 +285,13 @@ def list_folder(folder: Path) -> Folder:
             found.events.append(EventFile(path, match["stage"], start, step, count))
         elif match := _TABLE.fullmatch(path.name):
             tables.append((int(match["start"]), int(match["step"]), path))
+        elif match := _OUTCOMES.fullmatch(path.name):
+            outcomes.append((int(match["start"]), int(match["step"]), path))
     ends = _ends(found.starts)
     found.events = [event for event in found.events if event.step < ends.get(event.start, math.inf)]
     found.events.sort(key=lambda event: (event.step, event.start, event.number))
-    found.tables = {step: path for start, step, path in tables if step < ends.get(start, math.inf)}
+    for kept, paths in ((found.tables, tables), (found.outcomes, outcomes)):
+        kept |= {step: path for start, step, path in paths if step < ends.get(start, math.inf)}
     return found
 
 
@@ -372,17 +391,31 @@ def write_thinned(folder: Path, counts: Mapping[str, int]) -> None:
     replace_whole(folder / "thinned.json", json.dumps(dict(counts)).encode())
 
 
+def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
+    """Return what `write_diagnoses` stored; nothing where that is missing or damaged."""
+    try:
+        content = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
+        return [{"step": each["step"], "faults": list(each["faults"])} for each in content]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> None:
+    """Store what was wrong at each validation: its step, and its faults in plain types."""
+    replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
+
+
 def carry_over(old: Path, new: Path) -> None:
     """Begin a folder with what the run stored whose checkpoint is resumed.
 
     Files that never change are linked where the system can, else copied.
     """
-    changing = ("curves.jsonl", "thinned.json")
+    changing = ("curves.jsonl", "thinned.json", "doctor.json")
     new.mkdir(parents=True, exist_ok=True)
     # The starts come last: without them it is no run book yet.
     paths = sorted(old.iterdir(), key=lambda path: (_START.fullmatch(path.name) is not None, path))
     for path in paths:
-        known = (_EVENT, _CLIP, _START, _TABLE)
+        known = (_EVENT, _CLIP, _START, _TABLE, _OUTCOMES)
         if path.name in changing:
             replace_whole(new / path.name, path.read_bytes())
         elif any(pattern.fullmatch(path.name) for pattern in known):

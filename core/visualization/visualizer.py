@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
+from ..doctor import Baseline, Diagnosis
 from ..official import Batch, FrameOutputs
+from ..outcomes import Findings
 from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
 from .images import goes_nowhere, takes_gifs
@@ -63,7 +65,8 @@ class Visualizer:
     """Draws the events of one module in the background.
 
     The hook asks `due` and hands the event to `take`; the trainer, through the callback that
-    `attach` adds, calls `log_worst` after a validation and `flush` at the end.
+    `attach` adds, calls `log_worst`, `log_outcomes` and `log_diagnoses` after a validation and
+    `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -152,6 +155,7 @@ class Visualizer:
         outs_per_frame: Sequence[FrameOutputs],
         moment: Moment,
         obj_to_cat: Optional[Sequence[int]] = None,
+        failure_shares: Optional[Sequence[float]] = None,
     ) -> None:
         """Take snapshots of a batch and have them drawn.
 
@@ -162,6 +166,7 @@ class Visualizer:
             outs_per_frame: See `take_snapshot`.
             moment: See `take_snapshot`.
             obj_to_cat: See `take_snapshot`.
+            failure_shares: See `WorstClips.add`.
 
         Raises:
             VisualizationsError: Something failed and `strict` is on; nothing else is raised.
@@ -182,7 +187,8 @@ class Visualizer:
                 if event.num_videos > 0:
                     self._take_pictures(event, loggers, snapshot)
                 if event.is_scored:
-                    self._take_candidates(event.stage, batch.img_batch.shape[1], snapshot)
+                    num_clips = batch.img_batch.shape[1]
+                    self._take_candidates(event.stage, num_clips, snapshot, failure_shares)
             except Exception as error:
                 self.troubles.failed("taking a snapshot", error)
 
@@ -214,6 +220,44 @@ class Visualizer:
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
+    def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
+        """Draw what a validation found of its objects, and keep it in the run book.
+
+        ``val/outcomes`` has a strip per object, ``val/iou_by_distance`` IoU by frames since the
+        last prompt.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        try:
+            if self.disabled:
+                return
+            if self._keeper.is_open:
+                store = functools.partial(self._keeper.store_outcomes, findings, step)
+                self.worker.submit(store, num_pictures=0)
+            for publish in (self._publisher.publish_strips, self._publisher.publish_distances):
+                task = functools.partial(publish, list(loggers), findings, step)
+                if not self.worker.submit(task, even_if_full=True):
+                    self._drop_for_lack_of_room()
+        except Exception as error:
+            self.troubles.failed("drawing the outcomes", error)
+
+    def log_diagnoses(self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis]) -> None:
+        """Log what was wrong at the last of some validations, and have the run book keep all.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        try:
+            if self.disabled:
+                return
+            publish = functools.partial(
+                self._publisher.publish_diagnoses, self._keeper, list(loggers), list(diagnoses)
+            )
+            self.worker.submit(publish, num_pictures=0)
+        except Exception as error:
+            self.troubles.failed("logging what the doctor says", error)
+
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Have the run book keep what reached the loggers since the last call.
 
@@ -227,13 +271,19 @@ class Visualizer:
             self.troubles.failed("reading the curves", error)
 
     def write_page(
-        self, table: Optional[Path] = None, step: int = 0, *, at_the_end: bool = False
+        self,
+        table: Optional[Path] = None,
+        step: int = 0,
+        baseline: Optional[Baseline] = None,
+        *,
+        at_the_end: bool = False,
     ) -> None:
         """Have the page of the run book written.
 
         Args:
             table: Where the metrics of all objects of a validation are listed.
             step: Optimizer steps taken.
+            baseline: The run's first validation, where it is known.
             at_the_end: The run ends here, as far as anybody knows.
 
         Raises:
@@ -242,7 +292,9 @@ class Visualizer:
         if not self._keeper.is_open:
             return
         try:
-            write = functools.partial(self._keeper.write_page, table, step, at_the_end=at_the_end)
+            write = functools.partial(
+                self._keeper.write_page, table, step, baseline, at_the_end=at_the_end
+            )
             self.worker.submit(write, num_pictures=0)
         except Exception as error:
             self.troubles.failed("writing the run book", error)
@@ -354,15 +406,30 @@ class Visualizer:
                 "pass SAM 2's BatchedVideoDatapoint to have their own ids",
             )
 
-    def _take_candidates(self, stage: str, num_clips: int, take: Callable[..., Snapshot]) -> None:
+    def _take_candidates(
+        self,
+        stage: str,
+        num_clips: int,
+        take: Callable[..., Snapshot],
+        failure_shares: Optional[Sequence[float]],
+    ) -> None:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
         worst = self._worst.setdefault(stage, WorstClips(self.config.worst_clips))
         worst.num_seen += num_clips
         if not (self._budget.allows(SCORING_PART) and worst.has_room()):
             return
         started = time.perf_counter()
+        worst_by = self.config.worst_by
+        if worst_by != "iou" and failure_shares is None:
+            self.troubles.say_once(
+                "worst_by",
+                f"visualizations: {stage}/worst has the clips of lowest mean IoU: "
+                f"visualizations.worst_by={worst_by} needs self.failure_shares of the module, and "
+                "there is none",
+            )
         options = self._options(measure_all_frames=True)
-        worst.add(take(videos=range(num_clips), options=options))
+        snapshot = take(videos=range(num_clips), options=options)
+        worst.add(snapshot, None if worst_by == "iou" else failure_shares)
         blocked_ms = (time.perf_counter() - started) * 1e3
         rank = functools.partial(self._publisher.rank, worst, blocked_ms)
         self.worker.submit(rank, num_pictures=0)

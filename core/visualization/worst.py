@@ -1,9 +1,11 @@
-"""The clips of lowest mean IoU of one validation run."""
+"""The worst clips of one validation run: of lowest mean IoU, or with most frames of a failure."""
 
 import heapq
 import itertools
 import math
 from collections import deque
+from collections.abc import Sequence
+from typing import Optional
 
 from .clip import Clip
 from .snapshot import Snapshot
@@ -31,27 +33,36 @@ class WorstClips:
         self.num_seen = 0
         self.num_ranked = 0
         self._num_kept = num_kept
-        self._unranked: deque[Snapshot] = deque()
-        self._worst: list[tuple[float, int, Clip]] = []
+        self._unranked: deque[tuple[Snapshot, Optional[Sequence[float]]]] = deque()
+        self._worst: list[tuple[tuple[float, ...], int, Clip]] = []
         self._order = itertools.count(0, -1)  # of equals the first stays; clips have no order
 
     def has_room(self) -> bool:
         """Return whether another snapshot may wait to be ranked."""
         waiting = self._unranked.copy()  # the worker takes from it meanwhile
-        return sum(len(snapshot.videos) for snapshot in waiting) < MAX_UNRANKED
+        return sum(len(snapshot.videos) for snapshot, _ in waiting) < MAX_UNRANKED
 
-    def add(self, snapshot: Snapshot) -> None:
-        """Have the clips of a snapshot ranked by the next `rank`."""
-        self._unranked.append(snapshot)
+    def add(self, snapshot: Snapshot, failure_shares: Optional[Sequence[float]] = None) -> None:
+        """Have the clips of a snapshot ranked by the next `rank`.
+
+        Args:
+            snapshot: Of the clips of a batch.
+            failure_shares: Of each, the share of frames that failed in the way that counts; clips
+                where none did are let go. None: mean IoU counts.
+        """
+        self._unranked.append((snapshot, failure_shares))
 
     def rank(self) -> None:
         """Rank what waits and let go of all but the worst; waits for the device."""
         while self._unranked:
-            for clip in self._unranked.popleft().clips():
+            snapshot, shares = self._unranked.popleft()
+            for index, clip in enumerate(snapshot.clips()):
                 self.num_ranked += 1
-                if math.isnan(clip.mean_iou):  # nothing to measure
+                share = None if shares is None else shares[index]
+                if math.isnan(clip.mean_iou) or share == 0:  # nothing to measure, or to show
                     continue
-                heapq.heappush(self._worst, (-clip.mean_iou, next(self._order), clip))
+                badness = (-clip.mean_iou,) if share is None else (share, -clip.mean_iou)
+                heapq.heappush(self._worst, (badness, next(self._order), clip))
                 if len(self._worst) > self._num_kept:
                     heapq.heappop(self._worst)
 

@@ -141,7 +141,7 @@ def end_after_pictures(tmp_path, signum, num_pictures=3, **options):
         **options,
     )
     # The 4th step follows the first validation and its checkpoint.
-    train.wait_for("picture taken", num_pictures + 3)
+    train.wait_for("picture taken", num_pictures + 5)
     train.send(signum)
     return train
 

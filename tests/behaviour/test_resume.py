@@ -148,9 +148,19 @@ def check_resumed(tmp_path, step, **options):
         strict=True,
     ):
         assert_same_weights(one, other)
+    check_validations(after, whole, step)
     assert logger_after.steps() == list(range(step, NUM_STEPS))
     assert_nothing_logged_twice(whole_logger, logger_before, logger_after)
     return logger_before, logger_after, whole_logger
+
+
+def check_validations(after, whole, step):
+    """The doctor and the baseline know of every validation that the checkpoint was made after."""
+    before = [each for each in whole.doctor.history if each.step < step]
+    assert after.doctor.history[:-1] == before
+    assert after.doctor.history[-1].iou == whole.doctor.history[-1].iou
+    if before:
+        assert after.baseline == whole.baseline
 
 
 @pytest.mark.parametrize(
@@ -265,7 +275,7 @@ def test_train_py_goes_on_after_sigterm(tmp_path):
     whole = TrainProcess(tmp_path / "whole", *options)
     assert whole.end() == 0, whole.output
     first = TrainProcess(tmp_path / "first", *options)
-    first.wait_for("picture taken", 8)
+    first.wait_for("picture taken", 10)
     first.send(signal.SIGTERM)
     assert first.end() == 143, first.output
     checkpoint = first.run_dir / "checkpoints" / "last.ckpt"

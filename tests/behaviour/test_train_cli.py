@@ -44,10 +44,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, caplog, argume
     caplog.set_level(logging.INFO)
     assert run_here(monkeypatch, tmp_path, *TINY, "data.num_frames=4", *arguments) == ""
     written = png_files(tmp_path / "swanlog")
-    assert len(written) == 2  # one of each stage
-    for path in written:
-        height = Image.open(path).height
-        assert (height - 80) // 256 == num_rows
+    # A sheet of each stage; strips and IoU by distance of the validated objects are less high.
+    rows = [(Image.open(path).height - 80) // 256 for path in written]
+    assert sorted(rows) == [0, 1, num_rows, num_rows]
     said = caplog.text
     assert said.count(f"run         {tmp_path / 'run'}\n") == 2
     assert said.count("\nval/iou     ") == said.count("\n  copying   ") == 1
@@ -86,7 +85,7 @@ def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert len(list((tmp_path / "swanlog").glob("run-*"))) == 2
-    assert len(png_files(tmp_path / "swanlog")) == 4
+    assert len(png_files(tmp_path / "swanlog")) == 8
     for job, seed in (("0", 1), ("1", 0)):
         assert yaml.safe_load((sweep / job / "config.yaml").read_text())["seed"] == seed
         assert (sweep / job / "weights" / "last.pt").exists()
@@ -202,7 +201,7 @@ def test_pictures_are_logged_whatever_the_console_can_show(tmp_path, encoding):
         before=before,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert len(png_files(tmp_path / "swanlog")) == 2
+    assert len(png_files(tmp_path / "swanlog")) == 4
 
 
 def test_an_error_in_training_comes_with_its_traceback(tmp_path):
@@ -267,9 +266,16 @@ def test_a_typo_ends_the_process_with_the_nearest_name():
         ["trainer.precision=bf16-mixed"],
         ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=2"],
         ["model.activation_checkpointing=all", "model.prompt_type=point"],
-        pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.slow),
+        pytest.param(
+            [
+                "model.compile_image_encoder=true",
+                "model.lora.rank=2",  # in the encoder too, beside a part of it that is trained
+                "model.trainable_modules=[image_encoder.neck]",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["bf16", "accumulation", "activation checkpointing", "compile"],
+    ids=["bf16", "accumulation", "activation checkpointing", "compiled with adapters"],
 )
 def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
     run = [*TINY, "visualizations.enabled=true", "logger=tensorboard", *arguments]
@@ -280,7 +286,8 @@ def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["images"]) == {"train/composites", "val/composites"}
+    keys = {"train/composites", "val/composites", "val/outcomes", "val/iou_by_distance"}
+    assert set(events.Tags()["images"]) == keys
 
 
 def steps_in(path, column="step") -> list[int]:

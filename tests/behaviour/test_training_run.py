@@ -13,6 +13,7 @@ from processes import TINY, png_files, run_here
 from scenes import coco_content, make_video
 
 from core.metrics import VideoMetrics
+from core.outcomes import FAILURES
 from core.visualization.drawing.canvas import Canvas
 
 PICTURES = ["visualizations.enabled=true", "visualizations.panel_size=64"]
@@ -39,14 +40,15 @@ def curve(folder, name):
 
 
 def stored(folder):
-    """What SwanLab's store lists: {file name: (step, caption)}."""
+    """What SwanLab's store lists of pictures: {file name: (step, caption)}."""
     found = {}
     for path in folder.glob("swanlog/run-*/logs/*/*.log"):
         for line in path.read_text().splitlines():
             item = json.loads(line)
             if "more" in item:  # no scalar
                 for name, more in zip(item["data"], item["more"], strict=True):
-                    found[name] = (int(item["index"]), more["caption"])
+                    if more:  # a text has none
+                        found[name] = (int(item["index"]), more["caption"])
     return found
 
 
@@ -102,7 +104,7 @@ def test_validate_first_measures_the_weights_that_training_starts_from(run):
     assert kinds[:2] == ["val", "train"]
     assert kinds.count("val") == 3
     tables = sorted(path.name for path in (run / "run" / "metrics").iterdir())
-    assert tables == ["val_step0.csv", "val_step2.csv", "val_step4.csv"]
+    assert tables == [f"val_step{step}{kind}.csv" for step in (0, 2, 4) for kind in ("", "_frames")]
 
 
 def test_captions_name_the_clips_of_the_data_set(run):
@@ -193,7 +195,7 @@ def train_on_files(monkeypatch, folder, *data):
     )  # fmt: skip
     assert ended == ""
     captions = [caption for _, caption in stored(folder).values()]
-    assert len(png_files(folder / "swanlog")) == len(captions) == 2
+    assert len(png_files(folder / "swanlog")) == len(captions) == 4
     return captions
 
 
@@ -224,7 +226,13 @@ def test_coco_video_is_trained_on_and_drawn_with_its_categories(monkeypatch, tmp
     (step, iou), *_ = curve(tmp_path, "val/iou")
     assert curve(tmp_path, "val/iou/hook") == [(step, pytest.approx(iou))]
     assert len(curve(tmp_path, "val/dice/hook")) == 1
-    scored = {name for row in rows(tmp_path) for name in row if name.count("/") == 2}
-    assert {name for name in scored if name.startswith("val/")} == {"val/iou/hook", "val/dice/hook"}
+    scored = {name for row in rows(tmp_path) for name in row if name.count("/") > 1}
+    of_categories = {name for name in scored if name.startswith("val/")}
+    failures = {name for name in of_categories if name.startswith("val/failures/")}
+    own = ("iou", "dice", "identity_switches", "frames_until_failure")
+    assert of_categories - failures == {f"val/{name}/hook" for name in own}
+    assert {name for name in failures if name.count("/") > 2} == {
+        f"val/failures/{kind}/hook" for kind in FAILURES
+    }
     assert any("hook" in text for text in written)
     assert any("clip" in text for text in written)

@@ -656,3 +656,54 @@ def test_every_control_has_a_name_for_screen_readers(page, usual):
         ".map(e => e.outerHTML.slice(0, 80))"
     )
     assert nameless == []
+
+
+def outcomes_of(clip: dict, step: int) -> dict:
+    """Return outcomes of a clip's objects and of one that has no clip."""
+    frames = [*clip["frame_numbers"], 99]  # one more than is stored
+    families = [
+        {
+            "name": name, "color": color,
+            "outcomes": [{"name": word, "letter": letter, "light": name == "wrong", "share": 0.5}],
+        }
+        for name, color, word, letter in (
+            ("tracked", "#c6e4f5", "held", "h"), ("wrong", "#005a96", "swapped", "S"),
+        )
+    ]  # fmt: skip
+    strip = {"video": clip["name"], "frames": frames, "letters": "h" * 5 + "S" * (len(frames) - 5)}
+    strips = [
+        {**strip, "object": thing["id"], "name": thing["name"], "clip": clip["key"]}
+        for thing in clip["objects"]
+    ]
+    strips.append({**strip, "object": "77", "name": None, "clip": None})
+    return {
+        "step": step, "families": families, "strips": strips, "left_out": 3, "unscored": 1,
+        "now": [[1, 0.5, 0.8, 0.9], [2, 0.3, 0.6, 0.7]], "before": [[1, 0.1, 0.2, 0.3]],
+        "copied": [],
+    }  # fmt: skip
+
+
+def test_a_click_on_a_cell_opens_its_frame_where_it_is_stored(page):
+    run = books.run("default", books.usual_clips())
+    clip = clip_of({"runs": [run]}, "val/1")
+    run["outcomes"] = outcomes_of(clip, 200)
+    page.show(books.book(run))
+    strips = page.find_all("#outcomes .strip")
+    assert len(strips) == len(clip["objects"]) + 1
+    cells = strips[1].find_elements("css selector", "button")
+    assert [cell.text for cell in cells] == list(run["outcomes"]["strips"][1]["letters"])
+    assert cells[7].value_of_css_property("background-color") == "rgba(0, 90, 150, 1)"
+    cells[7].click()
+    assert page.state("clip") == "val/1"
+    assert (page.state("frame"), page.state("step")) == (7, 200)
+    assert not cells[-1].is_enabled()
+    assert not any(c.is_enabled() for c in strips[-1].find_elements("css selector", "button"))
+    said = page.find("#outcomes").text
+    assert "3 more objects fail later or never." in said
+    assert "1 object is not scored." in said
+
+
+def test_a_run_without_outcomes_has_no_part_for_them(page, usual):
+    page.show(usual)
+    assert not page.find("#outcomes").is_displayed()
+    assert not page.find("#to-outcomes").is_displayed()

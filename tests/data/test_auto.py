@@ -103,6 +103,17 @@ def test_files_of_training_and_validation_are_told_by_their_names(tmp_path):
     assert len(split.val.reader.masks(0, split.val.reader.video(0).frames[0])) == 2
 
 
+def test_frames_of_training_and_validation_may_lie_in_two_folders(tmp_path):
+    for split in ("train2017", "val2017"):
+        make_json(images_of, f"annotations/instances_{split}.json")(tmp_path)
+        (tmp_path / "frames").rename(tmp_path / split)
+    data, _ = resolved(tmp_path)
+    assert data.image_root == str(tmp_path / "train2017")
+    assert data.val_image_root == str(tmp_path / "val2017")
+    val = split_videos(data).val.reader
+    assert val.video(0).frames[0].image_path == str(tmp_path / "val2017" / "a.jpg")
+
+
 def test_what_the_user_sets_stays(tmp_path):
     MADE["youtube_vis"](tmp_path)
     assert resolved(tmp_path)[0].image_root == str(tmp_path / "frames")
@@ -120,6 +131,20 @@ def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path):
         resolved(tmp_path)
     (tmp_path / "data.yaml").touch()
     with pytest.raises(DataError, match=r"which has data\.yaml, of YOLO's labels: export as COCO"):
+        resolved(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"shapes": [], "imagePath": "a.jpg"}, r"a\.json, of labelme: convert it to COCO"),
+        ([{"annotations": [], "data": {}}], r"a\.json, a list: of Label Studio export COCO"),
+    ],
+    ids=["labelme", "Label Studio"],
+)
+def test_json_of_tools_that_write_coco_too_is_told(tmp_path, content, message):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
         resolved(tmp_path)
 
 

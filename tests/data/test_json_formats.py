@@ -92,6 +92,17 @@ def test_without_video_ids_tracks_make_a_video_of_each_folder(tmp_path):
         open_reader(tmp_path, "coco_video", content)
 
 
+def test_images_without_a_folder_are_one_video_of_the_files_name(tmp_path):
+    content = tracks_of(tmp_path)
+    for image in content["images"]:
+        del image["video_id"]
+        image["file_name"] = image["file_name"].removeprefix("v/")
+    root = str(tmp_path / "frames" / "v")
+    reader = open_reader(tmp_path, "coco_video", content, objects="instances", image_root=root)
+    assert reader.names == ["train"]
+    assert len(reader.masks(0, reader.video(0).frames[0])) == 2
+
+
 def test_annotations_without_a_track_are_left_out_with_a_warning(tmp_path):
     content = tracks_of(tmp_path)
     del content["annotations"][0]["track_id"]

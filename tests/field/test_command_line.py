@@ -502,7 +502,7 @@ def test_what_swanlab_takes_is_taken(monkeypatch, tmp_path):
         "swanlab.tags=[a b,c]", "visualizations.enabled=true",
     )  # fmt: skip
     outcome.went_well()
-    assert len(list(tmp_path.glob("swanlog/run-*/media/image/*.png"))) == 2
+    assert len(list(tmp_path.glob("swanlog/run-*/media/image/*.png"))) == 4
 
 
 def without_pictures(folder, case) -> list[str]:

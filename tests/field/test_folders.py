@@ -568,7 +568,7 @@ def test_pictures_are_kept_whatever_the_terminal_can_write(tmp_path, encoding):
     assert "Traceback" not in said
     assert "cannot start" not in said + (tmp_path / "run" / "train.log").read_text("utf-8")
     pictures = list((tmp_path / "swanlog").glob("run-*/media/image/*.png"))
-    assert len(pictures) == 2, said[-2000:]
+    assert len(pictures) == 4, said[-2000:]
 
 
 @pytest.mark.slow
@@ -578,7 +578,7 @@ def test_pictures_are_kept_in_a_locale_without_unicode(tmp_path):
         LC_ALL="C", LANG="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert len(list((tmp_path / "swanlog").glob("run-*/media/image/*.png"))) == 2
+    assert len(list((tmp_path / "swanlog").glob("run-*/media/image/*.png"))) == 4
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252"])

@@ -20,6 +20,7 @@ from core.visualization.reduction import (
     Choice,
     Grid,
     OnCpu,
+    OnCpuSmall,
     OnDevice,
     denormalize_array,
 )
@@ -91,31 +92,33 @@ def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_siz
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [32, 45])
-def test_masks_are_counted_and_kept_alike_on_both_kinds_of_device(size, dtype):
+@pytest.mark.parametrize("rows", [[0, 1], [1]])
+def test_masks_are_counted_and_kept_alike_however_they_are_reduced(size, dtype, rows):
     batch, outs = spoiled_scene(size, dtype)
     choice = Choice([0], [0, 2], [0, 1, 2], [Grid.fit(size, size, 32)])
     logits = [item["pred_masks_high_res"][:, 0] for item in outs]
     prompts = {0: outs[0]["mask_inputs"][:, 0]}
-    (device_counts, _), (cpu_counts, cpu_masks) = (
-        reduction.masks(batch.masks, logits)
-        for reduction in (OnDevice(choice), OnCpu(choice, [0, 1]))
-    )
-    for name, array in vars(device_counts).items():
-        assert array.numpy().dtype == vars(cpu_counts)[name].dtype, name
-        assert np.array_equal(array.numpy(), vars(cpu_counts)[name]), name
-    assert cpu_counts.non_finite.tolist() == [[False, False], [True, False], [False, True]]
-    packed = OnDevice(choice).packed(batch, logits, prompts)
-    # Nothing is narrow enough for a window: no frame is kept for one.
-    assert packed.frames == {}
-    for bits, crops in (
-        *zip(packed.gt, cpu_masks.gt, strict=True),
-        *zip(packed.pred, cpu_masks.pred, strict=True),
-        (packed.mask_prompts[0], OnCpu(choice, [0, 1]).mask_prompts(prompts)[0]),
-    ):
-        for found, crop in zip(bits.numpy(), crops, strict=True):
-            mask = np.zeros((size, size), bool)
-            crop.write(mask)
-            assert np.array_equal(found, np.packbits(mask))
+    plain = OnCpu(choice, rows).keep(batch, logits, prompts)
+    assert plain.packed is None
+    expected = [[False, False], [True, False], [False, True]]
+    assert plain.counts.non_finite.tolist() == [[row[k] for k in rows] for row in expected]
+    for reduction, places in ((OnDevice(choice), rows), (OnCpuSmall(choice, rows), slice(None))):
+        kept = reduction.keep(batch, logits, prompts)
+        for name, array in vars(kept.counts).items():
+            counts = vars(plain.counts)[name]
+            assert np.asarray(array).dtype == counts.dtype, name
+            assert np.array_equal(np.asarray(array)[:, places], counts), name
+        # Nothing is wide enough for a window: no frame is kept for one.
+        assert kept.packed.frames == {}
+        for packed, crops in (
+            *zip(kept.packed.gt[:, places], plain.masks.gt, strict=True),
+            *zip(kept.packed.pred[:, places], plain.masks.pred, strict=True),
+            (kept.packed.mask_prompts[0], plain.mask_prompts[0]),
+        ):
+            for found, crop in zip(packed, crops, strict=True):
+                mask = np.zeros((size, size), bool)
+                crop.write(mask)
+                assert np.array_equal(np.asarray(found), np.packbits(mask))
 
 
 def test_logits_whose_sum_overflows_are_finite():

@@ -50,6 +50,14 @@ def test_first_ones_of_equal_clips_are_kept_in_order():
     assert [clip.name for clip in worst.clips()] == ["a", "b"]
 
 
+def test_clips_with_most_frames_of_a_failure_come_first_and_those_without_it_never():
+    worst = WorstClips(3)
+    worst.add(Snapshot(0.1, 0.8), [0.0, 0.25])
+    worst.add(Snapshot(0.9, 0.7, math.nan), [0.5, 0.25, 1.0])
+    worst.rank()
+    assert scores(worst) == [0.9, 0.7, 0.8]
+
+
 def test_clips_that_cannot_be_measured_are_looked_at_and_not_kept():
     worst = WorstClips(2)
     worst.add(Snapshot(math.nan, 0.4))

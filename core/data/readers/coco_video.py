@@ -1,8 +1,9 @@
 """COCO-video JSON: one mask slot per category, the usual form of surgical data sets, or tracks."""
 
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, Optional
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -155,36 +156,37 @@ def _warn_of_unlabelled(file: CocoFile, annotations: Annotations) -> None:
 def _name_videos(file: CocoFile, annotations: Annotations) -> list[tuple[str, list[dict]]]:
     """Return (name, images in their order) of the videos, sorted by name."""
     images = file.content["images"]
-    video_of = _by_id
-    if images and not any("video_id" in image for image in images):
-        if not any(track_of(item) is not None for items in annotations.values() for item in items):
-            raise DataError(
-                f"{file.setting} has no image with `video_id`, expected a COCO-video file"
-                f"{hint_at_kind(file.content, 'coco_video')}"
-            )
-        video_of = _by_folder
+    by_folder = bool(images) and not any("video_id" in image for image in images)
+    if by_folder and not any(track_of(item) is not None for item in _all(annotations)):
+        raise DataError(
+            f"{file.setting} has no image with `video_id`, expected a COCO-video file"
+            f"{hint_at_kind(file.content, 'coco_video')}"
+        )
     videos = defaultdict(list)
     for image in images:
-        videos[video_of(image)].append(image)
-    titles = {
-        str(item["id"]): str(item["name"])
-        for item in file.content.get("videos") or []
-        if "name" in item
-    }
-    # names must tell videos apart; ids do when the titles do not
-    if len(set(titles.values())) < len(titles):
-        titles = {}
+        key = _folder_of(file, image) if by_folder else str(image["video_id"])
+        videos[key].append(image)
+    titles = _titles(file)
     named = [(titles.get(key, key), _in_order(images)) for key, images in videos.items()]
     return sorted(named, key=lambda item: item[0])
 
 
-def _by_id(image: dict) -> str:
-    return str(image["video_id"])
+def _all(annotations: Annotations) -> Iterator[dict]:
+    return itertools.chain.from_iterable(annotations.values())
 
 
-def _by_folder(image: dict) -> str:
+def _titles(file: CocoFile) -> dict[str, str]:
+    """Return {video id: name}, empty where the names do not tell videos apart."""
+    videos = file.content.get("videos") or []
+    titles = {str(item["id"]): str(item["name"]) for item in videos if "name" in item}
+    return titles if len(set(titles.values())) == len(titles) else {}
+
+
+def _folder_of(file: CocoFile, image: dict) -> str:
+    """Return an image's folder, which is a video, or the name of the file where it has none."""
     name = str(image.get("file_name") or image.get("path") or "")
-    return str(PurePosixPath(name.replace("\\", "/")).parent)
+    folder = str(PurePosixPath(name.replace("\\", "/")).parent)
+    return Path(file.path).stem if folder == "." else folder
 
 
 def _frame_numbers(images: list[dict]) -> Sequence[int]:

@@ -1,5 +1,6 @@
 """What a reader of annotated videos offers, and which source has which reader."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +118,7 @@ def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
     if val is None:
         return reader, reader
     categories = reader.categories if has_category_layout(data) else None
-    return reader, read_coco_video(*val, data, categories)
+    return reader, read_coco_video(*val, _for_validation(data), categories)
 
 
 def _open_json(
@@ -125,7 +126,11 @@ def _open_json(
 ) -> tuple[Reader, Reader]:
     train, val = _annotations(data)
     reader = read(*train, data)
-    return reader, reader if val is None else read(*val, data)
+    return reader, reader if val is None else read(*val, _for_validation(data))
+
+
+def _for_validation(data: DataConfig) -> DataConfig:
+    return dataclasses.replace(data, image_root=data.val_image_root or data.image_root)
 
 
 def _annotations(data: DataConfig) -> tuple[tuple[str, str], Optional[tuple[str, str]]]:

@@ -199,25 +199,28 @@ def _of_splits(root: Path, kinds: dict[Path, tuple[str, Any]]) -> Found:
     kind, content = kinds[train[0]]
     source, *objects = kind.split()
     settings = {"train_annotations": str(train[0])}
-    used = {train[0]: content}
-    if parts["val"]:
-        settings["val_annotations"] = str(parts["val"][0])
-        used[parts["val"][0]] = kinds[parts["val"][0]][1]
     if objects:
         settings["objects"] = "instances"
-    image_root = _image_root(root, used)
-    return Found(source, settings | ({"image_root": str(image_root)} if image_root else {}))
+    image_root = _image_root(root, train[0], content)
+    if image_root is not None:
+        settings["image_root"] = str(image_root)
+    for val in parts["val"]:
+        settings["val_annotations"] = str(val)
+        val_root = _image_root(root, val, kinds[val][1])
+        if val_root != image_root:
+            settings["val_image_root"] = str(val_root or val.parent)
+    return Found(source, settings)
 
 
-def _image_root(root: Path, files: dict[Path, Any]) -> Optional[Path]:
-    """Return the folder that has the first frame of each file; None: beside it, or none has."""
-    names = {path: _first_name(content) for path, content in files.items()}
-    if all(exists(path.parent / name) for path, name in names.items()):
+def _image_root(root: Path, path: Path, content: Any) -> Optional[Path]:
+    """Return the folder that has a file's first frame; None: it lies beside it, or nowhere."""
+    name = _first_name(content)
+    if exists(path.parent / name):
         return None
-    for folder in itertools.islice(_folders_below(root), _MOST_FOLDERS):
-        if all(exists(folder / name) for name in names.values()):
-            return folder
-    return None
+    folders = list(itertools.islice(_folders_below(root), _MOST_FOLDERS))
+    # instances_val2017.json is of val2017, though train2017 may have a file of that name too
+    folders.sort(key=lambda folder: folder.name.lower() not in path.stem.lower())
+    return next((folder for folder in folders if exists(folder / name)), None)
 
 
 def _first_name(content: dict) -> str:
@@ -247,4 +250,12 @@ def _foreign(root: Path) -> str:
     for name, text in _FOREIGN.items():
         if exists(root / name):
             return f", which has {name}, of {text}"
+    for path in list_files(root, (".json",))[:1]:
+        content = _read(path)
+        if isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys():
+            return f", which has {path.name}, of labelme: convert it to COCO for data=coco_images"
+        if isinstance(content, list) and content and "annotations" in str(content[0])[:10_000]:
+            return (
+                f", which has {path.name}, a list: of Label Studio export COCO for data=coco_images"
+            )
     return ""

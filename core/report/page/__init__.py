@@ -11,7 +11,7 @@ _ASSETS = Path(__file__).parent
 # In the order in which they run: each uses what stands above it.
 _SCRIPTS = (
     "helpers", "runs", "masks", "frames", "state", "layers", "prompts", "panels", "pointer",
-    "charts", "viewer", "summary", "objects", "about", "keys", "start",
+    "charts", "viewer", "summary", "doctor", "outcomes", "objects", "about", "keys", "start",
 )  # fmt: skip
 
 

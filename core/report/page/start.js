@@ -6,7 +6,9 @@ function start() {
   buildTheme();
   buildTop();
   buildSummary();
+  buildDoctor();
   buildViewer();
+  buildOutcomes();
   buildObjects();
   buildCurves();
   buildAbout();

@@ -111,6 +111,23 @@ class Canvas:
         mixed = (paper * (255 - ink) + ink * np.array([*color, 255], np.uint16) + 127) // 255
         sheet[pixels] = mixed.astype(np.uint8).view(np.uint32)[:, 0]
 
+    def curve(
+        self,
+        points: Sequence[tuple[float, float]],
+        color: Color,
+        dashes: Optional[tuple[float, float]] = None,
+    ) -> None:
+        """Draw a line through points (x, y); one point is a short line."""
+        if points:
+            (x, y), *_ = points
+            shown = [(x - 6, y), (x + 6, y)] if len(points) == 1 else points
+            self._path(Path(shown), (0, 0, 1), _Pen(color, 2, dashes=dashes), None)
+
+    def area(self, corners: Sequence[tuple[float, float]], color: Color) -> None:
+        """Fill what lies between corners (x, y)."""
+        outline = Path([*corners, corners[0]], closed=True)
+        self._path(outline, (0, 0, 1), _Pen(fill=color), None)
+
     def _mark(self, x: int, y: int, mark: Mark) -> None:
         """Draw a legend sample in the 12 x 12 pixels before its text."""
         if mark in ("positive", "negative"):

@@ -260,6 +260,8 @@ def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[Entry]:
             clip.num_left_out, "object left out: it does", "objects left out: they do"
         )
         notes.append(f"{left_out} not fit into num_categories")
+    if clip.moment is not None and clip.moment.remark:
+        notes.insert(0, fit(clip.moment.remark, _MIN_WIDTH - 2 * MARGIN - text_width("note: ")))
     return [(None, f"note: {note}") for note in notes]
 
 
