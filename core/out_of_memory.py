@@ -95,11 +95,11 @@ def _smaller_batch(config: Config, stage: str = "") -> list[Change]:
 
 
 def _checkpointing(config: Config) -> list[Change]:
-    chosen = config.model.activation_checkpointing
-    if chosen in ("image_encoder", "all") or not _trains_image_encoder(config):
-        return []
-    name = f"model.activation_checkpointing={'image_encoder' if chosen == 'none' else 'all'}"
-    return [Change(name, 0.4, "slower steps, the same gradients")]
+    name, chosen = "model.activation_checkpointing", config.model.activation_checkpointing
+    costs = "slower steps, the same gradients"
+    if chosen == "none" and _trains_image_encoder(config):
+        return [Change(f"{name}=image_encoder", 0.4, costs)]
+    return [] if chosen == "all" else [Change(f"{name}=all", 0.25, costs)]
 
 
 def _precision(config: Config) -> list[Change]:
