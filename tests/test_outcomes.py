@@ -148,6 +148,19 @@ def random_masks(seed):
     return gts, preds
 
 
+def all_near_the_outline(pixels, mask):
+    """Whether each pixel is at most one away from the outline that F has of a mask."""
+    edge = np.zeros_like(mask)  # differs from the pixel to the right, below, or both
+    padded = np.pad(mask, ((0, 1), (0, 1)), "edge")
+    for dy, dx in ((0, 1), (1, 0)):
+        edge |= mask != padded[dy : dy + SIZE, dx : dx + SIZE]
+    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    ys, xs = np.nonzero(edge)
+    return all(
+        len(ys) and ((ys - y) ** 2 + (xs - x) ** 2).min() <= 1 for y, x in np.argwhere(pixels)
+    )
+
+
 def described(t, k, gts, preds, words):
     """The outcome of an unprompted frame in the words of the guide, from pixels alone."""
     gt, pred = gts[t, k], preds[t, k]
@@ -171,15 +184,7 @@ def described(t, k, gts, preds, words):
         return "merged"
     if on_one_other((gt & pred).sum()):
         return "swapped"
-    edge = np.zeros_like(gt)  # differs from the pixel to the right, below, or both
-    padded = np.pad(gt, ((0, 1), (0, 1)), "edge")
-    for dy, dx in ((0, 1), (1, 0)):
-        edge |= gt != padded[dy : dy + SIZE, dx : dx + SIZE]
-    edge[:-1, :-1] |= gt[:-1, :-1] != gt[1:, 1:]
-    ys, xs = np.nonzero(edge)
-    if all(
-        len(ys) and ((ys - y) ** 2 + (xs - x) ** 2).min() <= 1 for y, x in np.argwhere(gt ^ pred)
-    ):
+    if all_near_the_outline(gt ^ pred, gt):
         return "ragged"
     last = [iou(gts[s, k], preds[s, k]) for s in range(t - 3, t + 1)] if t >= 3 else []
     if last and all(gts[s, k].any() for s in range(t - 3, t + 1)):

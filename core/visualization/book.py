@@ -370,7 +370,7 @@ def open_book(config: VisualizationsConfig, trainer: Any) -> Optional[RunBook]:
     run_dir = run_dir_of(config, trainer.loggers)
     if run_dir is None:
         log.info(
-            "visualizations: no run book is kept: no logger has a log_dir; "
+            "visualizations: no run book is kept: no logger has a log_dir of its own; "
             "visualizations.run_dir=DIR names a folder for it"
         )
         return None
@@ -381,9 +381,15 @@ def open_book(config: VisualizationsConfig, trainer: Any) -> Optional[RunBook]:
 
 
 def run_dir_of(config: VisualizationsConfig, loggers: Sequence[Any]) -> Optional[Path]:
-    """Return where the run book goes: the setting, or the first logger's folder that there is."""
-    found = [config.run_dir, *(getattr(logger, "log_dir", None) for logger in loggers)]
-    return next((Path(path).absolute() for path in found if path), None)
+    """Return where the run book goes: the setting, or the first logger's folder that there is.
+
+    The working directory, which SwanLab's own logger names, is no folder of a run.
+    """
+    if config.run_dir:
+        return Path(config.run_dir).absolute()
+    named = [getattr(logger, "log_dir", None) for logger in loggers]
+    folders = [Path(path).absolute() for path in named if path]
+    return next((folder for folder in folders if folder != Path.cwd()), None)
 
 
 def own_book_of(checkpoint: Path) -> Optional[Path]:

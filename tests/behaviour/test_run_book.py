@@ -55,7 +55,12 @@ def test_it_lies_where_the_logger_writes(tmp_path):
     assert "val_loss" in run["curves"]
 
 
-def test_without_a_folder_there_is_none_and_one_sentence_says_so(tmp_path, caplog):
+@pytest.mark.parametrize("log_dir", [None, "."])
+def test_without_a_folder_of_its_own_there_is_none_and_one_sentence_says_so(
+    tmp_path, monkeypatch, caplog, log_dir
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RememberingLogger, "log_dir", log_dir)
     caplog.set_level(logging.INFO, "core")
     fit(tmp_path, visualizations(), RememberingLogger())
     said = [record.getMessage() for record in caplog.records if "run book" in record.getMessage()]
