@@ -277,16 +277,9 @@ def test_a_typo_ends_the_process_with_the_nearest_name():
             ["model.activation_checkpointing=all", "model.prompt_type=point"],
             marks=pytest.mark.long,
         ),
-        pytest.param(
-            [
-                "model.compile_image_encoder=true",
-                "model.lora.rank=2",  # in the encoder too, beside a part of it that is trained
-                "model.trainable_modules=[image_encoder.neck]",
-            ],
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.slow),
     ],
-    ids=["bf16", "accumulation", "activation checkpointing", "compiled with adapters"],
+    ids=["bf16", "accumulation", "activation checkpointing", "compile"],
 )
 def test_options_of_scale_train_and_draw(monkeypatch, tmp_path, arguments):
     run = [*TINY, "visualizations.enabled=true", "logger=tensorboard", *arguments]
