@@ -129,7 +129,7 @@ def build_callbacks(
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
     ]
     if config.ema_decay is not None:
-        callbacks.append(_average_weights(config.ema_decay))
+        callbacks.append(average_weights(config.ema_decay))
     if config.checkpoint_every_n_steps is not None:
         callbacks.append(
             ModelCheckpoint(
@@ -150,7 +150,15 @@ def build_callbacks(
     return callbacks
 
 
-def _average_weights(decay: float) -> Callback:
+def average_weights(decay: float) -> Callback:
+    """Return the callback that averages the weights.
+
+    Args:
+        decay: See `AverageWeights`.
+
+    Raises:
+        UserError: The installed Lightning has none.
+    """
     try:
         from .averaging import AverageWeights
     except ImportError as error:

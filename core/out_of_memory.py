@@ -178,7 +178,10 @@ class OutOfMemory(Callback):
         how = f"go on with the same command plus ckpt_path={_short(self._last)} and one of them"
         if not resumes:
             how = "start again with the same command plus one of them"
-        return f"out of memory in {where}{taken}; the cheapest changes: {listed}; {how}"
+        return (
+            f"out of memory in {where}{taken}; the cheapest changes: {listed}; {how}; python -m "
+            "core.plan with the same settings says what fits"
+        )
 
 
 def _say(change: Change, needed: Optional[float]) -> str:

@@ -133,7 +133,7 @@ class Progress(ProgressBar):
             parts.append(f"val/iou {self._iou:.3f}")
         left_s = seconds_left(self._start, trainer.global_step, self._total or 0)
         if left_s:
-            parts.append(f"{_duration(left_s)} left")
+            parts.append(f"{duration(left_s)} left")
         return "  ".join(parts)
 
 
@@ -151,7 +151,8 @@ def seconds_left(start: tuple[int, float], step: int, total: int) -> Optional[fl
     return (time.monotonic() - since) / (step - first) * (total - step)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as minutes and seconds, from an hour on with hours."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

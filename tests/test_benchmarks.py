@@ -7,7 +7,17 @@ import math
 import pytest
 import torch
 
-from tests.benchmarks import blocked, cuda, drawing, growth, loading, memory, step_memory, training
+from tests.benchmarks import (
+    blocked,
+    cuda,
+    drawing,
+    growth,
+    loading,
+    memory,
+    outcomes,
+    step_memory,
+    training,
+)
 from tests.benchmarks.__main__ import PARTS
 from tests.benchmarks.measure import GOALS, Results, interleave, ratios
 
@@ -22,6 +32,7 @@ FIGURES = {
     },
     training: {f"{clock}_overhead_{n}" for clock in ("wall", "cpu") for n in (10, 50, 200)},
     memory: {"peak_queue_mb"},
+    outcomes: {"outcomes_time_3", "outcomes_added_ms_3"},
 }
 
 
@@ -118,6 +129,8 @@ def test_goals_are_those_promised():
         "sheet_speedup_vs_usual", "panels_speedup_vs_supervision", "growth_categories_32",
         "growth_frame_size_2048", "rss_growth_mb_1000", "cuda_blocked_ms", "blocked_pinned_32",
         "stored_vs_sheet", "stored_vs_sheet_128",
+        *(f"outcomes_{kind}_{case}" for kind in ("time", "memory")
+          for case in ("3", "40", "400", "40_1024px")),
     }  # fmt: skip
 
 

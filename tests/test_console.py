@@ -135,7 +135,7 @@ def fit(tmp_path, **options):
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, console, monkeypatch):
-    monkeypatch.setattr(core.progress, "_duration", lambda seconds: "9:59")
+    monkeypatch.setattr(core.progress, "duration", lambda seconds: "9:59")
     fit(tmp_path, max_steps=30, val_check_interval=10)
     lines = [line for line in console().splitlines() if "val/iou" in line]
     assert lines[0] == "before training  val/iou 0.250"
@@ -154,7 +154,7 @@ def test_at_a_terminal_of_80_columns_the_bar_fits_in_a_line(tmp_path, monkeypatc
     monkeypatch.setattr(
         core.progress, "Console", lambda: Console(file=terminal, width=80, force_terminal=True)
     )
-    monkeypatch.setattr(core.progress, "_duration", lambda seconds: "23:59:59")
+    monkeypatch.setattr(core.progress, "duration", lambda seconds: "23:59:59")
     fit(tmp_path, max_steps=10, val_check_interval=5)
     bars = [line for line in re.split(r"[\r\n]", plain(terminal.getvalue())) if "━" in line]
     assert max(len(line) for line in bars) <= 80
@@ -170,4 +170,4 @@ def plain(text):
     ("seconds", "said"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (36000, "10:00:00")]
 )
 def test_durations_are_told_in_minutes_or_hours(seconds, said):
-    assert core.progress._duration(seconds) == said
+    assert core.progress.duration(seconds) == said

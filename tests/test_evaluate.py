@@ -436,7 +436,7 @@ def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
 def test_images_are_prompted_and_corrected_as_in_validation(weights, kind):
     """At the model's own size, where nothing is resized."""
     video = draw(1, (IMAGE_SIZE, IMAGE_SIZE), [Disc(1, (20, 20), 9), Disc(4, (40, 45), 12)])
-    config = ModelConfig(image_size=IMAGE_SIZE, prompt_type=kind, num_correction_points=3)
+    config = ModelConfig(image_size=IMAGE_SIZE, prompt_type=kind, num_correction_points=2)
     model = build_model(config).eval()
     load_weights(model, weights)
     masks = np.stack([video.masks(key) for key in video.ids], 1)
@@ -451,7 +451,7 @@ def test_images_are_prompted_and_corrected_as_in_validation(weights, kind):
     first = {key: (0, video.masks(key)[0]) for key in video.ids}
     predictor = build_predictor(find(str(weights), config), torch.device("cpu"))
     masks = {key: mask for key, (_, mask) in first.items()}
-    found = segment(predictor, InMemory(video.images), prompts_of(first, kind), masks, 3)
+    found = segment(predictor, InMemory(video.images), prompts_of(first, kind), masks, 2)
     assert torch.allclose(found.logits, expected, atol=1e-4)
 
 

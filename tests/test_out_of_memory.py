@@ -56,7 +56,7 @@ def test_the_cheapest_changes_come_first_and_what_is_set_is_left_out():
         "trainer.precision=bf16-mixed",
     ]
     config = Config(
-        model=ModelConfig(trainable_modules="memory"),
+        model=ModelConfig(trainable_modules="memory", activation_checkpointing="all"),
         data=DataConfig(batch_size=1),
         trainer=TrainerConfig(precision="bf16-mixed"),
     )
@@ -159,7 +159,9 @@ def test_a_run_ends_in_one_sentence(tmp_path, monkeypatch):
         r"the cheapest changes: data\.batch_size=1 trainer\.accumulate_grad_batches=2 \(saves "
         r"about 50 %.*; as many clips per step as now\), "
         r"model\.activation_checkpointing=image_encoder \(.*\), "
-        r"trainer\.precision=bf16-mixed \(.*\); start again with the same command plus one of them",
+        r"trainer\.precision=bf16-mixed \(.*\); "
+        r"start again with the same command plus one of them; "
+        r"python -m core\.plan with the same settings says what fits",
         said,
     )
 

@@ -87,6 +87,14 @@ def test_an_object_returns_on_the_first_good_frame_after_it_was_elsewhere():
     assert found[1] == ["prompted"] + ["held"] * 7
 
 
+def test_ids_that_change_places_are_swaps_from_that_frame_on_and_nowhere_else():
+    clean, changed = [[OWN, OTHER]] * 6, [[OWN, OTHER]] * 3 + [[OTHER, OWN]] * 3
+    for video, gts in enumerate([clean, changed, clean, changed]):
+        expected = ["held"] * 2 + ["swapped" if gts is changed else "held"] * 3
+        for words in outcomes_of(gts, clean, videos=(video, video)):
+            assert words == ["prompted", *expected]
+
+
 def test_objects_of_another_video_are_no_pair():
     gts, preds = [[OWN, OTHER]] * 2, [[OWN, OTHER], [OTHER, OTHER]]
     assert outcomes_of(gts, preds, videos=(0, 0))[0][1] == "swapped"

@@ -20,7 +20,7 @@ from ..visualization.prompts import PromptData
 from ..visualization.reduction import compare_masks
 from .protocols import ObjectScore
 from .scores import VideoScores
-from .videos import AnnotatedVideo
+from .videos import AnnotatedVideo, make_prompt
 
 _PANEL = 256
 _NUM_ROWS = 4
@@ -41,6 +41,7 @@ class Tracked:
         objects: What the first protocol counts of it.
         folder: Its masks.
         overlapping: Whether its masks may overlap.
+        prompt: What its objects were prompted with: ``mask``, ``bbox`` or ``point``.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Tracked:
     objects: Sequence[ObjectScore]
     folder: Path
     overlapping: bool
+    prompt: str
 
     @property
     def ids(self) -> list[int]:
@@ -105,13 +107,28 @@ def draw_sheet(tracked: Tracked) -> np.ndarray:
         pred.append(reduced[1])
         errors.append(np.stack([_reduce_mask(plane) for plane in compare_masks(*whole)]))
         prompts = [
-            PromptData("mask", k, mask=torch.from_numpy(gt[-1][k]))
+            _prompt_data(tracked.prompt, k, known[key], gt[-1][k])
             for k, key in enumerate(tracked.ids)
             if first[key] == number
         ]
         frames.append(_frame(row, number, prompts))
     clip = _clip(tracked, rows, frames, np.stack(images), (np.stack(gt), np.stack(pred)))
     return render_sheet(replace(clip, errors=np.stack(errors)))
+
+
+def _prompt_data(kind: str, k: int, mask: np.ndarray, reduced: np.ndarray) -> PromptData:
+    """Return the prompt that a mask gave, in pixels of the reduced frame."""
+    if kind == "mask":
+        return PromptData("mask", k, mask=torch.from_numpy(reduced))
+    given = make_prompt(k, 0, mask, kind)
+    scale = np.array(reduced.shape[::-1]) / mask.shape[::-1]
+    if given.box is not None:
+        box = np.array(given.box).reshape(2, 2) * scale
+        return PromptData("bbox", k, bbox=torch.from_numpy(box.flatten()))
+    assert given.points is not None
+    assert given.labels is not None
+    points, labels = torch.from_numpy(given.points * scale), torch.from_numpy(given.labels)
+    return PromptData("point", k, points=points, labels=labels)
 
 
 def _chosen_rows(scores: VideoScores) -> list[int]:

@@ -95,7 +95,7 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
                     scores = _evaluate_video(predictor, videos, name, kind, config, out)
                 scores.save(path)
             result.scores[name] = VideoScores.load(path)
-            result.tracked[name] = _tracked(name, videos, result.scores[name], config, out)
+            result.tracked[name] = _tracked(name, videos, result, config, kind)
         except (UserError, OSError) as error:
             result.failed[name] = str(error)
             tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
@@ -104,14 +104,22 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
 
 
 def _tracked(
-    name: str, videos: Videos, scores: VideoScores, config: EvaluateConfig, out: Path
+    name: str, videos: Videos, result: Evaluation, config: EvaluateConfig, kind: str
 ) -> Tracked:
+    scores = result.scores[name]
     layout = layout_of(config.data)
     protocol = IMAGES if scores.image else protocols_of(config)[0]
     ranges = _lvos_ranges(config).get(name) if protocol == "lvos" else None
     objects = score_objects(protocol, scores, layout.palette, ranges)
-    folder = out / "masks" / name
-    return Tracked(name, partial(videos.open, name), scores, objects, folder, layout.overlapping)
+    return Tracked(
+        name,
+        partial(videos.open, name),
+        scores,
+        objects,
+        result.out / "masks" / name,
+        layout.overlapping,
+        image_prompt_of(kind) if scores.image else kind,
+    )
 
 
 def show(result: Evaluation, config: EvaluateConfig, compared: Optional[Evaluation]) -> None:

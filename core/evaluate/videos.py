@@ -254,10 +254,11 @@ def prompts_of(first: Mapping[int, tuple[int, np.ndarray]], kind: str) -> list[P
         kind: ``mask``; ``bbox``, the bounds of the mask; ``point``, SAM 2's own: the centre of the
             mask.
     """
-    return [_prompt(key, position, mask, kind) for key, (position, mask) in first.items()]
+    return [make_prompt(key, position, mask, kind) for key, (position, mask) in first.items()]
 
 
-def _prompt(key: int, position: int, mask: np.ndarray, kind: str) -> Prompt:
+def make_prompt(key: int, position: int, mask: np.ndarray, kind: str) -> Prompt:
+    """Return the prompt of one object; see `prompts_of`."""
     if kind == "mask":
         return Prompt(position, key, mask=mask)
     if kind == "bbox":

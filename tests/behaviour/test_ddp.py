@@ -147,6 +147,7 @@ def test_ranks_end_together_after_sigterm(asked, validate_first, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ranks_answer_a_requeue_signal_together(tmp_path):
     tasks = slurm_tasks(tmp_path, "trainer.max_steps=2000", PATH=path_with_scontrol(tmp_path))
     tasks[0].wait_for("picture taken", 6)
@@ -189,7 +190,8 @@ def test_one_rank_draws_and_a_broken_renderer_hangs_nobody(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_faults_on_rank_zero_hang_nobody(accumulate, tmp_path):
     more = f"trainer.accumulate_grad_batches={accumulate}"
     off = start(tmp_path / "off", "visualizations.enabled=false", more)

@@ -158,6 +158,7 @@ def test_everything_is_on_disk_after_ctrl_c(tmp_path):
     check_nothing_lost(end_after_pictures(tmp_path, signal.SIGINT), 130)
 
 
+@pytest.mark.long
 def test_everything_is_on_disk_after_sigterm_under_slurm(tmp_path):
     train = end_after_pictures(tmp_path, signal.SIGTERM, env=SLURM)
     check_nothing_lost(train, 143)
@@ -170,6 +171,7 @@ def test_everything_is_on_disk_after_sigterm(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_pictures_after_a_slurm_requeue_signal_are_on_disk(tmp_path):
     env = {**SLURM, "PATH": path_with_scontrol(tmp_path)}
     train = end_after_pictures(tmp_path, signal.SIGUSR1, env=env)

@@ -244,6 +244,7 @@ def test_iterating_loaders_leaves_the_global_generators_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_py_goes_on_where_it_was(tmp_path):
     options = (
         "scheduler=constant",

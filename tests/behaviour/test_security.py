@@ -184,7 +184,7 @@ def test_api_keys_reach_neither_log_nor_files_nor_checkpoints(tmp_path):
     assert files_with(SECRET, tmp_path) == []
 
 
-@pytest.mark.parametrize("login", ["", f"user:{SECRET}@"])
+@pytest.mark.parametrize("login", [pytest.param("", marks=pytest.mark.long), f"user:{SECRET}@"])
 def test_a_password_in_the_git_remote_does_not_reach_the_dashboard(tmp_path, login):
     remote = f"https://{login}example.org/repo"
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

@@ -188,6 +188,7 @@ def test_an_invalid_setting_ends_the_process_with_status_one(tmp_path):
     assert result.stderr.strip() == "error: visualizations.every_n_steps must be at least 1, got 0"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["gbk", "ascii"])
 def test_pictures_are_logged_whatever_the_console_can_show(tmp_path, encoding):
     before = (
@@ -229,7 +230,14 @@ BROKEN_LIBRARIES = {
 }
 
 
-@pytest.mark.parametrize(("break_it", "arguments"), BROKEN_LIBRARIES.values(), ids=BROKEN_LIBRARIES)
+@pytest.mark.parametrize(
+    ("break_it", "arguments"),
+    [
+        BROKEN_LIBRARIES["torch"],
+        pytest.param(*BROKEN_LIBRARIES["its loader"], marks=pytest.mark.long),
+    ],
+    ids=BROKEN_LIBRARIES,
+)
 def test_an_error_that_is_not_the_users_comes_with_its_traceback_before_training_too(
     tmp_path, inputs, break_it, arguments
 ):
@@ -263,9 +271,12 @@ def test_a_typo_ends_the_process_with_the_nearest_name():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["trainer.precision=bf16-mixed"],
+        pytest.param(["trainer.precision=bf16-mixed"], marks=pytest.mark.long),
         ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=2"],
-        ["model.activation_checkpointing=all", "model.prompt_type=point"],
+        pytest.param(
+            ["model.activation_checkpointing=all", "model.prompt_type=point"],
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             [
                 "model.compile_image_encoder=true",
@@ -346,6 +357,7 @@ def test_the_start_says_what_is_trained_on_what(
     assert [message.endswith("set model.checkpoint_path") for message in warned] == [True] * warns
 
 
+@pytest.mark.long
 def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
     options = ["logger=csv", "trainer.log_every_n_steps=1"]
     assert run_here(monkeypatch, tmp_path, *TINY, *options, "trainer.max_steps=2") == ""

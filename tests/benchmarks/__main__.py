@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import blocked, cuda, drawing, growth, loading, memory, training
+from . import blocked, cuda, drawing, growth, loading, memory, outcomes, training
 from .measure import Results
 
 PARTS = {
@@ -12,6 +12,7 @@ PARTS = {
     "blocked": blocked,
     "drawing": drawing,
     "growth": growth,
+    "outcomes": outcomes,
     "training": training,
     "loading": loading,
     "cuda": cuda,

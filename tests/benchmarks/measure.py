@@ -12,6 +12,9 @@ from statistics import median
 
 import torch
 
+# Cases of `outcomes`: objects, and the side of the frames.
+CASES = {"3": (3, 128), "40": (40, 128), "400": (400, 128), "40_1024px": (40, 1024)}
+
 # What is to be reached: name -> (sign, limit).
 GOALS = {
     "blocked_vs_usual": ("<=", 1 / 100),
@@ -26,6 +29,7 @@ GOALS = {
     "growth_categories_32": ("<=", 3.0),
     "growth_frame_size_2048": ("<=", 1.2),
     "rss_growth_mb_1000": ("<=", 20.0),
+    **{f"outcomes_{kind}_{case}": ("<=", 1.05) for kind in ("time", "memory") for case in CASES},
     "cuda_blocked_ms": ("<=", 1.0),
     "loading_speedup_vs_official_1024": (">=", 5.0),
     "loading_speedup_vs_official_512": (">=", 7.0),

@@ -50,7 +50,10 @@ def test_the_check_takes_paths_as_they_are(folder, name):
     outcome.is_refused("data.root", f"{missing} does not exist")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [*SOME, *(pytest.param(name, marks=pytest.mark.long) for name in NAMES if name not in SOME)],
+)
 def test_training_takes_paths_as_they_are(monkeypatch, tmp_path, name):
     missing = tmp_path / "nope" / name
     outcome = run_here(monkeypatch, tmp_path, "data=vos_folder", f"data.root={missing}")

@@ -572,6 +572,7 @@ def test_pictures_are_kept_whatever_the_terminal_can_write(tmp_path, encoding):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_pictures_are_kept_in_a_locale_without_unicode(tmp_path):
     ran = run_py(
         *TINY, *PICTURES, "hydra.run.dir=run", cwd=tmp_path,

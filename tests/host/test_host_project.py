@@ -145,6 +145,7 @@ def test_a_group_file_is_overridden_where_the_host_comes_last(host):
     assert "enabled: true" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lacking", ["isal", "swanlab"])
 def test_what_the_machine_lacks_costs_no_training(host, lacking):
     done = train(host, *EVERY_STEP, "steps=2", HOST_LACKS=lacking)

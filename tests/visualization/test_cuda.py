@@ -35,7 +35,7 @@ def device(request, monkeypatch):
     return request.param(monkeypatch)
 
 
-@pytest.mark.parametrize("size", [64, 512, 600])
+@pytest.mark.parametrize("size", [64, 512, pytest.param(600, marks=pytest.mark.long)])
 def test_hook_waits_for_no_device(size, device, monkeypatch):
     synchronize = torch.cuda.Event.synchronize
 

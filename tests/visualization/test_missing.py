@@ -35,7 +35,15 @@ print("drawn", [step for _, step in logger.moments_of("train")], "trained", trai
 """
 
 
-@pytest.mark.parametrize("missing", ["swanlab", "isal", "one font", "all fonts"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "swanlab",
+        pytest.param("isal", marks=pytest.mark.long),
+        pytest.param("one font", marks=pytest.mark.long),
+        "all fonts",
+    ],
+)
 def test_what_is_missing_costs_no_training(missing, tmp_path):
     environment = {
         **os.environ,

@@ -539,8 +539,8 @@ def test_sheet_shows_what_the_reference_computes(first, spy):
 @pytest.mark.parametrize(
     "first",
     [
-        *range(1000, 1200, 100),
-        *(pytest.param(first, marks=pytest.mark.long) for first in range(1200, 4000, 100)),
+        1000,
+        *(pytest.param(first, marks=pytest.mark.long) for first in range(1100, 4000, 100)),
     ],
 )
 def test_sheet_shows_what_the_reference_computes_at_length(first, spy):
