@@ -8,7 +8,6 @@ from typing import Any, Optional
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
 
 LIVE, AVERAGED = "live weights", "averaged weights"
 
@@ -18,7 +17,8 @@ class AverageWeights(WeightAveraging):
 
     The first optimizer step begins the average with the weights that it leaves. The n-th step after
     it makes it ``d * average + (1 - d) * weights`` with d = min(decay, (1 + n) / (10 + n)), the
-    warm-up of TensorFlow's ``ExponentialMovingAverage``. Frozen weights stay as they are.
+    warm-up of TensorFlow's ``ExponentialMovingAverage``. Frozen weights stay as they are. A step
+    that is left out for lack of memory counts as one that changed nothing.
 
     A checkpoint holds the average as ``state_dict``, which is what exports and
     ``load_from_checkpoint`` read, and the live weights as ``current_model_state``, from which a
@@ -32,17 +32,9 @@ class AverageWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=False, multi_avg_fn=self._average)
+        super().__init__(use_buffers=False)
         self.decay = decay
         self._swapped = False
-
-    @torch.no_grad()
-    def _average(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Any) -> None:
-        # Not `num_averaged`, which is on the device: reading it would wait for the step.
-        assert self._average_model is not None
-        num = int(self._average_model.n_averaged)
-        decay = min(self.decay, (1 + num) / (10 + num))
-        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Copy the weights to where training will have them: the module is not there yet."""
@@ -52,6 +44,33 @@ class AverageWeights(WeightAveraging):
         if stage == "fit" and self._average_model is not None:
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
             _tell(pl_module, LIVE)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take the weights of a step into the average.
+
+        Not with the average's own ``update_parameters``, which copies a number to the device and
+        waits for it.
+        """
+        if trainer.global_step <= self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        average = self._average_model
+        assert average is not None
+        averages, weights = (
+            [weight.detach() for weight in module.parameters()]
+            for module in (average.module, pl_module)
+        )
+        num = int(average.n_averaged)
+        if num == 0:
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - min(self.decay, (1 + num) / (10 + num)))
+        for buffer, live in zip(average.module.buffers(), pl_module.buffers(), strict=True):
+            buffer.copy_(live)
+        average.n_averaged += 1
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate the average."""

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,12 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
         rows: Names have at most 10 characters.
     """
     return "\n".join(f"{name:<11} {said}" for name, said in rows)
+
+
+def short_path(path: Path) -> Path:
+    """Return a path as it may be typed where the program was started."""
+    here = Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
 
 
 def to_file(message: str) -> None:

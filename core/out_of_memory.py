@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from .config import Config
+from .console import short_path
 from .memory import held_memory, kind_of_memory, peak_memory
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class OutOfMemory(Callback):
         needed = None if peak is None or self._held is None else max(0.0, peak - self._held)
         changes = changes_of(self._config, validating, resumes)[:_NUM_CHANGES]
         listed = ", ".join(_say(change, needed) for change in changes)
-        how = f"go on with the same command plus ckpt_path={_short(self._last)} and one of them"
+        how = f"go on with the same command plus ckpt_path={short_path(self._last)} and one of them"
         if not resumes:
             how = "start again with the same command plus one of them"
         return (
@@ -190,11 +191,6 @@ def _say(change: Change, needed: Optional[float]) -> str:
     if needed is not None and needed * change.saves >= 0.01:
         saves += f", {needed * change.saves:.2f} GiB or more"
     return f"{change.overrides} ({saves}; {change.costs})"
-
-
-def _short(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if here in path.parents else path
 
 
 class BatchSkipper:

@@ -3,13 +3,14 @@
 import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from .checks import UserError, one_of
 from .config import Config, TrainerConfig, to_config
-from .console import table, to_file
+from .console import short_path, table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .meters import Meters
@@ -35,6 +36,9 @@ from .visualization.store import FOLDER, PAGE, SETTINGS
 from .weights import CheckpointError
 
 log = logging.getLogger(__name__)
+
+# What ends the ranks that wait for this one, once it has failed.
+_KILLS: list[Callable[[], None]] = []
 
 OWN_TRAINER_FIELDS = (
     "validate_first", "early_stopping_patience", "checkpoint_every_n_steps", "on_out_of_memory",
@@ -203,7 +207,7 @@ def describe(
         ("model", _model(config, module.model)),
         ("weights", _weights(module, ckpt_path)),
         ("device", _device(config.trainer, trainer)),
-        ("run", str(_short(run_dir))),
+        ("run", str(short_path(run_dir))),
     ]
     log.info("%s", table(rows))
     to_file(f"parameters:\n{parameter_table(module.model)}")
@@ -262,12 +266,6 @@ def warn_of_missing_pictures(config: Config, loggers: list[Logger]) -> None:
     log.warning("%s tensorboard; this run will have no pictures", said)
 
 
-def _short(path: Path) -> Path:
-    """Return a path as it may be typed where the program was started."""
-    here = Path.cwd()
-    return path.relative_to(here) if here in path.parents else path
-
-
 def say_where_to_watch(config: Config, loggers: list[Logger]) -> None:
     """Say where the curves and pictures of a run appear while it trains."""
     rows = _where_logged(loggers, config.swanlab.log_dir)
@@ -283,10 +281,10 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
         checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
     exported = _export(config, checkpoints, run_dir / "weights")
     rows = [*_reached(module, trainer), *_measured(trainer)]
-    rows += [("run", str(_short(run_dir))), *exported]
+    rows += [("run", str(short_path(run_dir))), *exported]
     page = Path(config.visualizations.run_dir or run_dir) / PAGE
     if config.visualizations.run_book and config.visualizations.enabled and page.is_file():
-        rows.append(("run book", str(_short(page))))
+        rows.append(("run book", str(short_path(page))))
     rows += _where_logged(trainer.loggers, config.swanlab.log_dir)
     if config.visualizations.enabled and not takes_pictures(config, trainer.loggers):
         rows.append(("pictures", "none: no logger of this run takes pictures"))
@@ -337,7 +335,13 @@ def _end_other_ranks_at_exit(trainer: Any) -> None:
     """
     kill = getattr(trainer.strategy.launcher, "kill", None)
     if kill is not None:
-        atexit.register(kill, getattr(signal, "SIGKILL", signal.SIGTERM))
+        _KILLS.append(functools.partial(kill, getattr(signal, "SIGKILL", signal.SIGTERM)))
+        atexit.register(_end_other_ranks)
+
+
+def _end_other_ranks() -> None:
+    while _KILLS:
+        _KILLS.pop()()
 
 
 def _warn_of_what_was_not_learnt(module: Any, trainer: Any) -> None:
@@ -378,13 +382,13 @@ def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[
     """Write the weights in each format; return what the end of the run says of them."""
     rows = []
     for name, checkpoint in checkpoints.items():
-        said = str(_short(checkpoint))
+        said = str(short_path(checkpoint))
         if "meta" in config.export.formats:
             weights = export_checkpoint(checkpoint, folder / f"{name}.pt")
-            said += f"\n{'':<11} for Meta's predictor: {_short(weights)}"
+            said += f"\n{'':<11} for Meta's predictor: {short_path(weights)}"
         if "hf" in config.export.formats:
             weights = export_checkpoint(checkpoint, folder / name, "hf")
-            said += f"\n{'':<11} for Hugging Face: {_short(weights)}"
+            said += f"\n{'':<11} for Hugging Face: {short_path(weights)}"
         if config.model.lora.rank is not None and config.model.checkpoint_path is not None:
             said += _adapters(checkpoint, folder / f"adapter_{name}.safetensors")
         rows.append((name, said))
@@ -392,7 +396,7 @@ def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[
         # The best ones, where anything was validated.
         code = folder / "load.py"
         code.write_text(f"{loading_code(folder / f'{name}.pt', config.model)}\n")
-        rows.append(("load with", str(_short(code))))
+        rows.append(("load with", str(short_path(code))))
     return rows
 
 
@@ -403,7 +407,7 @@ def _adapters(checkpoint: Path, path: Path) -> str:
     except CheckpointError as error:
         log.warning("%s was not written: %s", path.name, error)
         return ""
-    return f"\n{'':<11} adapters alone: {_short(path)}"
+    return f"\n{'':<11} adapters alone: {short_path(path)}"
 
 
 def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:
@@ -418,7 +422,7 @@ def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:
         elif mode == "online":
             rows.append(("pictures", getattr(logger, "url", "")))
         elif isinstance(logger, CSVLogger):
-            rows.append(("csv", str(_short(Path(logger.log_dir) / "metrics.csv"))))
+            rows.append(("csv", str(short_path(Path(logger.log_dir) / "metrics.csv"))))
         elif isinstance(logger, TensorBoardLogger):
             command = f"tensorboard --logdir {Path(logger.log_dir)}"
             rows.append(("tensorboard", f"view with: {command}"))
@@ -428,7 +432,7 @@ def _where_logged(loggers: list[Logger], log_dir: str) -> list[tuple[str, str]]:
 def say_how_to_go_on(run_dir: Path) -> None:
     """Say where a training that did not reach its end left what it had."""
     last = run_dir / "checkpoints" / "last.ckpt"
-    last, run_dir = _short(last), _short(run_dir)
+    last, run_dir = short_path(last), short_path(run_dir)
     lines = ["", f"run         {run_dir}"]
     if last.is_file():
         lines.append(f"resume with the same command plus ckpt_path={last}")
@@ -487,6 +491,7 @@ def leave() -> None:
         status = error.code if isinstance(error.code, int) else status
     elif error is not None:
         traceback.print_exception(error)
+    _end_other_ranks()  # what is registered for the exit does not run
     logging.shutdown()
     sys.stdout.flush()
     os._exit(status)

@@ -21,7 +21,7 @@ from videos import Disc, InMemory, draw, write_vos
 import core.data.split
 from core.checks import UserError
 from core.config import Config, ModelConfig, to_config
-from core.data.datapoint import to_datapoint
+from core.data.datapoint import normalise, to_datapoint
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
 from core.evaluate.videos import find_videos, first_masks, prompts_of
@@ -445,7 +445,9 @@ def test_images_are_prompted_and_corrected_as_in_validation(weights, kind):
 
     exact = partial(sample_box_points, noise=0)  # official validation moves the sides of boxes
     with torch.no_grad(), patch("training.model.sam2.sample_box_points", exact):
-        (outputs,) = model(collate_fn([datapoint], dict_key="all"))
+        batch = collate_fn([datapoint], dict_key="all")
+        batch.img_batch = normalise(batch.img_batch)
+        (outputs,) = model(batch)
     expected = outputs["pred_masks_high_res"][:, 0]
 
     first = {key: (0, video.masks(key)[0]) for key in video.ids}

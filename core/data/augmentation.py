@@ -80,7 +80,8 @@ def draw_variation(
     config: AugmentationConfig, num_frames: int, rng: np.random.Generator
 ) -> Variation:
     """Draw how a clip is varied; `rng` is the only source of randomness."""
-    # drawn always, so that switching one part off does not change what the others draw
+    # All but those per frame are drawn always, so that switching one of them off does not change
+    # what the others draw.
     flip, grey = rng.random() < config.horizontal_flip, rng.random() < config.grayscale
     angle = rng.uniform(-config.degrees, config.degrees)
     shear = rng.uniform(-config.shear, config.shear)

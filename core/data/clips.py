@@ -22,7 +22,15 @@ from training.utils.data_utils import VideoDatapoint
 
 from ..config import DataConfig
 from .augmentation import MaskedFrame, Variation, draw_variation, vary_clip
-from .datapoint import AUGMENT, CLIP, clip_length, epoch_and_index, make_generator, to_datapoint
+from .datapoint import (
+    AUGMENT,
+    CLIP,
+    clip_length,
+    epoch_and_index,
+    make_generator,
+    to_datapoint,
+    use_one_thread_in_workers,
+)
 from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.label_maps import ids_present
 from .readers.reader import Reader
@@ -95,6 +103,7 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, key: Union[int, tuple[int, int]]) -> VideoDatapoint:
         """Return clip `index` of epoch `epoch`; `key` is (epoch, index) or an index."""
+        use_one_thread_in_workers()
         epoch, index = epoch_and_index(key, len(self))
         video_id = index % len(self.sources)
         source = self.sources[video_id]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
 from ..config import IMAGE_SOURCES, DataConfig
@@ -33,6 +34,12 @@ def epoch_and_index(key: Union[int, tuple[int, int]], num_clips: int) -> tuple[i
     if not 0 <= index < num_clips:
         raise IndexError(index)
     return epoch, index
+
+
+def use_one_thread_in_workers() -> None:
+    """Keep OpenCV to one thread in a worker of a loader, as torch keeps itself."""
+    if get_worker_info() is not None:
+        cv2.setNumThreads(0)
 
 
 def clip_length(data: DataConfig, training: bool) -> int:
@@ -82,9 +89,11 @@ def normalise(frames: Tensor) -> Tensor:
 
 
 def _in_floats(frames: Tensor) -> Tensor:
-    mean, std = (torch.from_numpy(values).to(frames.device) for values in (_MEAN, _STD))
     floats = frames.float().div_(255)
-    return floats.sub_(mean[:, None, None]).div_(std[:, None, None])
+    # with plain numbers: a copy of them to the device would be waited for
+    for channel, (mean, std) in enumerate(zip(_MEAN.tolist(), _STD.tolist(), strict=True)):
+        floats.select(-3, channel).sub_(mean).div_(std)
+    return floats
 
 
 def _look_up(frames: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ class VideoDataModule(LightningDataModule):
         if stage == "fit" and self.data.source in IMAGE_SOURCES:
             raise DataError(
                 f"data={self.data.source} gives clips of one frame, which can be looked through"
-                " with `python -m core.data`; training needs videos: clips of at least 2 frames"
+                " with `python -m core.data` and scored with `python -m core.evaluate`; training"
+                " needs videos: clips of at least 2 frames"
             )
         if self.datasets:
             return

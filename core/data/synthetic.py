@@ -19,6 +19,7 @@ from .datapoint import (
     epoch_and_index,
     make_generator,
     to_datapoint,
+    use_one_thread_in_workers,
 )
 from .readers.files import DataError
 
@@ -64,6 +65,7 @@ class SyntheticDataset(Dataset):
 
     def __getitem__(self, key: Union[int, tuple[int, int]]) -> VideoDatapoint:
         """Return clip `index` of epoch `epoch`; `key` is (epoch, index) or an index."""
+        use_one_thread_in_workers()
         epoch, index = epoch_and_index(key, len(self))
         data, size = self.data, self.image_size
         if self.training:

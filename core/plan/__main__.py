@@ -7,7 +7,7 @@ from typing import Optional
 from rich.console import Console
 
 from ..checks import UserError
-from ..config import Config, register_schema, to_config
+from ..config import IMAGE_SOURCES, Config, register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
 from ..overrides import compose_command_line, print_anything
 from .fit import Size
@@ -57,17 +57,21 @@ def _run(config: Config) -> None:
 
 
 def objects_of(config: Config) -> int:
-    """Return the most objects of a clip: those of the settings, or the categories of the data."""
+    """Return the most objects of a clip: those of the settings, or the categories of the data.
+
+    Raises:
+        UserError: The data cannot be trained on.
+    """
     if config.data.source == "synthetic":
         return config.data.synthetic.max_objects
-    if config.data.source != "coco_video":
-        return config.data.max_objects
     from ..data import VideoDataModule
+    from ..data.readers.reader import has_category_layout
 
+    if not has_category_layout(config.data) and config.data.source not in IMAGE_SOURCES:
+        return config.data.max_objects
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
-    data.setup()
-    assert data.num_categories is not None
-    return data.num_categories
+    data.setup("fit")
+    return data.num_categories or config.data.max_objects
 
 
 if __name__ == "__main__":

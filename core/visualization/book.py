@@ -155,9 +155,14 @@ class RunBook:
             self._size += store.replace_whole(target, path.read_bytes())
             self._has_news = True
 
-    def add_baseline(self, baseline: Baseline) -> None:
-        """Keep the run's first validation, where an earlier start made it and its book is gone."""
-        self._open(baseline.step)
+    def add_baseline(self, baseline: Baseline, step: int) -> None:
+        """Keep the run's first validation, where an earlier start made it and its book is gone.
+
+        Args:
+            baseline: That validation.
+            step: Of the validation after which it is kept.
+        """
+        self._open(step)
         if self._has_baseline or baseline.step in store.list_folder(self.folder).tables:
             self._has_baseline = True
             return
@@ -168,9 +173,14 @@ class RunBook:
             [{"step": baseline.step, "values": {"val/iou": store.rounded(baseline.iou, 6)}}]
         )
 
-    def add_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """Keep what was wrong at each validation, in the place of what was kept of it before."""
-        self._open(diagnoses[-1].step)
+    def add_diagnoses(self, diagnoses: Sequence[Diagnosis], step: int) -> None:
+        """Keep what was wrong at each validation, in the place of what was kept of it before.
+
+        Args:
+            diagnoses: Of the validations at which something was, up to that of `step`.
+            step: Of the last validation.
+        """
+        self._open(step)
         store.write_diagnoses(self.folder, [dataclasses.asdict(each) for each in diagnoses])
         self._has_news = True
 

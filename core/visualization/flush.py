@@ -4,12 +4,14 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..doctor import Baseline, Diagnosis
+from ..doctor import Baseline, Diagnosis, Doctor
 from ..outcomes import Findings
+
+Kind = TypeVar("Kind")
 
 
 class Flushable(Protocol):
@@ -24,7 +26,9 @@ class Flushable(Protocol):
     def log_outcomes(self, loggers: Sequence[Any], findings: Findings, step: int) -> None:
         """Draw what became of each object."""
 
-    def log_diagnoses(self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis]) -> None:
+    def log_diagnoses(
+        self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis], step: int
+    ) -> None:
         """Say what is wrong."""
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
@@ -66,16 +70,18 @@ class FlushCallback(Callback):
         """Draw the worst clips of the validation run, what became of its objects, and why."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
-            findings = getattr(pl_module, "findings", None)
+            # A host may have something of its own by these names.
+            findings = _own(pl_module, "findings", Findings)
             if findings is not None:
                 self._visualizer.log_outcomes(trainer.loggers, findings, trainer.global_step)
-            diagnoses = getattr(getattr(pl_module, "doctor", None), "diagnoses", None)
-            if diagnoses and diagnoses[-1].step == trainer.global_step:
-                self._visualizer.log_diagnoses(trainer.loggers, diagnoses)
+            doctor = _own(pl_module, "doctor", Doctor)
+            if doctor is not None:
+                self._visualizer.log_diagnoses(
+                    trainer.loggers, doctor.diagnoses, trainer.global_step
+                )
             self._visualizer.note_curves(trainer, after_validation=True)
-            table, baseline = (
-                getattr(pl_module, name, None) for name in ("objects_table", "baseline")
-            )
+            table = _own(pl_module, "objects_table", Path)
+            baseline = _own(pl_module, "baseline", Baseline)
             self._visualizer.write_page(table, trainer.global_step, baseline)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
@@ -106,6 +112,11 @@ class FlushCallback(Callback):
         """Flush after runs that have no `on_fit_end`, such as ``trainer.validate``."""
         self._visualizer.flush()
         self._visualizer.raise_what_failed()
+
+
+def _own(module: LightningModule, name: str, kind: type[Kind]) -> Optional[Kind]:
+    found = getattr(module, name, None)
+    return found if isinstance(found, kind) else None
 
 
 def let_python_handle_interrupts() -> None:

@@ -70,9 +70,9 @@ class Keeper:
         }
         self._do(lambda book: book.add_curves([{"step": step, "values": values}]))
 
-    def store_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """Store what was wrong at each validation."""
-        self._do(lambda book: book.add_diagnoses(diagnoses))
+    def store_diagnoses(self, diagnoses: Sequence[Diagnosis], step: int) -> None:
+        """Store what was wrong at each validation up to that of `step`."""
+        self._do(lambda book: book.add_diagnoses(diagnoses, step))
 
     def store_curves(self) -> None:
         """Store the points of the curves that wait."""
@@ -97,7 +97,7 @@ class Keeper:
             if table is not None:
                 book.add_table(table, step)
             if baseline is not None and baseline.step < step:
-                book.add_baseline(baseline)
+                book.add_baseline(baseline, step)
             book.write_page(at_the_end=at_the_end)
 
         self._do(write)

@@ -109,16 +109,23 @@ class Publisher:
         self._guard(f"drawing {key}", publish)
 
     def publish_diagnoses(
-        self, keeper: Keeper, loggers: list[Any], diagnoses: Sequence[Diagnosis]
+        self, keeper: Keeper, loggers: list[Any], diagnoses: Sequence[Diagnosis], step: int
     ) -> None:
-        """Store what was wrong at each validation, and log the last of it as a text."""
+        """Store what was wrong at each validation, and log what was at `step` as a text."""
 
         def publish() -> None:
-            keeper.store_diagnoses(diagnoses)
-            last = diagnoses[-1]
-            key = "doctor" + self._unused(loggers, "doctor", last.step)
+            keeper.store_diagnoses(diagnoses, step)
+            if not diagnoses or diagnoses[-1].step != step:
+                return
+            key = "doctor" + self._unused(loggers, "doctor", step)
+            failures = []
             for logger in loggers:
-                log_text(logger, key, last.as_text(), last.step)
+                try:
+                    log_text(logger, key, diagnoses[-1].as_text(), step)
+                except Exception as error:
+                    failures.append(error)
+            if failures:
+                raise failures[0]
 
         self._guard("logging what the doctor says", publish, is_picture=False)
 

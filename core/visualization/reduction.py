@@ -612,15 +612,8 @@ class OnCpu:
 
 
 @dataclass(frozen=True)
-class OnCpuSmall:
+class OnCpuSmall(OnCpu):
     """Does what `OnCpu` does where planes are small and have no window, frame by frame."""
-
-    choice: Choice
-    rows: list[int]
-
-    def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
-        """See `Reduction.images`."""
-        return _average_videos(img_batch, self.choice)
 
     def keep(
         self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]

@@ -242,8 +242,10 @@ class Visualizer:
         except Exception as error:
             self.troubles.failed("drawing the outcomes", error)
 
-    def log_diagnoses(self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis]) -> None:
-        """Log what was wrong at the last of some validations, and have the run book keep all.
+    def log_diagnoses(
+        self, loggers: Sequence[Any], diagnoses: Sequence[Diagnosis], step: int
+    ) -> None:
+        """Have the run book keep what was wrong at the validations so far, and log that of `step`.
 
         Raises:
             VisualizationsError: Something failed and `strict` is on; nothing else is raised.
@@ -252,7 +254,11 @@ class Visualizer:
             if self.disabled:
                 return
             publish = functools.partial(
-                self._publisher.publish_diagnoses, self._keeper, list(loggers), list(diagnoses)
+                self._publisher.publish_diagnoses,
+                self._keeper,
+                list(loggers),
+                list(diagnoses),
+                step,
             )
             self.worker.submit(publish, num_pictures=0)
         except Exception as error:

@@ -157,8 +157,10 @@ def check_resumed(tmp_path, step, **options):
 def check_validations(after, whole, step):
     """The doctor and the baseline know of every validation that the checkpoint was made after."""
     before = [each for each in whole.doctor.history if each.step < step]
-    assert after.doctor.history[:-1] == before
-    assert after.doctor.history[-1].iou == whole.doctor.history[-1].iou
+    assert after.doctor.history[: len(before)] == before
+    # Lightning leaves out the validation at whose step it resumes.
+    known = [(each.step, each.iou) for each in whole.doctor.history if each.step != step]
+    assert [(each.step, each.iou) for each in after.doctor.history] == known
     if before:
         assert after.baseline == whole.baseline
 

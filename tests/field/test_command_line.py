@@ -340,6 +340,11 @@ IMPOSSIBLE = {
     "unknown strategy": (["trainer.strategy=ddpp"], ["trainer.strategy", "ddpp"]),
     "strategy not installed": (["trainer.strategy=deepspeed"], ["trainer.strategy", "deepspeed"]),
     "strategy of GPUs": (["trainer.strategy=fsdp"], ["trainer.strategy", "fsdp"]),
+    "unknown answer to no memory": (
+        ["trainer.on_out_of_memory=stop"],
+        ["trainer.on_out_of_memory", "stop", "skip"],
+    ),
+    "average that never changes": (["trainer.ema_decay=1"], ["trainer.ema_decay", "1"]),
     "no device": (["trainer.devices=0"], ["trainer.devices", "0"]),
     "negative devices": (["trainer.devices=-2"], ["trainer.devices", "-2"]),
     "unknown devices": (["trainer.devices=many"], ["trainer.devices", "many"]),
@@ -571,6 +576,7 @@ def test_every_field_of_the_trainer_is_tried():
         "trainer.max_steps", "trainer.num_nodes", "trainer.precision", "trainer.validate_first",
         "trainer.accumulate_grad_batches", "trainer.log_every_n_steps",
         "trainer.enable_progress_bar", "trainer.checkpoint_every_n_steps",
+        "trainer.max_skipped_in_a_row",
     }  # fmt: skip
     assert own - tried <= checked_elsewhere
 

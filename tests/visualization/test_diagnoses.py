@@ -11,6 +11,7 @@ from trainings import make_trainer
 
 from core.doctor import Baseline, Diagnosis, Doctor, Fault
 from core.visualization.drawing import sheet
+from core.visualization.flush import FlushCallback
 from core.visualization.images import log_text
 
 ILL = Diagnosis(3, [Fault("ill", "it is hot", "40 degrees", "shade"), Fault("b", "c", "1", "d")])
@@ -99,8 +100,8 @@ def test_a_resumed_run_knows_its_baseline_although_the_first_book_is_gone(tmp_pa
     table = tmp_path / "table.csv"
     table.write_text(f"{head}\na clip,1,,0.75,,,0.8\n")
     book.add_table(table, 10)
-    book.add_baseline(baseline)
-    book.add_baseline(baseline)
+    book.add_baseline(baseline, 10)
+    book.add_baseline(baseline, 10)
     (run,) = read_runs(tmp_path)
     assert run["baseline_step"] == 0
     assert run["curves"]["val/iou"] == {"steps": [0, 10], "values": [0.25, 0.75]}
@@ -113,16 +114,38 @@ def test_a_baseline_that_is_there_is_left_alone(tmp_path, iou):
     table = tmp_path / "table.csv"
     table.write_text("video,object,name,J,F,J&F,dice\n")
     book.add_table(table, 0)
-    book.add_baseline(Baseline(0, iou, "no table", []))
+    book.add_baseline(Baseline(0, iou, "no table", []), 10)
     assert read_runs(tmp_path)[0]["curves"] == {}
     assert np.all([path.read_text() != "no table" for path in tmp_path.glob("pictures/*.csv")])
 
 
 def test_a_resumed_book_goes_on_with_what_the_doctor_said(tmp_path):
     old = make_book(tmp_path / "old")
-    old.add_diagnoses([ILL])
+    old.add_diagnoses([ILL], 3)
     new = make_book(tmp_path / "new", continues=tmp_path / "old" / "pictures")
     new.add_curves([{"step": 6, "values": {"train/loss": 1.0}}])
     assert [each["step"] for each in read_runs(tmp_path / "new")[0]["diagnoses"]] == [3]
     (tmp_path / "new" / "pictures" / "doctor.json").write_text('[{"st')
     assert read_runs(tmp_path / "new")[0]["diagnoses"] == []
+
+
+def test_a_run_that_went_back_forgets_what_was_wrong_later(tmp_path):
+    book = make_book(tmp_path)
+    book.add_diagnoses([ILL], 3)
+    book.add_diagnoses([], 2)
+    assert read_runs(tmp_path)[0]["diagnoses"] == []
+
+
+def test_names_of_ours_may_be_the_host_s_own():
+    """A host's `baseline`, `findings` and `doctor` are none of our business."""
+    seen = []
+
+    class Spy:
+        def __getattr__(self, name):
+            return lambda *given, **named: seen.append((name, given))
+
+    trainer = SimpleNamespace(is_global_zero=True, sanity_checking=False, loggers=[], global_step=7)
+    host = SimpleNamespace(baseline=0.5, findings=[1], doctor="Who", objects_table="a table")
+    FlushCallback(Spy()).on_validation_end(trainer, host)
+    assert [name for name, _ in seen] == ["log_worst", "note_curves", "write_page"]
+    assert seen[-1] == ("write_page", (None, 7, None))

@@ -17,6 +17,8 @@ from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, Visualiz
 from core.data import VideoDataModule
 from core.loggers import build_loggers, finish_swanlab
 from core.trainer import SAM2LightningModule
+from core.visualization.drawing.distances import render_distances
+from core.visualization.drawing.strips import render_strips
 
 MAX_FRAMES, STRIDE = 2, 2
 
@@ -93,7 +95,7 @@ def train(tmp_path, prompt_type, image_size, **data):
         trainer.fit(module, VideoDataModule(config.data, image_size, seed=0))
     finally:
         finish_swanlab(30)
-    return module.recorded
+    return module
 
 
 def shows(sheet, expected):
@@ -114,9 +116,9 @@ def test_stored_sheets_show_the_recorded_batches(prompt_type, image_size, tmp_pa
 
 @pytest.mark.parametrize("prompt_type", ["point", "mask"])
 def test_stored_sheets_of_the_category_layout_show_the_recorded_batches(prompt_type, tmp_path):
-    recorded = train(tmp_path, prompt_type, 64, **category_data(tmp_path))
-    assert all(batch.masks.shape[1] == 2 * 3 for _, _, batch, _ in recorded)
-    check_stored_sheets(tmp_path, recorded)
+    module = train(tmp_path, prompt_type, 64, **category_data(tmp_path))
+    assert all(batch.masks.shape[1] == 2 * 3 for _, _, batch, _ in module.recorded)
+    check_stored_sheets(tmp_path, module)
 
 
 def original_size(batch, video):
@@ -125,8 +127,12 @@ def original_size(batch, video):
     return tuple(batch.metadata.frame_orig_size[0, rows[0]].tolist())
 
 
-def check_stored_sheets(tmp_path, recorded):
-    """Every sheet that the recorded batches must give is in the store once, and no other."""
+def check_stored_sheets(tmp_path, module):
+    """Every sheet that the recorded batches must give is in the store once, and no other.
+
+    Beside them are the two pictures of what the validation found.
+    """
+    recorded, findings = module.recorded, module.findings
     paths = png_files(tmp_path / "swanlog")
     sheets = {path.name: np.asarray(Image.open(path)) for path in paths}
     assert len(recorded) == 3
@@ -148,4 +154,11 @@ def check_stored_sheets(tmp_path, recorded):
             assert len(matching) == 1, f"{stage} step {step} video {video}: {answers}"
             del sheets[matching[0]]
             at_step.remove(matching[0])
+    drawn = [
+        render_strips(findings.strips, "val · step 2"),
+        render_distances(findings, "val · step 2"),
+    ]
+    for picture in drawn:
+        (name,) = [name for name, sheet in sheets.items() if np.array_equal(sheet, picture)]
+        del sheets[name]
     assert not sheets, "the store holds sheets of nothing that was recorded"

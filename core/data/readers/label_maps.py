@@ -36,7 +36,7 @@ def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
     """Return the ids in a mask, `ignore_id` as background.
 
     Args:
-        path: A PNG of one of `LABEL_MODES`; transparent pixels are background.
+        path: A PNG of one of `LABEL_MODES`; transparent pixels of LA and RGBA are background.
         ignore_id: An id.
 
     Returns:

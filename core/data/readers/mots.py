@@ -31,6 +31,7 @@ from .label_maps import LABEL_MODES, read_palette_masks
 from .remarks import Remark
 
 _INSTANCES = 1000  # per class
+_MODES = set(LABEL_MODES) - {"RGB", "RGBA", "LA"}  # colours are no numbers of classes
 _CLASSES = {1: "car", 2: "pedestrian"}
 _IGNORED = 10
 # where KITTI MOTS has its frames
@@ -141,7 +142,7 @@ class MotsReader:
         assert isinstance(path, Path)  # `video` gave it
         with open_image(str(path), self.max_pixels) as mask:
             check_mask_size(mask.size, self.size(frame), f"mask {path}")
-            if mask.mode not in LABEL_MODES:
+            if mask.mode not in _MODES:
                 raise DataError(f"mask {path} has mode {mask.mode}, expected a grey PNG of 16 bits")
         try:
             masks = read_palette_masks(path)

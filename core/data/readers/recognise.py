@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def hint_at_source(data: DataConfig) -> str:
     """Return which other source reads ``data.root``, to be put behind a message; empty: none."""
     try:
         found = None if data.root is None else find_source(Path(data.root))
-    except DataError:
+    except (DataError, OSError):  # the message that this stands behind says what is wrong
         return ""
     return "" if found is None or found.source == data.source else f"; it looks like {found}"
 
@@ -185,9 +186,16 @@ def _read(path: Path) -> Any:
 def _of_splits(root: Path, kinds: dict[Path, tuple[str, Any]]) -> Found:
     """Return which files are of training and of validation, by their names or their folders'."""
     parts = {
-        split: [path for path in kinds if split in str(path.relative_to(root)).lower()]
+        # a part of a name, as in instances_val2017.json, but not the end of interval
+        split: [
+            path
+            for path in kinds
+            if re.search(rf"(?<![a-z]){split}", str(path.relative_to(root)).lower())
+        ]
         for split in ("train", "val")
     }
+    if set(parts["val"]) == set(kinds):  # a lone file, whatever it is called
+        parts["val"] = []
     train = parts["train"] or [path for path in kinds if path not in parts["val"]]
     if len(train) != 1 or len(parts["val"]) > 1:
         names = name_some([str(path.relative_to(root)) for path in kinds])
