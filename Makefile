@@ -45,7 +45,7 @@ test-long: setup ## Run further cases of the slow tests, which CI leaves out (ha
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m long --timeout 1200 $(ARGS)
 
 fuzz: setup ## Run the property tests in their long form
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz --timeout 1200 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "fuzz and not long" --timeout 1200 $(ARGS)
 
 browser: setup ## Look at the dashboard in headless Chromium (installs chromium when run as root)
 	command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] \

@@ -47,7 +47,12 @@ def measured(tmp_path_factory):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("part", FIGURES, ids=lambda part: part.__name__.rpartition(".")[2])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param(part, marks=() if part is blocked else pytest.mark.long) for part in FIGURES],
+    ids=lambda part: part.__name__.rpartition(".")[2],
+)
 def test_quick_form_gives_finite_figures(part, measured):
     results = measured(part)
     assert FIGURES[part] <= set(results.figures)

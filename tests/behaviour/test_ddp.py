@@ -70,6 +70,7 @@ START = (
 )
 
 
+@pytest.mark.slow
 def test_torchrun_trains_one_run(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2")
     rendezvous = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
@@ -205,6 +206,7 @@ def test_faults_on_rank_zero_hang_nobody(accumulate, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_resumed_ranks_are_the_uninterrupted_ones(tmp_path):
     options = (
         "scheduler=constant",

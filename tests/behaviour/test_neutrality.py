@@ -74,8 +74,8 @@ FAULTS = ("visualizer.take_snapshot", "publisher.draw_sheets", "publisher.log_im
 @pytest.mark.parametrize(
     ("prompt_type", "accumulate", "fault"),
     [
-        ("mask", 2, "publisher.draw_sheets"),
-        ("point", 1, "publisher.log_images"),
+        pytest.param("mask", 2, "publisher.draw_sheets", marks=pytest.mark.long),
+        pytest.param("point", 1, "publisher.log_images", marks=pytest.mark.long),
         ("bbox", 2, "visualizer.take_snapshot"),
         ("mixed", 1, "publisher.draw_sheets"),
     ],

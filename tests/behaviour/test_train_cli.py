@@ -77,6 +77,7 @@ def test_start_and_end_tell_where_other_loggers_write(monkeypatch, tmp_path, cap
     assert "make dashboard" not in said
 
 
+@pytest.mark.long
 def test_a_sweep_writes_one_swanlab_run_per_job(tmp_path):
     sweep = tmp_path / "sweep"
     result = run_apart(
@@ -277,7 +278,7 @@ def test_a_typo_ends_the_process_with_the_nearest_name():
             ["model.activation_checkpointing=all", "model.prompt_type=point"],
             marks=pytest.mark.long,
         ),
-        pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.slow),
+        pytest.param(["model.compile_image_encoder=true"], marks=pytest.mark.long),
     ],
     ids=["bf16", "accumulation", "activation checkpointing", "compile"],
 )

@@ -43,7 +43,10 @@ def printed_config(monkeypatch, tmp_path, *arguments) -> dict:
     return yaml.safe_load(outcome.printed)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [*SOME, *(pytest.param(name, marks=pytest.mark.long) for name in NAMES if name not in SOME)],
+)
 def test_the_check_takes_paths_as_they_are(folder, name):
     missing = folder / "nope" / name
     outcome = check(folder, "data=vos_folder", f"data.root={missing}")
@@ -636,7 +639,9 @@ def settings_of_torch():
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize(
+    "part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in (1, 2))]
+)
 def test_odd_command_lines_can_be_trained_or_end_in_one_sentence(tmp_path, settings_of_torch, part):
     write_set(tmp_path / "set", num_frames=8)
     faults = []

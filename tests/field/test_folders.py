@@ -560,7 +560,10 @@ def run_py(*arguments, cwd, module=False, **env) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("encoding", ["gbk", pytest.param("ascii", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "encoding",
+    [pytest.param("gbk", marks=pytest.mark.long), pytest.param("ascii", marks=pytest.mark.slow)],
+)
 def test_pictures_are_kept_whatever_the_terminal_can_write(tmp_path, encoding):
     ran = run_py(*TINY, *PICTURES, "hydra.run.dir=run", cwd=tmp_path, PYTHONIOENCODING=encoding)
     said = (ran.stdout + ran.stderr).decode(encoding, "replace")
@@ -789,7 +792,9 @@ def test_the_check_reads_sets_of_other_tools(folder, tmp_path, kind):
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize(
+    "part", [0, 1, *(pytest.param(part, marks=pytest.mark.long) for part in range(2, 6))]
+)
 def test_spoilt_data_sets_are_read_or_refused_in_one_sentence(tmp_path, part):
     faults = []
     for seed in range(50 * part, 50 * part + 50):

@@ -288,9 +288,11 @@ def test_a_run_of_frozen_parts_is_refused_by_one_that_trains_all(monkeypatch, tm
 @pytest.mark.parametrize(
     "setting",
     [
-        "optimizer.name=adam", "optimizer.lr=1e-5", "optimizer.image_encoder_lr=1e-5", "seed=9",
-        "scheduler=constant", "model.image_size=96", "model.prompt_type=point",
-        "data.batch_size=2",
+        "optimizer.name=adam", "model.prompt_type=point",
+        *(pytest.param(setting, marks=pytest.mark.long) for setting in (
+            "optimizer.lr=1e-5", "optimizer.image_encoder_lr=1e-5", "seed=9",
+            "scheduler=constant", "model.image_size=96", "data.batch_size=2",
+        )),
     ],
 )  # fmt: skip
 def test_settings_that_may_change_are_taken(monkeypatch, tmp_path, finished, setting):

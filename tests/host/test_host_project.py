@@ -135,6 +135,7 @@ def test_pictures_change_no_weight_of_the_host(trained, host):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_group_file_is_overridden_where_the_host_comes_last(host):
     """The trap that README names; what the command line says holds all the same."""
     done = host("train.py", "visualizations=pictures", "--cfg", "job")
