@@ -41,7 +41,7 @@ test: setup ## Run the test suite
 test-slow: setup ## Run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not long" --timeout 1200 $(ARGS)
 
-test-long: setup ## Run further cases of the slow tests, which CI leaves out (half an hour)
+test-long: setup ## Run further cases of the slow tests, which CI leaves out (about an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m long --timeout 1200 $(ARGS)
 
 fuzz: setup ## Run the property tests in their long form

@@ -185,19 +185,8 @@ def _read(path: Path) -> Any:
 
 def _of_splits(root: Path, kinds: dict[Path, tuple[str, Any]]) -> Found:
     """Return which files are of training and of validation, by their names or their folders'."""
-    parts = {
-        # a part of a name, as in instances_val2017.json, but not the end of interval
-        split: [
-            path
-            for path in kinds
-            if re.search(rf"(?<![a-z]){split}", str(path.relative_to(root)).lower())
-        ]
-        for split in ("train", "val")
-    }
-    if set(parts["val"]) == set(kinds):  # a lone file, whatever it is called
-        parts["val"] = []
-    train = parts["train"] or [path for path in kinds if path not in parts["val"]]
-    if len(train) != 1 or len(parts["val"]) > 1:
+    train, validation = _splits(root, list(kinds))
+    if len(train) != 1 or len(validation) > 1:
         names = name_some([str(path.relative_to(root)) for path in kinds])
         raise DataError(
             f"{root} has several annotation files ({names}), expected one of training and one of"
@@ -212,12 +201,26 @@ def _of_splits(root: Path, kinds: dict[Path, tuple[str, Any]]) -> Found:
     image_root = _image_root(root, train[0], content)
     if image_root is not None:
         settings["image_root"] = str(image_root)
-    for val in parts["val"]:
+    for val in validation:
         settings["val_annotations"] = str(val)
         val_root = _image_root(root, val, kinds[val][1])
         if val_root != image_root:
             settings["val_image_root"] = str(val_root or val.parent)
     return Found(source, settings)
+
+
+def _splits(root: Path, paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return which files are of training and which of validation."""
+
+    def named(split: str) -> list[Path]:
+        # a part of a name, as in instances_val2017.json, but not the end of interval
+        part = re.compile(rf"(?<![a-z]){split}")
+        return [path for path in paths if part.search(str(path.relative_to(root)).lower())]
+
+    validation = named("val")
+    if set(validation) == set(paths):  # a lone file, whatever it is called
+        validation = []
+    return named("train") or [path for path in paths if path not in validation], validation
 
 
 def _image_root(root: Path, path: Path, content: Any) -> Optional[Path]:
