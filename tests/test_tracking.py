@@ -140,6 +140,7 @@ def test_frames_are_read_once_and_in_order(predictor, video):
     assert frames.asked == list(range(12))
 
 
+@pytest.mark.long
 def test_what_is_kept_does_not_grow(predictor, video):
     images = np.concatenate([video.images] * 2)
     states = []

@@ -153,6 +153,7 @@ def test_what_the_machine_lacks_costs_no_training(host, lacking):
     assert list((done.project / "pictures/train/composites").iterdir())
 
 
+@pytest.mark.long
 def test_the_mixin_loads_neither_hydra_nor_the_training_program(host):
     names = ("model", "data", "optim", "trainer", "utils", "run")
     unwanted = ["hydra", "omegaconf", "sam2", "training", *(f"{NAME}.{name}" for name in names)]

@@ -80,7 +80,13 @@ def check(case, texts, outs=None):
             raise AssertionError(f"video {sheet.video}: {error}") from error
 
 
-@pytest.mark.parametrize("first", range(0, NUM_BATCHES, PER_TEST))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=pytest.mark.long if first >= NUM_BATCHES // 2 else ())
+        for first in range(0, NUM_BATCHES, PER_TEST)
+    ],
+)
 def test_every_prompt_of_merged_outputs_is_in_its_place_and_colour_or_noted(first, texts):
     failed = []
     for seed in range(first, first + PER_TEST):

@@ -83,7 +83,7 @@ def sheets_of(inputs, device=None, **options):
     return [render_sheet(clip) for clip in clips_of(inputs, device, **options)]
 
 
-@pytest.mark.parametrize("size", [64, 512, 600, 768])
+@pytest.mark.parametrize("size", [64, 512, 600, pytest.param(768, marks=pytest.mark.long)])
 def test_sheet_is_the_same_as_on_cpu(size, device):
     scene = make_scene(size=size)
     scene[1][1]["pred_masks_high_res"][0, 0, :3, :3] = float("nan")

@@ -526,7 +526,13 @@ def check_case(seed, spy):
     check_one_marker(case, expected, found, random.Random(seed), spy)
 
 
-@pytest.mark.parametrize("first", range(0, NUM_BATCHES, PER_TEST))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=pytest.mark.long if first >= NUM_BATCHES // 2 else ())
+        for first in range(0, NUM_BATCHES, PER_TEST)
+    ],
+)
 def test_sheet_shows_what_the_reference_computes(first, spy):
     for seed in range(first, first + PER_TEST):
         try:
