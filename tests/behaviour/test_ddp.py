@@ -71,6 +71,7 @@ START = (
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_trains_one_run(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2")
     rendezvous = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")

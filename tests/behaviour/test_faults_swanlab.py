@@ -313,6 +313,7 @@ def test_run_is_kept_locally_when_the_server(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_py_keeps_the_run_locally_when_the_server_hangs(tmp_path, server):
     server.mode = "hangs"
     check_kept_locally(online(tmp_path, server.address))

@@ -273,6 +273,7 @@ def test_train_py_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_py_goes_on_after_sigterm(tmp_path):
     options = ("model.prompt_type=point", "trainer.max_steps=30", "trainer.val_check_interval=5")
     whole = TrainProcess(tmp_path / "whole", *options)

@@ -562,7 +562,10 @@ def run_py(*arguments, cwd, module=False, **env) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(
     "encoding",
-    [pytest.param("gbk", marks=pytest.mark.long), pytest.param("ascii", marks=pytest.mark.slow)],
+    [
+        pytest.param("gbk", marks=pytest.mark.long),
+        pytest.param("ascii", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
 )
 def test_pictures_are_kept_whatever_the_terminal_can_write(tmp_path, encoding):
     ran = run_py(*TINY, *PICTURES, "hydra.run.dir=run", cwd=tmp_path, PYTHONIOENCODING=encoding)

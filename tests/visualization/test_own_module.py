@@ -112,6 +112,7 @@ def test_the_shortest_way_draws(project):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_hydra_way_draws_when_the_command_line_says_so(project):
     (command,) = [text.split() for language, text in examples() if language == "bash"]
     environment = {
