@@ -59,6 +59,15 @@ class Overlaps:
     on_others: Tensor
     twin_ious: Tensor
 
+    @property
+    def ious(self) -> np.ndarray:
+        """IoU [T, O], 1 where neither mask has a pixel."""
+        gt, pred, own = (
+            counts.numpy() for counts in (self.gt_areas, self.pred_areas, self.intersections)
+        )
+        unions = gt + pred - own
+        return np.where(unions > 0, own / np.maximum(unions, 1), 1.0)
+
 
 @dataclass(frozen=True)
 class Told:
@@ -262,7 +271,7 @@ def classify(
         [T, O] uint8, positions in `OUTCOMES`.
     """
     gt, pred, own, on_others, twin_ious = (counts.numpy() for counts in vars(overlaps).values())
-    ious = _ious(gt, pred, own)
+    ious = overlaps.ious
     there, predicted, touched = gt > 0, pred > 0, own > 0
     mostly_on_other = on_others > SWAPPED_SHARE * pred
     is_held = ious >= HELD_IOU
@@ -305,8 +314,7 @@ def tracks_of(
         told: What goes with them.
         categories: O indices, -1 where there are none.
     """
-    areas = (overlaps.gt_areas, overlaps.pred_areas, overlaps.intersections)
-    ious = _ious(*(counts.numpy() for counts in areas)).astype(np.float32)
+    ious = overlaps.ious.astype(np.float32)
     return [
         Track(
             outcomes=codes[:, k].copy(),
@@ -438,11 +446,6 @@ def _scalars(scored: Sequence[Track], suffix: str) -> dict[str, float]:
     values["identity_switches"] = float(sum(track.num_switches for track in scored))
     values["frames_until_failure"] = sum(track.num_until_failure for track in scored) / len(scored)
     return {name + suffix: value for name, value in values.items()}
-
-
-def _ious(gt_areas: np.ndarray, pred_areas: np.ndarray, intersections: np.ndarray) -> np.ndarray:
-    unions = gt_areas + pred_areas - intersections
-    return np.where(unions > 0, intersections / np.maximum(unions, 1), 1.0)
 
 
 def _fell(ious: np.ndarray) -> np.ndarray:

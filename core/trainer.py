@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,10 +122,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Backpropagate; nothing is left of a batch that is skipped."""
+        backward = functools.partial(super().backward, loss, *args, **kwargs)
         if self.skipper is None:
-            super().backward(loss, *args, **kwargs)
+            backward()
         else:
-            self.skipper.try_out(lambda: loss.backward(*args, **kwargs))
+            self.skipper.try_out(backward)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None

@@ -35,6 +35,10 @@ NAMES = [
     "a]b", "a)b", "'", "''", "a\tb",
 ]  # fmt: skip
 SOME = ["my videos", "run=1", "a,b", "videos (1)", "视频", "a#b", "v[1]", "it's", "{b}"]
+every_name = pytest.mark.parametrize(
+    "name",
+    [*SOME, *(pytest.param(name, marks=pytest.mark.long) for name in NAMES if name not in SOME)],
+)
 
 
 def printed_config(monkeypatch, tmp_path, *arguments) -> dict:
@@ -43,20 +47,14 @@ def printed_config(monkeypatch, tmp_path, *arguments) -> dict:
     return yaml.safe_load(outcome.printed)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*SOME, *(pytest.param(name, marks=pytest.mark.long) for name in NAMES if name not in SOME)],
-)
+@every_name
 def test_the_check_takes_paths_as_they_are(folder, name):
     missing = folder / "nope" / name
     outcome = check(folder, "data=vos_folder", f"data.root={missing}")
     outcome.is_refused("data.root", f"{missing} does not exist")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*SOME, *(pytest.param(name, marks=pytest.mark.long) for name in NAMES if name not in SOME)],
-)
+@every_name
 def test_training_takes_paths_as_they_are(monkeypatch, tmp_path, name):
     missing = tmp_path / "nope" / name
     outcome = run_here(monkeypatch, tmp_path, "data=vos_folder", f"data.root={missing}")

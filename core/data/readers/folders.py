@@ -2,12 +2,11 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional, TypeVar
+from typing import Optional
 
 import numpy as np
-from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
@@ -27,11 +26,16 @@ from .files import (
     open_image,
     read_json,
 )
-from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
-from .label_maps import LABEL_MODES, read_labels, read_palette_masks, remarks_on_labels
+from .frames import AnnotatedFrame, PictureFiles
+from .label_maps import (
+    LABEL_MODES,
+    read_labels,
+    read_mask,
+    read_palette_masks,
+    remarks_on_labels,
+)
 from .remarks import Remark
 
-_Read = TypeVar("_Read")
 # DAVIS keeps its frames and masks one level further down, in one or several of these.
 _RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 
@@ -41,10 +45,11 @@ def _at_one_resolution(images: Path, masks: Path) -> tuple[Path, Path]:
     for name in _RESOLUTIONS:
         if is_folder(images / name) and is_folder(masks / name):
             return images / name, masks / name
-    return _with_resolution(images), _with_resolution(masks)
+    return with_resolution(images), with_resolution(masks)
 
 
-def _with_resolution(folder: Path) -> Path:
+def with_resolution(folder: Path) -> Path:
+    """Return the folder of a resolution in a folder, or itself."""
     return next((folder / name for name in _RESOLUTIONS if is_folder(folder / name)), folder)
 
 
@@ -56,7 +61,7 @@ def _other_root(root: Path, data: DataConfig) -> Optional[Path]:
     return None
 
 
-class VosFolderReader:
+class VosFolderReader(PictureFiles):
     """DAVIS, MOSE and YouTube-VOS (`per_object` False) or one folder of PNGs per object (True).
 
     Args:
@@ -146,19 +151,11 @@ class VosFolderReader:
             for number, path in files.items()
         ]
 
-    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
-        """Return (width, height) of a frame from its header."""
-        return frame_size(frame, self.max_pixels)
-
-    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
-        """Return a frame as RGB."""
-        return load_frame(frame, self.max_pixels, at_least)
-
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
         """Return what a person should know of the files of a frame."""
-        remarks = remarks_on_frame(frame, self.max_pixels)
+        remarks = super().remarks(i, frame)
         for path in self._mask_files(i, frame).values():
-            labels = self._read_mask(read_labels, path)
+            labels = read_mask(read_labels, path, self.ignore_id)
             remarks += remarks_on_labels(labels, path, self.per_object)
         return remarks
 
@@ -169,8 +166,10 @@ class VosFolderReader:
         """
         paths = self._mask_files(i, frame)
         if self.per_object:
-            return {key: self._read_mask(read_labels, path) > 0 for key, path in paths.items()}
-        return self._read_mask(read_palette_masks, paths[0])
+            return {
+                key: read_mask(read_labels, path, self.ignore_id) > 0 for key, path in paths.items()
+            }
+        return read_mask(read_palette_masks, paths[0], self.ignore_id)
 
     def _mask_files(self, i: int, frame: AnnotatedFrame) -> dict[int, Path]:
         """Return {object id: mask file} of a frame, whose headers were looked at."""
@@ -185,12 +184,6 @@ class VosFolderReader:
                         " PNG whose values or colours are object ids"
                     )
         return paths
-
-    def _read_mask(self, read: Callable[[Path, Optional[int]], _Read], path: Path) -> _Read:
-        try:
-            return read(path, self.ignore_id)
-        except Exception as error:  # Pillow raises many kinds at damaged files
-            raise DataError(f"mask {path} cannot be read: {error}") from error
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id: category} from YouTube-VOS's ``meta.json``, None without it."""

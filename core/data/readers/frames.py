@@ -65,6 +65,28 @@ class _Header:
     turned_by_pillow: bool
 
 
+class PictureFiles:
+    """What readers have in common whose frames are picture files.
+
+    Attributes:
+        max_pixels: ``data.max_image_pixels``.
+    """
+
+    max_pixels: int
+
+    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame from its header."""
+        return frame_size(frame, self.max_pixels)
+
+    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
+        """Return a frame as RGB."""
+        return load_frame(frame, self.max_pixels, at_least)
+
+    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
+        """Return what a person should know of the file of a frame."""
+        return remarks_on_frame(frame, self.max_pixels)
+
+
 def frame_size(frame: AnnotatedFrame, max_pixels: int) -> tuple[int, int]:
     """Return (width, height) of a frame as `load_frame` does, from its header."""
     with open_image(frame.image_path, max_pixels) as image:

@@ -4,16 +4,19 @@ A colour of DAVIS's palette is the id that it has there, black the background an
 the id 256 + 0xRRGGBB: whatever the frame, two colours are never one id.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from .files import DataError
 from .remarks import Remark
+
+_Read = TypeVar("_Read")
 
 # by Pillow's name: palette, grey of 8, 1 and 16 bits, grey and colours with or without alpha
 LABEL_MODES = ("P", "L", "1", "I;16", "I", "LA", "RGB", "RGBA")
@@ -161,6 +164,20 @@ def read_palette_masks(path: Path, ignore_id: Optional[int] = None) -> LabelMap:
     ``PalettisedPNGSegmentLoader``: which of them a training clip follows is drawn from this order.
     """
     return LabelMap(read_labels(path, ignore_id))
+
+
+def read_mask(
+    read: Callable[[Path, Optional[int]], _Read], path: Path, ignore_id: Optional[int] = None
+) -> _Read:
+    """Return what `read_labels` or `read_palette_masks` does.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        return read(path, ignore_id)
+    except Exception as error:  # Pillow raises many kinds at damaged files
+        raise DataError(f"mask {path} cannot be read: {error}") from error
 
 
 def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[Remark]:

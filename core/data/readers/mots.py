@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
-from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
@@ -26,9 +25,8 @@ from .files import (
     natural_key,
     open_image,
 )
-from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
-from .label_maps import LABEL_MODES, read_palette_masks
-from .remarks import Remark
+from .frames import AnnotatedFrame, PictureFiles
+from .label_maps import LABEL_MODES, LabelMap, read_labels, read_mask
 
 _INSTANCES = 1000  # per class
 _MODES = set(LABEL_MODES) - {"RGB", "RGBA", "LA"}  # colours are no numbers of classes
@@ -59,7 +57,7 @@ class _Folders:
     object_names: dict[int, str]
 
 
-class MotsReader:
+class MotsReader(PictureFiles):
     """MOTS in both layouts, with masks in ``instances`` and frames in ``images``.
 
     MOTSChallenge and KITTI MOTS have a folder per video in both; class 10 marks regions of no
@@ -124,19 +122,7 @@ class MotsReader:
             for number, path in self._numbered(i)
         ]
 
-    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
-        """Return (width, height) of a frame from its header."""
-        return frame_size(frame, self.max_pixels)
-
-    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
-        """Return a frame as RGB."""
-        return load_frame(frame, self.max_pixels, at_least)
-
-    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
-        """Return what a person should know of the file of a frame."""
-        return remarks_on_frame(frame, self.max_pixels)
-
-    def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
+    def masks(self, i: int, frame: AnnotatedFrame) -> LabelMap:
         """Return {value: bool mask [H, W]} of a frame, without regions to ignore."""
         path = frame.masks_size
         assert isinstance(path, Path)  # `video` gave it
@@ -144,19 +130,16 @@ class MotsReader:
             check_mask_size(mask.size, self.size(frame), f"mask {path}")
             if mask.mode not in _MODES:
                 raise DataError(f"mask {path} has mode {mask.mode}, expected a grey PNG of 16 bits")
-        try:
-            masks = read_palette_masks(path)
-        except Exception as error:  # Pillow raises many kinds at damaged files
-            raise DataError(f"mask {path} cannot be read: {error}") from error
+        labels = read_mask(read_labels, path)
+        masks = LabelMap(labels)
         wrong = [value for value in masks if value < _INSTANCES]
         if wrong:
             raise DataError(
                 f"mask {path} has value {wrong[0]}, expected 1000 x class + instance; masks whose"
                 " values are object ids need data=vos_folder"
             )
-        return {
-            value: mask for value, mask in masks.items() if self._is_object(i, value, str(path))
-        }
+        ignored = [value for value in masks if not self._is_object(i, value, str(path))]
+        return LabelMap(np.where(np.isin(labels, ignored), 0, labels)) if ignored else masks
 
     def _is_object(self, i: int, value: int, path: str) -> bool:
         """Return False for a region to ignore; refuses classes that nobody names."""

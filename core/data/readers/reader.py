@@ -90,28 +90,8 @@ class Source:
     lists: Optional[tuple[str, str]] = None
 
 
-def _open_folders(data: DataConfig) -> tuple[Reader, Reader]:
-    reader = VosFolderReader(data)
-    return reader, reader
-
-
-def _open_folders_per_object(data: DataConfig) -> tuple[Reader, Reader]:
-    reader = VosFolderReader(data, per_object=True)
-    return reader, reader
-
-
-def _open_sav(data: DataConfig) -> tuple[Reader, Reader]:
-    reader = SavReader(data)
-    return reader, reader
-
-
-def _open_sa1b(data: DataConfig) -> tuple[Reader, Reader]:
-    reader = Sa1bReader(data)
-    return reader, reader
-
-
-def _open_mots(data: DataConfig) -> tuple[Reader, Reader]:
-    reader = MotsReader(data)
+def _open_root(read: Callable[[DataConfig], Reader], data: DataConfig) -> tuple[Reader, Reader]:
+    reader = read(data)
     return reader, reader
 
 
@@ -148,12 +128,13 @@ def _annotations(data: DataConfig) -> tuple[tuple[str, str], Optional[tuple[str,
 # every source but `synthetic`, which reads nothing
 SOURCES = {
     "vos_folder": Source(
-        _open_folders, lists=("ImageSets/2017/train.txt", "ImageSets/2017/val.txt")
+        partial(_open_root, VosFolderReader),
+        lists=("ImageSets/2017/train.txt", "ImageSets/2017/val.txt"),
     ),
-    "png_folders": Source(_open_folders_per_object),
-    "sav": Source(_open_sav),
-    "sa1b": Source(_open_sa1b),
-    "mots": Source(_open_mots),
+    "png_folders": Source(partial(_open_root, partial(VosFolderReader, per_object=True))),
+    "sav": Source(partial(_open_root, SavReader)),
+    "sa1b": Source(partial(_open_root, Sa1bReader)),
+    "mots": Source(partial(_open_root, MotsReader)),
     "coco_video": Source(_open_coco_video),
     "youtube_vis": Source(partial(_open_json, read_youtube_vis)),
     "coco_images": Source(partial(_open_json, read_coco_images)),

@@ -21,6 +21,7 @@ from .files import (
     name_some,
     read_json,
 )
+from .folders import with_resolution
 from .kinds import kind_of_json
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 # so many JSON files of a folder, and folders for the frames that they name, are looked at
 _MOST_FILES = 20
 _MOST_FOLDERS = 200
-_RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 _LOOKED_FOR = (
     "JPEGImages beside Annotations (vos_folder, png_folders), *_manual.json (sav), *.json of COCO"
     " or YouTube-VIS here, in annotations or in folders of splits (coco_video, coco_images,"
@@ -131,8 +131,7 @@ def _masks_beside_frames(root: Path) -> Optional[Found]:
     masks = root / "Annotations"
     if not (is_folder(root / "JPEGImages") and is_folder(masks)):
         return None
-    masks = next((masks / name for name in _RESOLUTIONS if is_folder(masks / name)), masks)
-    for video in list_folders(masks)[:_MOST_FOLDERS]:
+    for video in list_folders(with_resolution(masks))[:_MOST_FOLDERS]:
         if list_files(video, MASK_SUFFIXES):
             return _at(root, "vos_folder")
         if any(list_files(folder, MASK_SUFFIXES) for folder in list_folders(video)):

@@ -4,7 +4,6 @@ import functools
 from typing import Any, Optional
 
 import numpy as np
-from PIL import Image
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
@@ -18,13 +17,12 @@ from .files import (
     is_foreign,
     read_json,
 )
-from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
+from .frames import AnnotatedFrame, PictureFiles
 from .kinds import hint_at_kind
-from .remarks import Remark
 from .segmentations import decode_rle, rle_size
 
 
-class Sa1bReader:
+class Sa1bReader(PictureFiles):
     """SA-1B: ``<name>.json`` and ``<name>.jpg``; an image is a video of one frame.
 
     Its objects are its annotations, counted from 1. The image is the one whose name is that of the
@@ -91,18 +89,6 @@ class Sa1bReader:
     def all_frames(self, i: int) -> list[AnnotatedFrame]:
         """Return the one frame of image `i`."""
         return self.video(i).frames
-
-    def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
-        """Return (width, height) of an image from its header."""
-        return frame_size(frame, self.max_pixels)
-
-    def image(self, frame: AnnotatedFrame, at_least: Optional[int] = None) -> Image.Image:
-        """Return an image as RGB."""
-        return load_frame(frame, self.max_pixels, at_least)
-
-    def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
-        """Return what a person should know of an image's file."""
-        return remarks_on_frame(frame, self.max_pixels)
 
     def masks(self, i: int, frame: AnnotatedFrame) -> dict[int, np.ndarray]:
         """Return {object id: bool mask [H, W]} of image `i`."""
