@@ -35,7 +35,7 @@ _MAX_LEGEND_LINES, _MAX_CHIP_LINES = 2, 2
 _MIN_WIDTH = 1100
 _MAX_NAME_WIDTH = 420
 # Between the columns of prompt types; these are no narrower than words need.
-_COLUMN_GAP, _MIN_COLUMN_WIDTH = 12, 360
+_COLUMN_GAP, _MIN_COLUMN_WIDTH = 12, 400
 
 
 def render_sheet(
