@@ -166,8 +166,8 @@ def test_a_wrong_type_fails_at_composition(override, kind):
         ("model.image_size=100", "model.image_size must be a multiple of 32, at least 64, got 100"),
         ("model.trainable_modules=3", "model.trainable_modules must be null, a preset"),
         ("data.val_fraction=1.5", "data.val_fraction must be in (0, 1), got 1.5"),
-        ("data.num_frames=1", "data.num_frames must be at least 2: the first frame is prompted"),
-        ("data.val_num_frames=1", "data.val_num_frames must be null or at least 2: the first"),
+        ("data.num_frames=0", "data.num_frames must be at least 1, got 0"),
+        ("data.val_num_frames=0", "data.val_num_frames must be null or at least 1, got 0"),
         (
             "trainer.precision=bf16-true",
             "trainer.precision must be one of 32-true, 32, bf16-mixed, bf16, 16-mixed, 16, got "
