@@ -65,6 +65,10 @@ def test_the_experiments_are_what_they_say():
     vos = built("experiment=vos", *NEEDED["vos"])
     assert vos.model.architecture == "sam2.1_hiera_tiny"
     assert (vos.optimizer.lr, vos.optimizer.image_encoder_lr) == (5e-6, 3e-6)
+    images = built("experiment=images", *NEEDED["images"])
+    assert (images.model.prompt_type, images.model.num_correction_points) == ("point", 7)
+    others = built("experiment=images", "data=sa1b", "data.root=d")
+    assert (others.data.source, others.data.num_frames) == ("sa1b", 1)
     overfit = built("experiment=overfit_clip", *NEEDED["overfit_clip"])
     assert (overfit.model.architecture, overfit.model.checkpoint_path) == ("tiny", None)
 
