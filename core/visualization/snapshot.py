@@ -42,6 +42,7 @@ from .reduction import (
     average_windows,
     choose_reduction,
 )
+from .rounds import Round, as_frames
 from .transfer import to_host
 from .window import MIN_FRAME_WIDTH, find_windows
 
@@ -51,7 +52,7 @@ class SnapshotOptions:
     """What of a batch is kept; the names are those of `VisualizationsConfig`.
 
     Attributes:
-        max_frames: Frames drawn.
+        max_frames: Frames drawn; the rounds of a clip of one frame all are.
         frame_stride: Only frames at multiples of it are drawn.
         num_categories: Categories of each video; None: all its objects.
         panel_size: Longest side of what is drawn of a frame.
@@ -125,6 +126,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Copy what a sheet of each video needs, reduced where the tensors live.
 
+    Of clips of one frame that were prompted with clicks or boxes each round is kept as a frame.
+
     Nothing given is written to or kept alive, no random generator moves, and on CUDA nothing
     synchronises: there all rows of the batch are reduced, because which of them belong to a video
     is only known on the device.
@@ -154,7 +157,10 @@ def take_snapshot(
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
     sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
-    choice = _choose(batch, options, videos, sizes)
+    rounds = as_frames(batch, outs_per_frame)
+    if rounds is not None:
+        batch, outs_per_frame = rounds, rounds.outs_per_frame
+    choice = _choose(batch, options, videos, sizes, rounds.rounds if rounds else ())
     assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
     fault = fault_of_obj_to_cat(outs_per_frame, assigned)
     reduced = _reduce(batch, outs_per_frame, choice, assigned)
@@ -173,10 +179,11 @@ def _choose(
     options: SnapshotOptions,
     videos: Sequence[int],
     sizes: Optional[Sequence[Optional[tuple[int, int]]]],
+    rounds: Sequence[Round],
 ) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
-    sampled = all_frames[:: options.frame_stride][: options.max_frames]
+    sampled = all_frames if rounds else all_frames[:: options.frame_stride][: options.max_frames]
     kept = sorted({*sampled, *all_frames[: options.kept_frames]})
     frames = all_frames if options.draw_all_frames else kept
     chosen = [video for video in videos if video < num_videos]
@@ -192,6 +199,7 @@ def _choose(
         zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),
         panel_size=options.panel_size,
         originals=originals,
+        rounds=rounds,
     )
 
 
