@@ -69,10 +69,6 @@ IMAGE_SOURCES = ("coco_images", "sa1b")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
-_CLIP_LENGTH = Rule(
-    "at least 2: the first frame is prompted, and one is to be left to track",
-    lambda value: value >= 2,
-)
 _CHECKPOINTING = Rule(
     f"one of {', '.join(CHECKPOINTING)}",
     lambda value: isinstance(value, bool) or value in CHECKPOINTING,
@@ -451,12 +447,16 @@ class DataConfig(Section):
         "what an object of a COCO-video JSON is: `categories` one mask slot per category, "
         "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`)",
     )
-    num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
+    num_frames: int = setting(
+        4,
+        at_least(1),
+        "frames per clip (T); 1: single frames, trained as images are; images have 1 always",
+    )
     # A video that has fewer, from its first frame with an object, is used as it is when
     # `val_batch_size` is 1 and skipped otherwise, because the clips of a batch are equally long.
     val_num_frames: Optional[int] = setting(
         None,
-        or_null(_CLIP_LENGTH),
+        or_null(at_least(1)),
         "frames per validation clip, null: `num_frames`; a shorter video is used as it is when "
         "`val_batch_size` is 1 and skipped otherwise",
     )
@@ -489,6 +489,8 @@ class DataConfig(Section):
         super().__post_init__()
         if self.num_workers is None:
             self.num_workers = min(4, num_cores())
+        if self.source in IMAGE_SOURCES:
+            self.num_frames, self.val_num_frames = 1, None
         if self.source in JSON_SOURCES:
             require(
                 self.train_annotations is not None,
@@ -899,6 +901,8 @@ class Config(Section):
         )
 
     def _leave_a_frame_to_track(self) -> None:
+        if self.data.num_frames == 1:
+            return  # SAM 2 prompts and corrects the one frame there is, whatever the settings say
         if self.model.prompt_type != "mask":
             require(
                 self.model.num_frames_to_correct <= self.data.num_frames,

@@ -87,6 +87,17 @@ def object_ious(
     return object_means(ious, gt_areas, prompted)
 
 
+def object_ious_of_frame(pred_masks: Tensor, gt_masks: Tensor) -> Tensor:
+    """Return each object's IoU on one frame, whatever its prompt: [O], NaN where it is not there.
+
+    Args:
+        pred_masks: [O, H, W] bool.
+        gt_masks: [O, H, W] bool on the same device.
+    """
+    intersections, unions = (pred_masks & gt_masks).sum((1, 2)), (pred_masks | gt_masks).sum((1, 2))
+    return torch.where(gt_masks.any(2).any(1), intersections / unions.clamp(min=1), math.nan)
+
+
 def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> Tensor:
     """Return the mean IoU of a batch as `VideoMetrics` counts it, without leaving the device.
 
@@ -323,7 +334,9 @@ class VideoMetrics:
             off, and ``iou/NAME``, ``dice/NAME`` for every category seen; an empty dictionary when
             there are no rows.
         """
-        self.rows, self.tracks, self.frame_ious = _gather(self.rows, self.tracks, self.frame_ious)
+        self.rows, self.tracks, self.frame_ious = gather_rows(
+            self.rows, self.tracks, self.frame_ious
+        )
         rows = list(self.rows.values())
         if not rows:
             return {}
@@ -449,8 +462,11 @@ def _mean(rows: list[dict[str, float]], name: str) -> float:
     return math.fsum(row[name] for row in rows) / len(rows)
 
 
-def _gather(*tables: dict[tuple[int, int], Any]) -> list[dict[tuple[int, int], Any]]:
-    """Return each table with the entries of all ranks; of those of one object the first stays."""
+def gather_rows(*tables: dict[tuple[int, int], Any]) -> list[dict[tuple[int, int], Any]]:
+    """Return each table with the entries of all ranks; of those of one object the first stays.
+
+    With ``torch.distributed`` initialised this is a collective.
+    """
     ranks: list[Any] = [tables]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks = [None] * torch.distributed.get_world_size()

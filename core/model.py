@@ -90,6 +90,14 @@ _MEMORY_MODULES = (
     "no_mem_pos_enc",
     "no_obj_embed_spatial",
 )
+# What nothing reaches where clips have one frame; of `no_mem_embed` alone there is a gradient then.
+_TRACKING_MODULES = (
+    *_MEMORY_MODULES,
+    "mask_downsample",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+    "no_obj_ptr",
+)
 _DECODER_MODULES = (
     "sam_mask_decoder",
     "mask_downsample",
@@ -115,7 +123,8 @@ def build_model(config: ModelConfig) -> "SAM2Train":
     `config` with the probabilities of official training (``sam2/configs/sam2.1_training``).
     An object is prompted only where it is (`core.sam2_train.SAM2TrainPresent`).
     Validation with ``mixed`` prompts gives masks, as official training does; with ``point`` and
-    ``bbox`` it gives the same type, clicks being placed at the centre of the error.
+    ``bbox`` it gives the same type, clicks being placed at the centre of the error. Clips of one
+    frame never get masks: they get boxes where longer clips do, clicks otherwise, and corrections.
 
     Neither Hydra's global state nor the root logger is changed.
 
@@ -473,6 +482,16 @@ def _top_level_names(model: nn.Module) -> list[str]:
 
 def _is_inside(parameter_name: str, name: str) -> bool:
     return parameter_name == name or parameter_name.startswith(f"{name}.")
+
+
+def reaches_images(model: nn.Module) -> bool:
+    """Return whether anything that is trained works on an image, where there is nothing to track.
+
+    Args:
+        model: What `freeze` was called with.
+    """
+    trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return any(name.split(".")[0] not in _TRACKING_MODULES for name in trained)
 
 
 def parameter_table(model: nn.Module) -> str:

@@ -23,13 +23,13 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from .checks import UserError, one_of
-from .config import Config, TrainerConfig, to_config
+from .checks import UserError, one_of, require
+from .config import Config, ModelConfig, TrainerConfig, to_config
 from .console import short_path, table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .meters import Meters
-from .model import parameter_table
+from .model import parameter_table, reaches_images
 from .out_of_memory import OutOfMemory, is_lost_rank
 from .report import COMPARISON, write_comparison
 from .val_prompts import val_prompts_every, val_prompts_of
@@ -101,6 +101,30 @@ def check_skipping(config: TrainerConfig, world_size: int) -> None:
         raise UserError(
             f"trainer.on_out_of_memory=skip needs one process, got {world_size}: where one rank "
             "skips a batch the averages of the others are wrong; use trainer.on_out_of_memory=end"
+        )
+
+
+def check_images(config: ModelConfig, model: torch.nn.Module) -> None:
+    """Raise UserError for settings that teach nothing where every training clip has one frame.
+
+    Args:
+        config: The model section.
+        model: What is trained.
+    """
+    require(
+        config.prompt_type != "mask",
+        "model.prompt_type",
+        config.prompt_type,
+        "point, bbox or mixed where every training clip has one frame: a mask of an image is the "
+        "answer itself",
+    )
+    if not reaches_images(model):
+        adapters = config.trainable_modules is None
+        name = "lora.modules" if adapters else "trainable_modules"
+        value = ",".join(config.lora.modules if adapters else config.trainable_modules)
+        raise UserError(
+            f"model.{name}={value} reaches the memory alone, which clips of one frame never use: "
+            f"name more, for example model.{name}=decoder_memory"
         )
 
 

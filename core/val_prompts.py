@@ -1,7 +1,6 @@
 """Validation under several prompt types: which, when, and IoU under each."""
 
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,12 +96,12 @@ class ValidationPrompts:
     def compute(self, first_iou: float) -> dict[str, float]:
         """Return ``iou@TYPE`` of all types over all ranks: a collective for each further one.
 
+        Nothing where there is nothing to track: images have ``iou@1click`` and its kin.
+
         Args:
             first_iou: That of the first type.
         """
-        if not self.further:
-            return {}
         found = {kind: metrics.compute().get("iou") for kind, metrics in self._metrics.items()}
         self._metrics = {}
-        ious = {f"iou@{kind}": math.nan if iou is None else iou for kind, iou in found.items()}
-        return {f"iou@{self.first}": first_iou, **ious}
+        ious = {f"iou@{kind}": iou for kind, iou in found.items() if iou is not None}
+        return {f"iou@{self.first}": first_iou, **ious} if ious else {}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
-from ..config import IMAGE_SOURCES, DataConfig
+from ..config import DataConfig
 from ..official import IMAGENET_MEAN, IMAGENET_STD
 
 # In the frames' own precision: double would make every frame double.
@@ -43,9 +43,7 @@ def use_one_thread_in_workers() -> None:
 
 
 def clip_length(data: DataConfig, training: bool) -> int:
-    """Return the frames of a clip: validation may have a length of its own, an image has one."""
-    if data.source in IMAGE_SOURCES:
-        return 1
+    """Return the frames of a clip: validation may have a length of its own."""
     return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
 
 

@@ -14,12 +14,11 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
-from ..config import IMAGE_SOURCES, DataConfig
+from ..config import DataConfig
 from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
-from .datapoint import normalise
+from .datapoint import clip_length, normalise
 from .loader import ClipOrder, ClipSampler, ResumableLoader
-from .readers.files import DataError
 from .readers.reader import has_category_layout
 from .readers.recognise import resolve_source
 from .split import Videos, split_videos
@@ -63,19 +62,17 @@ class VideoDataModule(LightningDataModule):
         self.num_categories: Optional[int] = None
         self.datasets: dict[str, Union[SyntheticDataset, ClipDataset]] = {}
 
+    @property
+    def trains_on_images_alone(self) -> bool:
+        """Whether every training clip has one frame."""
+        return clip_length(self.data, training=True) == 1
+
     def setup(self, stage: Optional[str] = None) -> None:
         """Read the data set's structure; later calls do nothing.
 
         Raises:
-            DataError: The data set cannot be used; the message names the setting or file. Single
-                images cannot be trained on, which is what `stage` ``fit`` asks for.
+            DataError: The data set cannot be used; the message names the setting or file.
         """
-        if stage == "fit" and self.data.source in IMAGE_SOURCES:
-            raise DataError(
-                f"data={self.data.source} gives clips of one frame, which can be looked through"
-                " with `python -m core.data` and scored with `python -m core.evaluate`; training"
-                " needs videos: clips of at least 2 frames"
-            )
         if self.datasets:
             return
         if self.data.source == "synthetic":

@@ -7,7 +7,7 @@ from typing import Optional
 from rich.console import Console
 
 from ..checks import UserError
-from ..config import IMAGE_SOURCES, Config, register_schema, to_config
+from ..config import Config, register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
 from ..overrides import compose_command_line, print_anything
 from .fit import Size
@@ -67,7 +67,7 @@ def objects_of(config: Config) -> int:
     from ..data import VideoDataModule
     from ..data.readers.reader import has_category_layout
 
-    if not has_category_layout(config.data) and config.data.source not in IMAGE_SOURCES:
+    if not has_category_layout(config.data):
         return config.data.max_objects
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")

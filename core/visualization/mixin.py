@@ -1,12 +1,12 @@
 """The mixin that takes pictures in anybody's LightningModule."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Optional, Protocol
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from ..config import VisualizationsConfig
 from ..doctor import Doctor
@@ -16,8 +16,6 @@ from .limits import VisualizationsError
 from .visualizer import Trainer, Visualizer
 
 log = logging.getLogger(__name__)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Where a module keeps its visualizer, and what was said before there could be one. These are the
 # names that Python gives to private attributes of the mixin, so that no host has them already.
@@ -37,22 +35,6 @@ class Host(Protocol):
     @property
     def trainer(self) -> Trainer:
         """Lightning's trainer, or something like it."""
-
-
-def _outside_graphs(function: Function) -> Function:
-    """Keep a function out of the graph where a whole module is compiled: `torch.compile(module)`.
-
-    `torch.compiler.disable` alone does so too, but takes longer at every call than the hook itself
-    takes when no picture is due.
-    """
-    disabled = torch.compiler.disable(function, reason="it takes pictures")
-
-    @functools.wraps(function)
-    def either(*args: Any, **kwargs: Any) -> Any:
-        call = disabled if torch.compiler.is_dynamo_compiling() else function
-        return call(*args, **kwargs)
-
-    return either  # type: ignore[return-value]  # wraps keeps the signature
 
 
 class VisualizationsMixin:
@@ -82,7 +64,6 @@ class VisualizationsMixin:
     frames that failed so.
     """
 
-    @_outside_graphs
     def maybe_log_visualizations(
         self: Host,
         batch: Any,
@@ -124,6 +105,19 @@ class VisualizationsMixin:
             VisualizationsError: With the setting ``strict``: what would have been a warning, here
                 or on the drawing thread since the call before.
         """
+        if is_dynamo_compiling():  # the whole module: torch.compile(module)
+            _outside_graphs(
+                self,
+                batch,
+                outs_per_frame,
+                batch_idx,
+                stage,
+                obj_to_cat=obj_to_cat,
+                clip_name=clip_name,
+                object_names=object_names,
+                category_names=category_names,
+            )
+            return
         try:
             section = _section(self)
             if not _may_draw(self, section):
@@ -132,7 +126,7 @@ class VisualizationsMixin:
             if section is None:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
-            visualizer = vars(self).get(_MADE) or _make_visualizer(self, section)
+            visualizer = self.__dict__.get(_MADE) or _make_visualizer(self, section)
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
@@ -142,10 +136,6 @@ class VisualizationsMixin:
                 "object_names": object_names,
                 "category_names": category_names,
             }
-            moment = _moment(self, stage, event.step)
-            known: dict[str, Any] = {
-                name: value for name, value in given.items() if value is not None
-            }
             doctor = _doctor(self) if stage == "val" else None
             remark = doctor.in_short() if doctor else ""
             visualizer.take(
@@ -153,7 +143,7 @@ class VisualizationsMixin:
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                dataclasses.replace(moment, **known, remark=remark),
+                _moment(self, stage, event.step, given, remark),
                 obj_to_cat,
                 getattr(self, "failure_shares", None),
                 # The doctor speaks when the validation is over.
@@ -165,7 +155,14 @@ class VisualizationsMixin:
             _failed(self, error)
 
 
-@_outside_graphs
+# What the graph of a compiled module calls. As a decorator, `disable` takes longer at every call
+# than the hook itself does when no picture is due.
+_outside_graphs = torch.compiler.disable(
+    VisualizationsMixin.maybe_log_visualizations, reason="it takes pictures"
+)
+
+
+@torch.compiler.disable(reason="it takes pictures")
 def maybe_log_prompts(
     module: Host,
     batch: Any,
@@ -196,7 +193,7 @@ def maybe_log_prompts(
         visualizer, trainer = visualizer_of(module), module.trainer
         if visualizer is None or not visualizer.compares_prompts(trainer, batch_idx):
             return
-        moment = _moment(module, "val", trainer.global_step)
+        moment = _moment(module, "val", trainer.global_step, {})
         visualizer.take_prompts(prompt_type, trainer.loggers, batch, outs_per_frame, moment)
     except VisualizationsError:
         raise
@@ -222,13 +219,16 @@ def _may_draw(module: Host, section: Any) -> bool:
     return trainer.is_global_zero and not trainer.sanity_checking
 
 
-def _moment(module: Host, stage: str, step: int) -> Moment:
-    """Return when it is, and what the trainer's data and the module's weights are called."""
+def _moment(
+    module: Host, stage: str, step: int, given: Mapping[str, Any], remark: str = ""
+) -> Moment:
+    """Return what a sheet says of its time and names; names given go before the datamodule's."""
     trainer = module.trainer
     names = names_of(getattr(trainer, "datamodule", None), stage)
+    names.update({name: value for name, value in given.items() if value is not None})
     weights = _entry(module, "weights_in_use")
     names["weights"] = weights if isinstance(weights, str) else None
-    return Moment(stage, step, trainer.current_epoch, **names)
+    return Moment(stage, step, trainer.current_epoch, **names, remark=remark)
 
 
 def _doctor(module: Any) -> Optional[Doctor]:

@@ -298,6 +298,8 @@ class Publisher:
         return takers
 
     def _sheet_frames(self, clip: Clip) -> list[int]:
+        if clip.is_of_rounds:
+            return list(range(len(clip.frames)))
         config = self._config
         wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
         return [i for i, frame in enumerate(clip.frames) if frame.position in wanted]

@@ -189,7 +189,8 @@ def object_summaries(clip: Clip) -> list[dict[str, Any]]:
 
 
 def _is_prompted(frame: ClipFrame) -> bool:
-    return frame.prompted or bool(frame.prompts)
+    """Return whether a frame was told where objects are, and tells nothing of the model."""
+    return frame.round is None and (frame.prompted or bool(frame.prompts))
 
 
 def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:

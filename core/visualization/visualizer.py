@@ -331,7 +331,10 @@ class Visualizer:
             if self._keeper.is_open:
                 store = functools.partial(self._keeper.store_outcomes, findings, step)
                 self.worker.submit(store, num_pictures=0)
-            for publish in (self._publisher.publish_strips, self._publisher.publish_distances):
+            drawings = [self._publisher.publish_strips]
+            if findings.by_distance:  # where there are only images nothing is tracked
+                drawings.append(self._publisher.publish_distances)
+            for publish in drawings:
                 task = functools.partial(publish, list(loggers), findings, step)
                 if not self.worker.submit(task, even_if_full=True):
                     self._drop_for_lack_of_room()

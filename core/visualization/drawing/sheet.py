@@ -14,6 +14,7 @@ import numpy as np
 from ..clip import Clip, ClipFrame, CloseUp, Masks, Scores, counted, fate_of, plain_text
 from ..palette import Color
 from ..prompts import PromptData
+from ..rounds import Round
 from .canvas import FAINT, MARGIN, Canvas, Entry, entry_width
 from .overview import paint_overview
 from .paint import (
@@ -88,7 +89,8 @@ def render_sheet(
         for x, panel in zip(columns, _paint_panels(view, index, panels), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
         x = columns[panels.index("prompts")]
-        _draw_prompts(canvas, view, view.frames[index].prompts, (x, y), (width, height))
+        frame = view.frames[index]
+        _draw_prompts(canvas, view, frame.prompts, (x, y), (width, height), frame.round)
         if close_up is not None:
             canvas.paste(MARGIN, y, overviews[index])
             outside = close_up.prompts_outside(clip.frames[index], clip.model_size)
@@ -122,11 +124,13 @@ def _draw_prompts(
     prompts: Sequence[PromptData],
     place: tuple[int, int],
     size: tuple[int, int],
+    its_round: Optional[Round] = None,
 ) -> None:
     """Draw clicks and boxes, in model pixels of a clip, over a panel of a size (width, height)."""
     ordered, colors = _in_order(clip, prompts)
     scale = (size[0] / clip.model_size[1], size[1] / clip.model_size[0])
-    canvas.prompts(ordered, colors, *place, size, scale)
+    newest = None if its_round is None else its_round.number
+    canvas.prompts(ordered, colors, *place, size, scale, newest)
 
 
 def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
@@ -141,7 +145,12 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         panels = _paint_panels(clip, index, ("image", "ground truth", "prediction"))
         row = _enlarge(np.concatenate(panels, axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
-        title = f"frame {clip.frames[index].number} · image, ground truth, prediction · {clip.name}"
+        label = (
+            _frame_label(clip.frames[index])
+            if clip.is_of_rounds
+            else f"frame {clip.frames[index].number}"
+        )
+        title = f"{label} · image, ground truth, prediction · {clip.name}"
         canvas.write([(4, 0, fit(title, row.shape[1] - 8))])
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
@@ -325,7 +334,8 @@ def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[str]:
             f"{undrawable} not drawn: not finite, outside the frame or without the other corner"
         )
     if clip.prompts_missing:
-        notes.append(f"no prompt to draw on prompted frames: {_listed(clip.prompts_missing)}")
+        missing = sorted(set(clip.prompts_missing))
+        notes.append(f"no prompt to draw on prompted frames: {_listed(missing)}")
     if clip.prompts_elsewhere:
         notes.append(f"more prompts on frames not drawn: {_listed(clip.prompts_elsewhere)}")
     if _non_finite(clip.pred):
@@ -370,6 +380,8 @@ def mean_iou_words(clip: Clip) -> str:
     """Say a clip's mean IoU and the frames that it was measured on."""
     if math.isnan(clip.mean_iou):
         return "no object to score" if clip.num_scored_frames else "no frame to score"
+    if clip.is_of_rounds:
+        return f"mean IoU {clip.mean_iou:.3f} after the last click"
     kind = "frames" if clip.prompts_implied else "unprompted frames"
     frames = f"{clip.num_scored_frames} of {clip.num_unprompted_frames} {kind}"
     return f"mean IoU {clip.mean_iou:.3f} over {frames}"
@@ -397,7 +409,9 @@ def _keys(clips: Iterable[Clip]) -> list[Entry]:
     if "point" in kinds:
         entries += [("positive", "positive click"), ("negative", "negative click")]
     if _any_correction(given):
-        entries.append((None, "number: correction round"))
+        of_rounds = any(clip.is_of_rounds for clip in shown)
+        told = "small: given in a row above" if of_rounds else "number: correction round"
+        entries.append((None, told))
     if "bbox" in kinds:
         entries.append(("bbox", "box prompt"))
     if "mask" in kinds:
@@ -422,6 +436,8 @@ def _row(clip: Clip, index: int, drawn: list[int], width: int) -> list[list[Entr
 
 
 def _frame_label(frame: ClipFrame) -> str:
+    if frame.round is not None:
+        return f"after {frame.round}"
     label = f"frame {frame.number}"
     if frame.mask_prompted:
         return label + " · mask prompt: the prediction is the prompt"
@@ -488,6 +504,8 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
             words = [] if outcome.present else ["absent"]
         else:
             words = _tracking_words(outcome, category not in clip.not_prompted)
+            gain = _gain(clip, index, category)
+            words[1:1] = [gain] if gain else []
         if category in clip.not_prompted:
             words.append("not prompted")
         if outcome.non_finite:
@@ -495,6 +513,15 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         if words:
             chips.append((clip.color_of(category), f"{clip.id_of(category)} {' '.join(words)}"))
     return chips
+
+
+def _gain(clip: Clip, index: int, category: int) -> str:
+    """Return what a round of clicks changed in an object's IoU; empty where nothing is known."""
+    if index == 0 or clip.frames[index].round is None or clip.scores is None:
+        return ""
+    before, now = clip.scores.ious[index - 1 : index + 1, category]
+    # Adding 0 makes a negative zero positive.
+    return f"({round(now - before, 2) + 0.0:+.2f})" if math.isfinite(now - before) else ""
 
 
 def _tracking_words(outcome: _Outcome, is_tracked: bool) -> list[str]:
