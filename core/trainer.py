@@ -22,7 +22,15 @@ from .checkpointing import checkpoint_loss
 from .config import Config, config_of
 from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
 from .lora import inject
-from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
+from .metrics import (
+    LossMean,
+    VideoMetrics,
+    as_csv,
+    category_keys,
+    copied_masks,
+    mean_iou,
+    mean_ious_by,
+)
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, received_prompt
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
@@ -51,7 +59,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
+    leaving the prompted frame's masks in place scores; with several data sets
+    ``val/source/<name>/iou`` too. ``val/failures/<kind>`` and its kin say how
     objects fail (`core.outcomes`). The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
     ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
@@ -179,6 +188,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             )
             metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
         metrics.update(self._failures(names))
+        metrics.update(self._ious_of_sources())
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
@@ -303,6 +313,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             tracks[video].append(self.metrics.tracks[video_id, object_id])
         return [shares(each).get(section.worst_by, 0.0) for each in tracks]
 
+    def _ious_of_sources(self) -> dict[str, float]:
+        source_of = getattr(self._datamodule(), "source_of", None)
+        if source_of is None:
+            return {}
+        found = mean_ious_by(self.metrics.rows, functools.partial(source_of, "val"))
+        return {f"source/{name}/iou": iou for name, iou in found.items()}
+
     def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
         categories = {track.category for track in self.metrics.tracks.values()}
         keys = category_keys(names or [], max(categories, default=-1) + 1)
@@ -329,7 +346,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
-            objects = as_csv(self.metrics.rows, *lookups)
+            objects = as_csv(self.metrics.rows, self.metrics.tracks, *lookups)
             path.write_text(objects, **options)
             self.objects_table = path
             if is_first:
