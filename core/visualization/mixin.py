@@ -1,22 +1,21 @@
 """The mixin that takes pictures in anybody's LightningModule."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Optional, Protocol
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from ..config import VisualizationsConfig
 from ..official import FrameOutputs
+from .cadence import Event
 from .clip import Moment
 from .limits import VisualizationsError
 from .visualizer import Trainer, Visualizer
 
 log = logging.getLogger(__name__)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Where a module keeps its visualizer, and what was said before there could be one. These are the
 # names that Python gives to private attributes of the mixin, so that no host has them already.
@@ -36,22 +35,6 @@ class Host(Protocol):
     @property
     def trainer(self) -> Trainer:
         """Lightning's trainer, or something like it."""
-
-
-def _outside_graphs(function: Function) -> Function:
-    """Keep a function out of the graph where a whole module is compiled: `torch.compile(module)`.
-
-    `torch.compiler.disable` alone does so too, but takes longer at every call than the hook itself
-    takes when no picture is due.
-    """
-    disabled = torch.compiler.disable(function, reason="it takes pictures")
-
-    @functools.wraps(function)
-    def either(*args: Any, **kwargs: Any) -> Any:
-        call = disabled if torch.compiler.is_dynamo_compiling() else function
-        return call(*args, **kwargs)
-
-    return either  # type: ignore[return-value]  # wraps keeps the signature
 
 
 class VisualizationsMixin:
@@ -81,7 +64,6 @@ class VisualizationsMixin:
     frames that failed so.
     """
 
-    @_outside_graphs
     def maybe_log_visualizations(
         self: Host,
         batch: Any,
@@ -123,6 +105,19 @@ class VisualizationsMixin:
             VisualizationsError: With the setting ``strict``: what would have been a warning, here
                 or on the drawing thread since the call before.
         """
+        if is_dynamo_compiling():  # the whole module: torch.compile(module)
+            _outside_graphs(
+                self,
+                batch,
+                outs_per_frame,
+                batch_idx,
+                stage,
+                obj_to_cat=obj_to_cat,
+                clip_name=clip_name,
+                object_names=object_names,
+                category_names=category_names,
+            )
+            return
         try:
             section = _section(self)
             if section is not None and not _is_enabled(section):
@@ -133,27 +128,22 @@ class VisualizationsMixin:
             if section is None:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
-            visualizer = vars(self).get(_MADE) or _make_visualizer(self, section)
+            visualizer = self.__dict__.get(_MADE) or _make_visualizer(self, section)
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
             visualizer.attach(trainer)  # has pictures flushed when the trainer ends
-            names = names_of(getattr(trainer, "datamodule", None), stage)
             given = {
                 "clip_name": clip_name,
                 "object_names": object_names,
                 "category_names": category_names,
             }
-            names.update({name: value for name, value in given.items() if value is not None})
-            remark = _remark(self) if stage == "val" else ""
-            weights = _entry(self, "weights_in_use")
-            names["weights"] = weights if isinstance(weights, str) else None
             visualizer.take(
                 event,
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                Moment(stage, event.step, trainer.current_epoch, **names, remark=remark),
+                _moment(self, event, given),
                 obj_to_cat,
                 getattr(self, "failure_shares", None),
             )
@@ -161,6 +151,13 @@ class VisualizationsMixin:
             raise
         except Exception as error:
             _failed(self, error)
+
+
+# What the graph of a compiled module calls. As a decorator, `disable` takes longer at every call
+# than the hook itself does when no picture is due.
+_outside_graphs = torch.compiler.disable(
+    VisualizationsMixin.maybe_log_visualizations, reason="it takes pictures"
+)
 
 
 def visualizer_of(module: Any) -> Optional[Visualizer]:
@@ -171,6 +168,17 @@ def visualizer_of(module: Any) -> Optional[Visualizer]:
         pictures are off, and on ranks other than zero.
     """
     return vars(module).get(_MADE)
+
+
+def _moment(module: Host, event: Event, given: dict[str, Any]) -> Moment:
+    """Return what a sheet says of its time and names; names given go before the datamodule's."""
+    trainer = module.trainer
+    names = names_of(getattr(trainer, "datamodule", None), event.stage)
+    names.update({name: value for name, value in given.items() if value is not None})
+    weights = _entry(module, "weights_in_use")
+    names["weights"] = weights if isinstance(weights, str) else None
+    remark = _remark(module) if event.stage == "val" else ""
+    return Moment(event.stage, event.step, trainer.current_epoch, **names, remark=remark)
 
 
 def _remark(module: Any) -> str:

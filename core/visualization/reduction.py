@@ -586,7 +586,8 @@ class OnCpu:
         """See `Reduction.keep`; windows are found before training goes on: no frame is kept."""
         frames, measured = self.choice.frames, self.choice.measured
         shape = (len(measured), len(self.rows))
-        counts = _no_counts(shape)
+        areas = np.zeros((3, *shape), np.int64)
+        counts = Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
         kept = KeptMasks([[] for _ in frames], [[] for _ in frames])
         all_gt = as_array(batch.masks.detach())
         buffer = np.empty(all_gt.shape[2:], bool)
@@ -620,37 +621,35 @@ class OnCpuSmall(OnCpu):
     ) -> Kept[np.ndarray]:
         """See `Reduction.keep`."""
         frames, measured = self.choice.frames, self.choice.measured
-        counts = _no_counts((len(measured), len(self.rows)))
+        rows = _as_slice(self.rows)
         all_gt = as_array(batch.masks.detach())
+        non_finite = np.zeros((len(measured), len(self.rows)), bool)
         packed: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for index, t in enumerate(measured):
-            gt, frame_logits = (
-                frame if len(self.rows) == len(frame) else frame[self.rows]
-                for frame in (all_gt[t], as_array(logits[t]))
-            )
-            gt = as_bool(gt)
+            frame_logits = as_array(logits[t])[rows]
             if _is_finite(frame_logits.reshape(len(frame_logits), -1)):
                 pred = frame_logits > 0
             else:
                 pred = above(frame_logits)
-                counts.non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
-            for masks, areas in (
-                (gt, counts.gt_areas),
-                (pred, counts.pred_areas),
-                (gt & pred, counts.intersections),
-            ):
-                areas[index] = [np.count_nonzero(mask) for mask in masks]
-            if t in frames:
-                for masks, of_frames in zip((gt, pred), packed, strict=True):
-                    of_frames.append(_pack_array(masks))
-        prompts = {t: _pack_array(as_bool(as_array(given))) for t, given in mask_prompts.items()}
+                non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
+            for masks, of_frames in zip((as_bool(all_gt[t, rows]), pred), packed, strict=True):
+                of_frames.append(_pack_array(masks))
         gts, preds = (np.stack(kind) for kind in packed)
+        gt_areas, pred_areas, intersections = (
+            np.bitwise_count(bits).sum(2, np.int64) for bits in (gts, preds, gts & preds)
+        )
+        counts = Counts(gt_areas, pred_areas, intersections, non_finite)
+        if frames != measured:
+            drawn = [measured.index(t) for t in frames]
+            gts, preds = gts[drawn], preds[drawn]
+        prompts = {t: _pack_array(as_bool(as_array(given))) for t, given in mask_prompts.items()}
         return Kept(counts, KeptMasks([], []), {}, Packed(gts, preds, prompts, {}))
 
 
-def _no_counts(shape: tuple[int, int]) -> Counts[np.ndarray]:
-    areas = np.zeros((3, *shape), np.int64)
-    return Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+def _as_slice(rows: list[int]) -> Union[slice, list[int]]:
+    """Return the same rows, where they follow each other, as what NumPy takes without a copy."""
+    followed = rows == list(range(rows[0], rows[-1] + 1))
+    return slice(rows[0], rows[-1] + 1) if followed else rows
 
 
 def _pack_array(masks: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..official import (
     Batch,
     FrameOutputs,
+    GivenClicks,
     PointInputs,
     check_batch_and_outputs,
     fault_of_obj_to_cat,
@@ -204,6 +205,7 @@ def _reduce(
     logits = [outputs["pred_masks_high_res"].detach()[:, 0] for outputs in outs_per_frame]
     reduction = choose_reduction(batch, logits, choice)
     drawn = {t: outs_per_frame[t] for t in choice.frames}
+    given = {t: given_clicks(outputs) for t, outputs in drawn.items()}
     num_rows = batch.masks.shape[1]
     prompting = [prompting_of(outputs) for outputs in outs_per_frame]
     mask_prompts = {
@@ -220,8 +222,8 @@ def _reduce(
         images=reduction.images(batch.img_batch.detach()),
         counts=kept.counts,
         masks=kept.masks,
-        clicks=_clicks(drawn),
-        initial_clicks=_initial_clicks(drawn),
+        clicks=_clicks(given),
+        initial_clicks=_initial_clicks(given),
         boxes={
             t: boxes.detach().float()
             for t, outputs in drawn.items()
@@ -255,9 +257,8 @@ def _without_prompts(reduced: Reduced[Either]) -> Reduced[Either]:
     )
 
 
-def _clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
+def _clicks(given: dict[int, GivenClicks]) -> dict[int, Clicks[Either]]:
     """Return all clicks of the frames that have some."""
-    given = {t: given_clicks(outputs) for t, outputs in drawn.items()}
     return {
         t: _kept(clicks.final, clicks.num_initial)
         for t, clicks in given.items()
@@ -265,13 +266,12 @@ def _clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
     }
 
 
-def _initial_clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
+def _initial_clicks(given: dict[int, GivenClicks]) -> dict[int, Clicks[Either]]:
     """Return the initial clicks that those of `_clicks` may not hold."""
-    given = {t: given_clicks(outputs).initial for t, outputs in drawn.items()}
     return {
-        t: _kept(initial, initial["point_labels"].shape[1])
-        for t, initial in given.items()
-        if initial is not None
+        t: _kept(clicks.initial, clicks.initial["point_labels"].shape[1])
+        for t, clicks in given.items()
+        if clicks.initial is not None
     }
 
 
