@@ -174,6 +174,12 @@ def store_settings(config: Config, run_dir: Path) -> None:
         dict(_flat(dataclasses.asdict(section)))
         for section in (config, to_config(hydra.compose("config")))
     )
+    # what a data set does not set it has from `data`
+    defaults |= {
+        name: values.get(f"data.{name.partition('].')[2]}")
+        for name in values
+        if name.startswith("data.sources[")
+    }
     rows = [
         [name, json.dumps(value), json.dumps(defaults.get(name))]
         for name, value in values.items()
@@ -186,6 +192,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
+        elif name == "sources" and value:
+            for i, source in enumerate(value):
+                yield from _flat(source, f"{prefix}{name}[{i}].")
         else:
             yield f"{prefix}{name}", value
 

@@ -109,9 +109,10 @@ def _choose_source(config: EvaluateConfig) -> None:
         config.data = sources_of(config.data)[position]
         config.seed = seed_of_source(config.seed, position)
     elif names:
+        given = "no source is given" if config.source is None else f"source={config.source}"
         raise UserError(
-            f"source={config.source}: data.sources has several data sets, which are evaluated one"
-            f" at a time; expected source={' or source='.join(names)}"
+            f"{given}, but data.sources has several data sets, which are evaluated one at a time:"
+            f" expected source={' or source='.join(names)}"
         )
     elif config.source is not None:
         raise UserError(

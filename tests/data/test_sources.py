@@ -2,22 +2,24 @@
 
 import csv
 import dataclasses
+import json
 from collections import Counter
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from processes import TrainProcess
 from videos import Disc, draw, write_vos
 
 from core.checks import UserError
-from core.config import Config, DataConfig, ModelConfig, config_of, in_source, to_config
+from core.config import CONFIG_DIR, Config, DataConfig, ModelConfig, config_of, in_source, to_config
 from core.data import DataError, VideoDataModule
 from core.data.check import check_data
 from core.data.sources import InTurn, MixedOrder, Part, share_out
 from core.evaluate.settings import EvaluateConfig, combine
 from core.overrides import compose_command_line
-from core.run import _data
+from core.run import _data, store_settings
 
 MINE = "{source: vos_folder, root: /a, name: mine}"
 
@@ -275,6 +277,23 @@ def test_the_start_of_a_run_states_how_long_an_epoch_is(two_folders):
     assert said[4].strip() == "an epoch has 4 batches, each of one data set"
 
 
+def test_a_run_stores_what_a_data_set_has_other_than_data(tmp_path):
+    own = "{source: synthetic, name: a, num_frames: 3}, {source: sav, root: /b}"
+    config = to_config(compose_command_line(["data.num_frames=6", f"data.sources=[{own}]"])[0])
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        store_settings(config, tmp_path)
+    (stored,) = tmp_path.iterdir()
+    assert {name: (value, default) for name, value, default in json.loads(stored.read_text())} == {
+        "data.num_frames": ("6", "4"),
+        "data.sources[0].num_frames": ("3", "6"),
+        "data.sources[0].name": ('"a"', "null"),
+        "data.sources[1].source": ('"sav"', '"synthetic"'),
+        "data.sources[1].root": ('"/b"', "null"),
+        "data.sources[1].annotation_folder": ('"."', '"Annotations"'),
+        "data.sources[1].name": ('"sav"', "null"),
+    }
+
+
 def test_slots_and_objects_do_not_go_together():
     sources = [
         {"source": "synthetic"},
@@ -320,9 +339,9 @@ def test_evaluation_takes_one_of_the_data_sets_of_a_run(two_folders):
 
     config = chosen("source=second", "data.val_fraction=0.5")
     assert (config.data.root, config.data.val_fraction) == (str(two_folders / "b"), 0.5)
-    with pytest.raises(UserError, match=r"expected source=first or source=second"):
+    with pytest.raises(UserError, match=r"^no source .* expected source=first or source=second$"):
         chosen()
-    with pytest.raises(UserError, match=r"^source=third: data\.sources has several"):
+    with pytest.raises(UserError, match=r"^source=third, but data\.sources has several"):
         chosen("source=third")
     run = Config(seed=5)
     with pytest.raises(UserError, match=r"^source=third: data\.sources has no data sets"):
