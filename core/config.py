@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
+# of `mixed` training, which validates under each of them
+MIXED_PROMPTS = ("mask", "bbox", "point")
 # SAM 2's batches hold float32 frames, which a model in pure half or double precision does not take.
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 LOGGERS = ("swanlab", "wandb", "tensorboard", "csv")
@@ -126,6 +128,12 @@ _INTERVAL = Rule(
         value is None
         or (type(value) is int and value >= 1)
         or (isinstance(value, float) and 0 < value <= 1)
+    ),
+)
+_VAL_PROMPTS = Rule(
+    f"null or a list of some of {', '.join(MIXED_PROMPTS)}, each once",
+    lambda value: (
+        value is None or (0 < len(value) == len(set(value)) and set(value) <= set(MIXED_PROMPTS))
     ),
 )
 _DETERMINISTIC = Rule(
@@ -774,6 +782,19 @@ class TrainerConfig(Section):
     )
     validate_first: bool = setting(
         False, ANY_VALUE, "validate the starting weights before training, as a baseline"
+    )
+    val_prompts: Optional[List[str]] = setting(  # noqa: UP006
+        None,
+        _VAL_PROMPTS,
+        "what validation prompts with: a list of some of `mask`, `bbox` and `point`; `val/iou` is "
+        "that of the first, `val/iou@<type>` that of each; null: `model.prompt_type`, and of "
+        "`mixed` all three",
+    )
+    val_prompts_every: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "every n-th validation, the last one too, is under all of `val_prompts`, the others under "
+        "the first; null: 1, and 4 of `mixed` prompts without `val_prompts`",
     )
     early_stopping_patience: Optional[int] = setting(
         None,

@@ -32,6 +32,7 @@ from .meters import Meters
 from .model import parameter_table
 from .out_of_memory import OutOfMemory, is_lost_rank
 from .report import COMPARISON, write_comparison
+from .val_prompts import val_prompts_every, val_prompts_of
 from .visualization.store import FOLDER, PAGE, SETTINGS
 from .weights import CheckpointError
 
@@ -42,8 +43,8 @@ _KILLS: list[Callable[[], None]] = []
 
 _BELOW = f"\n{'':<11} "  # in a table, where a value has several lines
 OWN_TRAINER_FIELDS = (
-    "validate_first", "early_stopping_patience", "checkpoint_every_n_steps", "on_out_of_memory",
-    "max_skipped_in_a_row", "ema_decay",
+    "validate_first", "val_prompts", "val_prompts_every", "early_stopping_patience",
+    "checkpoint_every_n_steps", "on_out_of_memory", "max_skipped_in_a_row", "ema_decay",
 )  # fmt: skip
 
 
@@ -216,6 +217,7 @@ def describe(
         ("data", _data(config, data, trainer.world_size)),
         ("model", _model(config, module.model)),
         ("weights", _weights(module, ckpt_path)),
+        *_validation(config),
         ("device", _device(config.trainer, trainer)),
         ("run", str(short_path(run_dir))),
     ]
@@ -264,6 +266,21 @@ def _weights(module: Any, ckpt_path: Optional[str]) -> str:
     if ckpt_path is not None:
         return "from the checkpoint that is resumed"
     return module.load_report or "random"
+
+
+def _validation(config: Config) -> list[tuple[str, str]]:
+    """Say what validation under several prompt types costs, where there are several."""
+    first, *others = val_prompts_of(config)
+    if not others or config.trainer.limit_val_batches == 0:
+        return []
+    every = val_prompts_every(config)
+    when = "each time" if every == 1 else f"every {every} validations and at the last"
+    types = " and ".join(others)
+    said = (
+        f"under {first} prompts, which val/iou is of; {when}\n{'':<11} under {types} prompts too: "
+        "one more validation per further type"
+    )
+    return [("validation", said)]
 
 
 def _device(config: TrainerConfig, trainer: Any) -> str:

@@ -46,8 +46,9 @@ from .outcomes import (
     strips_of,
 )
 from .random_states import RandomStates
+from .val_prompts import ValidationPrompts
 from .visualization.arrays import above
-from .visualization.mixin import VisualizationsMixin, names_of
+from .visualization.mixin import VisualizationsMixin, maybe_log_prompts, names_of
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores; with several data sets
-    ``val/source/<name>/iou`` too. ``val/failures/<kind>`` and its kin say how
+    leaving the prompted frame's masks in place scores, under several prompt types
+    (``trainer.val_prompts``) ``val/iou@<type>`` and with several data sets
+    ``val/source/<name>/iou``. ``val/failures/<kind>`` and its kin say how
     objects fail (`core.outcomes`). The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
     ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
@@ -97,6 +99,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         )
         self.metrics = VideoMetrics()
         self.copy_metrics = VideoMetrics(boundary=False)
+        self.val_prompts = ValidationPrompts(config)
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
@@ -106,7 +109,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.baseline: Optional[Baseline] = None
         self._copied_ious: dict[tuple[int, int], np.ndarray] = {}
         self._train_losses = LossMean()
-        self._num_warmup_steps = 0
+        self._num_steps = self._num_warmup_steps = 0
         self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
         self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
@@ -158,9 +161,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         return losses[CORE_LOSS]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure one batch of clips."""
-        with _clicks_by_value():
-            outs_per_frame = self(batch)
+        """Measure one batch of clips, under each prompt type that is due."""
+        self._validate_on(batch, batch_idx)
+        for kind in self.val_prompts.further:
+            self._validate_under(kind, batch, batch_idx)
+
+    def _validate_on(self, batch: Any, batch_idx: int) -> None:
+        outs_per_frame = self._prompted(batch, self.val_prompts.first)
         self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
         identifiers = batch.metadata.unique_objects_identifier[0]
         prompted = [received_prompt(outs) for outs in outs_per_frame]
@@ -176,6 +183,20 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             self.copy_metrics.update(copied_masks(batch.masks, prompted), batch.masks, *objects)
         self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
+        if self.val_prompts.further:
+            maybe_log_prompts(self, batch, outs_per_frame, batch_idx, self.val_prompts.first)
+
+    def _validate_under(self, kind: str, batch: Any, batch_idx: int) -> None:
+        outs_per_frame = self._prompted(batch, kind)
+        identifiers = batch.metadata.unique_objects_identifier[0]
+        prompted = torch.tensor([received_prompt(outs) for outs in outs_per_frame])
+        masks = (_predicted_masks(outs_per_frame), batch.masks)
+        self.val_prompts.update(kind, *masks, prompted, identifiers[:, 0], identifiers[:, 1])
+        maybe_log_prompts(self, batch, outs_per_frame, batch_idx, kind)
+
+    def _prompted(self, batch: Any, kind: str) -> list[FrameOutputs]:
+        with self.val_prompts.under(kind, self.model, self.device), _clicks_by_value():
+            return self(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
@@ -187,6 +208,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 "and an unprompted frame to track it on"
             )
             metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
+        metrics.update(self.val_prompts.compute(metrics["iou"]))
         metrics.update(self._failures(names))
         metrics.update(self._ious_of_sources())
         for name, value in metrics.items():
@@ -195,6 +217,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         # Lightning's connectors set this and the other attributes that its Trainer does not declare
         if trainer.sanity_checking:
             return
+        self.val_prompts.num_validations += 1
         if trainer.global_step == 0:
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
@@ -205,9 +228,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = build_scheduler(optimizer, self.config.scheduler, num_steps)
-        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, num_steps)
+        self._num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, self.config.scheduler, self._num_steps)
+        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, self._num_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -227,6 +250,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         else:
             ranks = [states]
         checkpoint["random_states"] = ranks
+        checkpoint["num_validations"] = self.val_prompts.num_validations
         checkpoint["doctor"] = self.doctor.state()
         checkpoint["train_losses"] = self._train_losses.state()
         checkpoint["baseline"] = self.baseline and dataclasses.asdict(self.baseline)
@@ -234,6 +258,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training goes on; know what the run knew."""
         self.resumed_step = checkpoint["global_step"]
+        self.val_prompts.num_validations = checkpoint.get("num_validations", 0)
         if "doctor" in checkpoint:
             self.doctor.load(checkpoint["doctor"])
             self._train_losses.load(checkpoint["train_losses"])
@@ -264,6 +289,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
+        self.val_prompts.begin(start, is_last=self.trainer.global_step >= self._num_steps)
 
     def on_validation_end(self) -> None:
         """Put them back; a checkpoint made after validating is resumed without doing it again."""
