@@ -6,7 +6,7 @@ errors. Masks are painted at display size and enlarged by whole numbers only.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
@@ -185,7 +185,7 @@ def render_by_prompts(clips: Mapping[str, Clip], panel_size: int = 256) -> np.nd
         *_flow(_keys(clips.values()), inner, 3, "{} more"),
     ]
     rows = [
-        [_row(clip, index, drawn, column) for clip in clips.values()]
+        [_row(_without_estimates(clip), index, drawn, column) for clip in clips.values()]
         for index in range(len(first.frames))
     ]
     num_lines = len(head) + 2 + sum(max(map(len, row)) for row in rows)
@@ -213,6 +213,12 @@ def render_by_prompts(clips: Mapping[str, Clip], panel_size: int = 256) -> np.nd
             _draw_prompts(canvas, clip, frame.prompts, (x, below), (width, height))
         y = below + height + _GAP
     return canvas.pixels()
+
+
+def _without_estimates(clip: Clip) -> Clip:
+    """Leave out what the model says itself, for lines with room for IoUs alone."""
+    scores = clip.scores and replace(clip.scores, predicted_ious=None, object_scores=None)
+    return replace(clip, scores=scores)
 
 
 def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list[np.ndarray]:
