@@ -250,8 +250,9 @@ def _data(config: Config, data: Any) -> str:
         for stage, said in (("train", "training clips"), ("val", "validation clips"))
     )
     root = f" in {config.data.root}" if config.data.root else ""
+    frames = "frame" if config.data.num_frames == 1 else "frames"
     return (
-        f"{config.data.source}{root}: {clips}\n{'':<11} {config.data.num_frames} frames of "
+        f"{config.data.source}{root}: {clips}\n{'':<11} {config.data.num_frames} {frames} of "
         f"{config.model.image_size} px, batches of {config.data.batch_size}"
     )
 

@@ -37,6 +37,7 @@ NEEDED = {
     "data=mots": ["data.root=d"],
     "surgical": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],
+    "images": ["data.train_annotations=a.json"],
     "overfit_clip": ["data.root=d"],
 }
 
