@@ -272,10 +272,11 @@ def _data(config: Config, data: Any, num_ranks: int) -> str:
 
 def _data_set(data: DataConfig, num_clips: tuple[int, int], side: int) -> str:
     root = f" in {data.root}" if data.root else ""
+    frames = "frame" if data.num_frames == 1 else "frames"
     return (
         f"{data.source}{root}: {num_clips[0]} training clips, {num_clips[1]} validation clips"
         f"{_BELOW}"
-        f"{data.num_frames} frames of {side} px, batches of {data.batch_size}"
+        f"{data.num_frames} {frames} of {side} px, batches of {data.batch_size}"
     )
 
 
