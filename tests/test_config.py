@@ -39,7 +39,6 @@ NEEDED = {
     "surgical": ["data.train_annotations=a.json"],
     "images": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],
-    "images": ["data.train_annotations=a.json"],
     "overfit_clip": ["data.root=d"],
     "two_sets": ["data.sources.0.root=d", "data.sources.1.root=d"],
 }
