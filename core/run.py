@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from .checks import UserError, one_of, require
-from .config import Config, ModelConfig, TrainerConfig, to_config
+from .config import Config, DataConfig, ModelConfig, TrainerConfig, sources_of, to_config
 from .console import short_path, table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # What ends the ranks that wait for this one, once it has failed.
 _KILLS: list[Callable[[], None]] = []
 
+_BELOW = f"\n{'':<11} "  # in a table, where a value has several lines
 OWN_TRAINER_FIELDS = (
     "validate_first", "val_prompts", "val_prompts_every", "early_stopping_patience",
     "checkpoint_every_n_steps", "on_out_of_memory", "max_skipped_in_a_row", "ema_decay",
@@ -198,6 +199,12 @@ def store_settings(config: Config, run_dir: Path) -> None:
         dict(_flat(dataclasses.asdict(section)))
         for section in (config, to_config(hydra.compose("config")))
     )
+    # what a data set does not set it has from `data`
+    defaults |= {
+        name: values.get(f"data.{name.partition('].')[2]}")
+        for name in values
+        if name.startswith("data.sources[")
+    }
     rows = [
         [name, json.dumps(value), json.dumps(defaults.get(name))]
         for name, value in values.items()
@@ -210,6 +217,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
+        elif name == "sources" and value:
+            for i, source in enumerate(value):
+                yield from _flat(source, f"{prefix}{name}[{i}].")
         else:
             yield f"{prefix}{name}", value
 
@@ -228,7 +238,7 @@ def describe(
         ckpt_path: What is resumed, or None.
     """
     rows = [
-        ("data", _data(config, data)),
+        ("data", _data(config, data, trainer.world_size)),
         ("model", _model(config, module.model)),
         ("weights", _weights(module, ckpt_path)),
         *_validation(config),
@@ -246,15 +256,27 @@ def describe(
         )
 
 
-def _data(config: Config, data: Any) -> str:
-    clips = ", ".join(
-        f"{len(data.datasets[stage])} {said}"
-        for stage, said in (("train", "training clips"), ("val", "validation clips"))
-    )
-    root = f" in {config.data.root}" if config.data.root else ""
+def _data(config: Config, data: Any, num_ranks: int) -> str:
+    side, counts = config.model.image_size, data.num_clips()
+    if not sources_of(config.data):
+        return _data_set(config.data, counts[None], side)
+    batches = data.batches_per_epoch(num_ranks)
+    total, lines = sum(batches.values()), []
+    for source in sources_of(config.data):
+        name = str(source.name)
+        count, said = batches.get(name, 0), _data_set(source, counts[name], side)
+        lines.append(f"{name}: {said}, {count} of them per epoch ({count / total:.0%})")
+    lines.append(f"an epoch has {total} batches, each of one data set")
+    return _BELOW.join(lines)
+
+
+def _data_set(data: DataConfig, num_clips: tuple[int, int], side: int) -> str:
+    root = f" in {data.root}" if data.root else ""
+    frames = "frame" if data.num_frames == 1 else "frames"
     return (
-        f"{config.data.source}{root}: {clips}\n{'':<11} {config.data.num_frames} frames of "
-        f"{config.model.image_size} px, batches of {config.data.batch_size}"
+        f"{data.source}{root}: {num_clips[0]} training clips, {num_clips[1]} validation clips"
+        f"{_BELOW}"
+        f"{data.num_frames} {frames} of {side} px, batches of {data.batch_size}"
     )
 
 

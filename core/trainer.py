@@ -29,6 +29,7 @@ from .metrics import (
     category_keys,
     copied_masks,
     mean_iou,
+    mean_ious_by,
     object_ious_of_frame,
 )
 from .model import build_model, freeze, load_weights
@@ -61,9 +62,10 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores, and under several prompt types
-    (``trainer.val_prompts``) ``val/iou@<type>``. ``val/failures/<kind>`` and its kin say how
-    objects fail (`core.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
+    leaving the prompted frame's masks in place scores, under several prompt types
+    (``trainer.val_prompts``) ``val/iou@<type>`` and with several data sets
+    ``val/source/<name>/iou``. ``val/failures/<kind>`` and its kin say how objects fail
+    (`core.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
     ``val/iou@3clicks`` and its kin (`core.rounds`); where there are no others, ``val/iou`` and
     its kin are of their last click. The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
@@ -202,6 +204,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             metrics["iou"] = math.nan  # checkpoints and early stopping look for it
         metrics.update(self.val_prompts.compute(metrics["iou"]))
         metrics.update(self._failures(names))
+        metrics.update(self._ious_of_sources())
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
@@ -380,6 +383,14 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             tracks[video].append(self.image_metrics.tracks[key] if track is None else track)
         return [shares(each).get(section.worst_by, 0.0) for each in tracks]
 
+    def _ious_of_sources(self) -> dict[str, float]:
+        source_of = getattr(self._datamodule(), "source_of", None)
+        if source_of is None:
+            return {}
+        rows = {**self.image_metrics.rows, **self.metrics.rows}
+        found = mean_ious_by(rows, functools.partial(source_of, "val"))
+        return {f"source/{name}/iou": iou for name, iou in found.items()}
+
     def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
         scored = self._scored()
         categories = {track.category for track in scored.tracks.values()}
@@ -411,12 +422,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
-            objects = as_csv({**self.image_metrics.rows, **self.metrics.rows}, *lookups)
+            rows = {**self.image_metrics.rows, **self.metrics.rows}
+            tracks = {**self.image_metrics.tracks, **self.metrics.tracks}
+            objects = as_csv(rows, tracks, *lookups)
             path.write_text(objects, **options)
             self.objects_table = path
             if is_first:
                 self.baseline = Baseline(step, iou, objects, by_distance)
-            tracks = {**self.image_metrics.tracks, **self.metrics.tracks}
             frames = frames_csv(strips_of(tracks, *lookups))
             path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
         except Exception as error:

@@ -1,12 +1,14 @@
 """Clips of one frame: how they are prompted, which settings are refused, and their metrics."""
 
 import csv
+import json
 import math
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from scenes import moving_squares
+from processes import TINY, run_here
+from scenes import HEIGHT, WIDTH, label_map, moving_squares, rle, save_frame
 from torch.utils.data import DataLoader
 
 from core.checks import UserError
@@ -253,3 +255,76 @@ def test_a_training_step_logs_what_its_last_round_reached(tmp_path, prompt_type)
     name = {"point": "train/iou@3clicks", "bbox": "train/iou@box+2clicks"}[prompt_type]
     assert 0 <= trainer.callback_metrics[name] <= 1
     assert "train/iou" not in trainer.callback_metrics
+
+
+def test_images_and_videos_train_together(tmp_path):
+    synthetic = SyntheticConfig(num_train_clips=2, num_val_clips=1)
+    sources = [
+        {"source": "synthetic", "name": name, "num_frames": length, "batch_size": size}
+        for name, length, size in (("videos", 3, 1), ("images", 1, 2))
+    ]
+    module = SAM2LightningModule(
+        Config(
+            data=DataConfig(sources=sources, synthetic=synthetic),
+            model=ModelConfig(image_size=SIZE, prompt_type="mixed", num_correction_points=1),
+        )
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_epochs=1,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, VideoDataModule(module.config.data, SIZE, seed=0))
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert trainer.global_step == 3  # two videos, and both images in one batch
+    assert "train/iou" in found
+    assert any(name.startswith("train/iou@") for name in found)
+    assert found["val/iou"] == pytest.approx(found["val/source/videos/iou"])
+    assert found["val/iou@mask"] == pytest.approx(found["val/iou"])
+    assert {"val/iou@bbox", "val/iou@point", "val/source/images/iou"} <= set(found)
+    assert any(name.endswith(("@1click", "@box")) for name in found)
+
+
+def images_as_coco(root, num_images=4):
+    """Write images of two objects each, and return the settings that read them."""
+    images, annotations = [], []
+    for k in range(num_images):
+        save_frame(root / f"{k}.png", k)
+        images.append({"id": k, "file_name": f"{k}.png", "width": WIDTH, "height": HEIGHT})
+        for object_id in (1, 2):
+            mask = rle(label_map(object_id) > 0)
+            annotation = {"id": 2 * k + object_id, "image_id": k, "category_id": object_id}
+            annotations.append({**annotation, "segmentation": mask})
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = root / "train.json"
+    path.write_text(json.dumps(content))
+    return ["data=coco_images", f"data.train_annotations={path}", f"data.image_root={root}"]
+
+
+def test_the_program_trains_on_annotated_images(tmp_path, monkeypatch):
+    ended = run_here(
+        monkeypatch, tmp_path, *TINY, *images_as_coco(tmp_path), "model.prompt_type=bbox",
+        "model.num_correction_points=1", "data.val_fraction=0.5", "data.num_workers=0",
+        "logger=csv", "visualizations.enabled=true", "visualizations.strict=true",
+    )  # fmt: skip
+    assert ended == ""
+    with (tmp_path / "run" / "metrics" / "val_step1.csv").open() as table:
+        names = [(row["video"], row["name"]) for row in csv.DictReader(table)]
+    assert names == [(f"{k}.png", name) for k in (2, 3) for name in ("cat", "dog")]
+    header = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"val/iou", "val/iou@box", "val/iou@box+1click"} <= set(header)
+    assert (tmp_path / "run" / "run.html").is_file()
+
+
+def test_the_program_refuses_what_images_cannot_be_trained_with(tmp_path, monkeypatch):
+    ended = run_here(monkeypatch, tmp_path, *TINY, *images_as_coco(tmp_path))
+    assert ended.startswith("error: model.prompt_type must be point, bbox or mixed where every")
+    memory = ["data.num_frames=1", "model.prompt_type=point", "model.trainable_modules=memory"]
+    ended = run_here(monkeypatch, tmp_path, *TINY, *memory)
+    assert ended.startswith("error: model.trainable_modules=memory reaches the memory alone")
