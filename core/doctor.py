@@ -272,6 +272,10 @@ class Doctor:
                 lines.append(f"  {each.sentence}: {each.evidence}\n    try {each.advice}")
         return "\n".join([f"doctor, step {step}:", *lines]) if lines else ""
 
+    def in_short(self) -> str:
+        """Return what was wrong at the last validation, in a few words; empty: nothing."""
+        return self.diagnoses[-1].in_short() if self.diagnoses else ""
+
     def state(self) -> dict[str, Any]:
         """Return everything in plain types."""
         return {

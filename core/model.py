@@ -107,6 +107,15 @@ _DECODER_MODULES = (
 )
 
 
+# Of a prompt of points, and of its being a box then.
+_PROBABILITIES = {
+    "mask": (0.0, 0.0),
+    "point": (1.0, 0.0),
+    "bbox": (1.0, 1.0),
+    "mixed": (0.5, 0.5),
+}
+
+
 def build_model(config: ModelConfig) -> "SAM2Train":
     """Build SAM 2 for training, with random weights.
 
@@ -187,13 +196,20 @@ def size_overrides(image_size: int) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def prompted_with(model: "SAM2Train", prompt_type: str) -> Iterator[None]:
+    """Have a model in evaluation prompted with ``mask``, ``bbox`` or ``point`` meanwhile."""
+    before = model.prob_to_use_pt_input_for_eval, model.prob_to_use_box_input_for_eval
+    point, box = _PROBABILITIES[prompt_type]
+    model.prob_to_use_pt_input_for_eval, model.prob_to_use_box_input_for_eval = point, box
+    try:
+        yield
+    finally:
+        model.prob_to_use_pt_input_for_eval, model.prob_to_use_box_input_for_eval = before
+
+
 def _prompt_arguments(config: ModelConfig) -> dict[str, Any]:
-    point, box = {
-        "mask": (0.0, 0.0),
-        "point": (1.0, 0.0),
-        "bbox": (1.0, 1.0),
-        "mixed": (0.5, 0.5),
-    }[config.prompt_type]
+    point, box = _PROBABILITIES[config.prompt_type]
     mixed = config.prompt_type == "mixed"
     return {
         "prob_to_use_pt_input_for_train": point,

@@ -29,6 +29,7 @@ from .metrics import (
     category_keys,
     copied_masks,
     mean_iou,
+    mean_ious_by,
     object_ious_of_frame,
 )
 from .model import build_model, freeze, load_weights
@@ -47,8 +48,9 @@ from .outcomes import (
 )
 from .random_states import RandomStates
 from .rounds import RoundMetrics, name_of_round
+from .val_prompts import ValidationPrompts
 from .visualization.arrays import above
-from .visualization.mixin import VisualizationsMixin, names_of
+from .visualization.mixin import VisualizationsMixin, maybe_log_prompts, names_of
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,10 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
-    objects fail (`core.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
+    leaving the prompted frame's masks in place scores, under several prompt types
+    (``trainer.val_prompts``) ``val/iou@<type>`` and with several data sets
+    ``val/source/<name>/iou``. ``val/failures/<kind>`` and its kin say how objects fail
+    (`core.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
     ``val/iou@3clicks`` and its kin (`core.rounds`); where there are no others, ``val/iou`` and
     its kin are of their last click. The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
@@ -101,6 +105,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.image_metrics = VideoMetrics()  # of clips of one frame, after their last click
         self.round_metrics = RoundMetrics()
         self.copy_metrics = VideoMetrics(boundary=False)
+        self.val_prompts = ValidationPrompts(config)
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
@@ -110,7 +115,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.baseline: Optional[Baseline] = None
         self._copied_ious: dict[tuple[int, int], np.ndarray] = {}
         self._train_losses = LossMean()
-        self._num_warmup_steps = 0
+        self._num_steps = self._num_warmup_steps = 0
         self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
         self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
@@ -162,13 +167,30 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         return losses[CORE_LOSS]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure one batch of clips."""
-        with _clicks_by_value():
-            outs_per_frame = self(batch)
+        """Measure one batch of clips, videos also under each further prompt type that is due."""
+        outs_per_frame = self._prompted(batch, self.val_prompts.first)
         self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
         self._measure(batch, outs_per_frame)
         self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
+        further = self.val_prompts.further if len(outs_per_frame) > 1 else []
+        if further:
+            maybe_log_prompts(self, batch, outs_per_frame, batch_idx, self.val_prompts.first)
+        del outs_per_frame  # or two would be in memory at once
+        for kind in further:
+            self._validate_under(kind, batch, batch_idx)
+
+    def _validate_under(self, kind: str, batch: Any, batch_idx: int) -> None:
+        outs_per_frame = self._prompted(batch, kind)
+        identifiers = batch.metadata.unique_objects_identifier[0]
+        prompted = torch.tensor([received_prompt(outs) for outs in outs_per_frame])
+        masks = (_predicted_masks(outs_per_frame), batch.masks)
+        self.val_prompts.update(kind, *masks, prompted, identifiers[:, 0], identifiers[:, 1])
+        maybe_log_prompts(self, batch, outs_per_frame, batch_idx, kind)
+
+    def _prompted(self, batch: Any, kind: str) -> list[FrameOutputs]:
+        with self.val_prompts.under(kind, self.model, self.device), _clicks_by_value():
+            return self(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
@@ -180,13 +202,16 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 "and an unprompted frame to track it on"
             )
             metrics["iou"] = math.nan  # checkpoints and early stopping look for it
+        metrics.update(self.val_prompts.compute(metrics["iou"]))
         metrics.update(self._failures(names))
+        metrics.update(self._ious_of_sources())
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
         # Lightning's connectors set this and the other attributes that its Trainer does not declare
         if trainer.sanity_checking:
             return
+        self.val_prompts.num_validations += 1
         if trainer.global_step == 0:
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
@@ -197,9 +222,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = build_scheduler(optimizer, self.config.scheduler, num_steps)
-        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, num_steps)
+        self._num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, self.config.scheduler, self._num_steps)
+        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, self._num_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -219,6 +244,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         else:
             ranks = [states]
         checkpoint["random_states"] = ranks
+        checkpoint["num_validations"] = self.val_prompts.num_validations
         checkpoint["doctor"] = self.doctor.state()
         checkpoint["train_losses"] = self._train_losses.state()
         checkpoint["baseline"] = self.baseline and dataclasses.asdict(self.baseline)
@@ -226,6 +252,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training goes on; know what the run knew."""
         self.resumed_step = checkpoint["global_step"]
+        self.val_prompts.num_validations = checkpoint.get("num_validations", 0)
         if "doctor" in checkpoint:
             self.doctor.load(checkpoint["doctor"])
             self._train_losses.load(checkpoint["train_losses"])
@@ -256,6 +283,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
+        self.val_prompts.begin(start, is_last=self.trainer.global_step >= self._num_steps)
 
     def on_validation_end(self) -> None:
         """Put them back; a checkpoint made after validating is resumed without doing it again."""
@@ -355,6 +383,14 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             tracks[video].append(self.image_metrics.tracks[key] if track is None else track)
         return [shares(each).get(section.worst_by, 0.0) for each in tracks]
 
+    def _ious_of_sources(self) -> dict[str, float]:
+        source_of = getattr(self._datamodule(), "source_of", None)
+        if source_of is None:
+            return {}
+        rows = {**self.image_metrics.rows, **self.metrics.rows}
+        found = mean_ious_by(rows, functools.partial(source_of, "val"))
+        return {f"source/{name}/iou": iou for name, iou in found.items()}
+
     def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
         scored = self._scored()
         categories = {track.category for track in scored.tracks.values()}
@@ -386,12 +422,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
-            objects = as_csv({**self.image_metrics.rows, **self.metrics.rows}, *lookups)
+            rows = {**self.image_metrics.rows, **self.metrics.rows}
+            tracks = {**self.image_metrics.tracks, **self.metrics.tracks}
+            objects = as_csv(rows, tracks, *lookups)
             path.write_text(objects, **options)
             self.objects_table = path
             if is_first:
                 self.baseline = Baseline(step, iou, objects, by_distance)
-            tracks = {**self.image_metrics.tracks, **self.metrics.tracks}
             frames = frames_csv(strips_of(tracks, *lookups))
             path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
         except Exception as error:

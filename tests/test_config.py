@@ -35,10 +35,12 @@ NEEDED = {
     "data=sa1b": ["data.root=d"],
     "data=auto": ["data.root=d"],
     "data=mots": ["data.root=d"],
+    "data=sources": ["data.sources=[{source: synthetic}]"],
     "surgical": ["data.train_annotations=a.json"],
-    "vos": ["data.root=d"],
     "images": ["data.train_annotations=a.json"],
+    "vos": ["data.root=d"],
     "overfit_clip": ["data.root=d"],
+    "two_sets": ["data.sources.0.root=d", "data.sources.1.root=d"],
 }
 
 

@@ -257,6 +257,39 @@ def test_a_training_step_logs_what_its_last_round_reached(tmp_path, prompt_type)
     assert "train/iou" not in trainer.callback_metrics
 
 
+def test_images_and_videos_train_together(tmp_path):
+    synthetic = SyntheticConfig(num_train_clips=2, num_val_clips=1)
+    sources = [
+        {"source": "synthetic", "name": name, "num_frames": length, "batch_size": size}
+        for name, length, size in (("videos", 3, 1), ("images", 1, 2))
+    ]
+    module = SAM2LightningModule(
+        Config(
+            data=DataConfig(sources=sources, synthetic=synthetic),
+            model=ModelConfig(image_size=SIZE, prompt_type="mixed", num_correction_points=1),
+        )
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_epochs=1,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, VideoDataModule(module.config.data, SIZE, seed=0))
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert trainer.global_step == 3  # two videos, and both images in one batch
+    assert "train/iou" in found
+    assert any(name.startswith("train/iou@") for name in found)
+    assert found["val/iou"] == pytest.approx(found["val/source/videos/iou"])
+    assert found["val/iou@mask"] == pytest.approx(found["val/iou"])
+    assert {"val/iou@bbox", "val/iou@point", "val/source/images/iou"} <= set(found)
+    assert any(name.endswith(("@1click", "@box")) for name in found)
+
+
 def images_as_coco(root, num_images=4):
     """Write images of two objects each, and return the settings that read them."""
     images, annotations = [], []

@@ -46,6 +46,11 @@ def _run(config: Config) -> None:
     from ..model import with_architecture
     from .program import plan, remark_on, table_of
 
+    if config.data.sources:
+        raise UserError(
+            "data.sources has several data sets: plan for the one with the most frames and objects,"
+            " with its settings as data.*"
+        )
     config = dataclasses.replace(
         config, model=with_architecture(config.model), data=resolve_source(config.data)
     )

@@ -51,7 +51,7 @@ class Moment:
         category_names: Names of the categories in the category layout.
         original_sizes: (height, width) of each original video of the batch; None: what the batch's
             ``metadata.frame_orig_size`` tells, where it can be read without waiting.
-        remark: What was wrong at the validation before, for the notes of a sheet.
+        remark: What is wrong with the training, for the notes of a sheet.
         weights: What the module calls the weights that it has, where it has several sets of them.
     """
 

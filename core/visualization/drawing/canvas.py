@@ -66,16 +66,30 @@ class Canvas:
         """Put packed pixels [h, w] at (x, y)."""
         self._packed[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
 
-    def lines(self, y: int, lines: Sequence[Sequence[Entry]]) -> int:
-        """Write lines of entries from y downwards and return the y below them."""
+    def lines(
+        self,
+        y: int,
+        lines: Sequence[Sequence[Entry]],
+        left: int = MARGIN,
+        width: Optional[int] = None,
+    ) -> int:
+        """Write lines of entries from y downwards and return the y below them.
+
+        Args:
+            y: Where they begin.
+            lines: Of each its entries.
+            left: Where a line begins.
+            width: How long a line may be; None: to the sheet's margin.
+        """
+        right = self._buffer.shape[1] - MARGIN if width is None else left + width
         pieces = []
         for line in lines:
-            x = MARGIN
+            x = left
             for mark, text in line:
                 if mark is not None:
                     self._mark(x, y, mark)
                     x += 18
-                fitting = fit(text, self._buffer.shape[1] - MARGIN - x)
+                fitting = fit(text, right - x)
                 pieces.append((x, y, fitting))
                 x += text_width(fitting) + 16
             y += LINE
