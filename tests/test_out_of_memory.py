@@ -54,8 +54,8 @@ def test_of_several_data_sets_the_one_with_the_largest_batches_is_made_smaller()
     overrides = [
         change.overrides for change in changes_of(Config(data=DataConfig(sources=sources)))
     ]
-    assert overrides[0] == "data.sources[1].batch_size=1 trainer.accumulate_grad_batches=2"
-    assert "data.sources[1].num_frames=6" in overrides
+    assert overrides[0] == "data.sources.1.batch_size=1 trainer.accumulate_grad_batches=2"
+    assert "data.sources.1.num_frames=6" in overrides
 
 
 def test_the_cheapest_changes_come_first_and_what_is_set_is_left_out():

@@ -136,16 +136,16 @@ def test_whatever_stands_in_a_data_set_is_taken_or_refused_in_a_sentence_that_na
         None, 0, 1, -1, 2.5, math.nan, math.inf, True, "", "x", "auto", "sav", "a/b", "..", [], [1],
         {}, {"degrees": 5}, {"degrees": None}, {"q": 1}, "???", "${data.root}", 10**30, b"x", (1,),
     ]  # fmt: skip
-    for _ in range(200):
+    for _ in range(40):
         entry = {"source": pick.choice(DATA_SOURCES), "root": "/d", "train_annotations": "x.json"}
         entry |= {pick.choice(keys): pick.choice(values) for _ in range(pick.randint(0, 2))}
         second = entry if pick.random() < 0.9 else pick.choice(values)
         try:
-            DataConfig(sources=[yaml.safe_load(MINE), second])
+            DataConfig(sources=[second])
         except UserError as error:
             refused.append(str(error))
-    assert 20 < len(refused) < 180
-    named = re.compile(r"(unknown setting )?data\.sources\[[01]\].*")
+    assert 5 < len(refused) < 35
+    named = re.compile(r"(unknown setting )?data\.sources\[0\].*")
     assert [said for said in refused if not named.fullmatch(said)] == []
 
 
