@@ -261,7 +261,7 @@ def _data(config: Config, data: Any, num_ranks: int) -> str:
     if not sources_of(config.data):
         return _data_set(config.data, counts[None], side)
     batches = data.batches_per_epoch(num_ranks)
-    total, lines = sum(batches.values()), []
+    total, lines = data.num_train_batches(num_ranks), []
     for source in sources_of(config.data):
         name = str(source.name)
         count, said = batches.get(name, 0), _data_set(source, counts[name], side)

@@ -140,6 +140,10 @@ class VideoDataModule(LightningDataModule):
         trained = train.sizes()
         return {name: (trained.get(name, 0), count) for name, count in val.sizes().items()}
 
+    def num_train_batches(self, num_ranks: int) -> int:
+        """Return how many training batches of an epoch each of some ranks has."""
+        return self._order("train").count(num_ranks)
+
     def batches_per_epoch(self, num_ranks: int) -> dict[str, int]:
         """Return how many training batches of an epoch are of each of ``data.sources``.
 
