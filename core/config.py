@@ -64,6 +64,8 @@ DATA_SOURCES = (
 JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
 # sources whose clips have one frame
 IMAGE_SOURCES = ("coco_images", "sa1b")
+# clips of one video that validate where nobody says how many
+MOST_VAL_CLIPS = 8
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
@@ -462,7 +464,18 @@ class DataConfig(Section):
         or_null(at_least(1)),
         "mask slots per video in the category layout; null: as many as the file has",
     )
-    clips_per_video: int = setting(1, at_least(1), "clips drawn from each video per training epoch")
+    clips_per_video: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "clips drawn from each video per training epoch; null: as many as fit into it one after "
+        "another",
+    )
+    val_clips_per_video: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "validation clips of each video, evenly spaced; null: as many as fit into it one after "
+        f"another, at most {MOST_VAL_CLIPS}",
+    )
     batch_size: int = setting(2, at_least(1), "clips per training batch and device (B)")
     val_batch_size: int = setting(2, at_least(1), "clips per validation batch and device")
     num_workers: Optional[int] = setting(

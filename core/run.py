@@ -221,10 +221,7 @@ def describe(
 
 
 def _data(config: Config, data: Any) -> str:
-    clips = ", ".join(
-        f"{len(data.datasets[stage])} {said}"
-        for stage, said in (("train", "training clips"), ("val", "validation clips"))
-    )
+    clips = ", ".join(data.datasets[stage].amount for stage in ("train", "val"))
     root = f" in {config.data.root}" if config.data.root else ""
     return (
         f"{config.data.source}{root}: {clips}\n{'':<11} {config.data.num_frames} frames of "

@@ -16,8 +16,9 @@ from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
 from ..config import IMAGE_SOURCES, DataConfig
 from ..official import original_sizes_of
-from .clips import ClipDataset, find_clips
+from .clips import ClipDataset
 from .datapoint import normalise
+from .finding import find_clips
 from .loader import ClipOrder, ClipSampler, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import has_category_layout
@@ -32,7 +33,8 @@ class VideoDataModule(LightningDataModule):
     Batches are ``BatchedVideoDatapoint``: `img_batch` uint8 [T, B, 3, S, S] from the loaders and
     float32, ImageNet-normalised, in the steps of a module that a Trainer runs (`normalise`);
     `masks` bool [T, O, S, S], video-major; `metadata.unique_objects_identifier` [T, O, 3] = (index
-    of the clip's video in its data set, object id or category slot, original frame number).
+    of the clip's video in its data set, in validation of the clip itself; object id or category
+    slot; original frame number).
 
     Ranks are told apart by ``torch.distributed`` alone: give the Trainer
     ``use_distributed_sampler=False``. Under DDP validation is padded by repeating clips, so that
@@ -93,7 +95,7 @@ class VideoDataModule(LightningDataModule):
         }
 
     def _cut(self, part: Videos, training: bool) -> ClipDataset:
-        sources = find_clips(part.reader, part.indices, self.data, training)
+        sources = find_clips(part.known, part.indices, self.data, training)
         return ClipDataset(
             part.reader, sources, self.data, self.image_size, self.seed, training=training
         )

@@ -87,6 +87,11 @@ class SyntheticDataset(Dataset):
             original_size=(size, size),
         )
 
+    @property
+    def amount(self) -> str:
+        """Say how many clips there are, for the table at the start."""
+        return f"{len(self)} {'training' if self.training else 'validation'} clips"
+
     def clip_name(self, video_id: int) -> str:
         """Return the name of clip `video_id`."""
         return f"synthetic_{'train' if self.training else 'val'}_{video_id:05d}"
