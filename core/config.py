@@ -64,6 +64,8 @@ DATA_SOURCES = (
 JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
 # sources whose clips have one frame
 IMAGE_SOURCES = ("coco_images", "sa1b")
+# what `data.index` says for none
+NO_INDEX = "off"
 # clips of one video that validate where nobody says how many
 MOST_VAL_CLIPS = 8
 
@@ -464,6 +466,12 @@ class DataConfig(Section):
         or_null(at_least(1)),
         "mask slots per video in the category layout; null: as many as the file has",
     )
+    index: Optional[str] = setting(
+        None,
+        A_PATH,
+        "file that keeps what was found out about the videos, so that the next run starts at once; "
+        "null: one per data set in the user's cache folder, `off`: none",
+    )
     clips_per_video: Optional[int] = setting(
         None,
         or_null(at_least(1)),
@@ -494,6 +502,8 @@ class DataConfig(Section):
         super().__post_init__()
         if self.num_workers is None:
             self.num_workers = min(4, num_cores())
+        # YAML takes the word for false
+        require(self.index != "False", "data.index", "False", "a path, or 'off' in quotes")
         if self.source in JSON_SOURCES:
             require(
                 self.train_annotations is not None,
@@ -508,6 +518,16 @@ class DataConfig(Section):
                 self.root,
                 f"the data set's folder for data={self.source}",
             )
+
+
+def cache_folder() -> Optional[Path]:
+    """Return the user's folder for what may be lost; None: nobody knows the home folder."""
+    # the standard of XDG ignores a path that is not absolute
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return Path(told) if Path(told).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
 
 
 def num_cores() -> int:

@@ -93,6 +93,7 @@ class VideoDataModule(LightningDataModule):
         self.datasets = {
             name: self._cut(part, training=name == "train") for name, part in parts.items()
         }
+        split.index.save()
 
     def _cut(self, part: Videos, training: bool) -> ClipDataset:
         sources = find_clips(part.known, part.indices, self.data, training)

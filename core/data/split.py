@@ -8,6 +8,7 @@ from typing import Optional
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import DataConfig
+from .index import Index
 from .known import KnownVideos
 from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
 from .readers.reader import SOURCES, Reader, Source
@@ -29,10 +30,11 @@ class Videos:
 
 @dataclass(frozen=True)
 class Split:
-    """The videos of training and of validation; the reader may be the same."""
+    """The videos of training and of validation, whose reader may be the same, and their index."""
 
     train: Videos
     val: Videos
+    index: Index
 
 
 def split_videos(data: DataConfig) -> Split:
@@ -46,17 +48,17 @@ def split_videos(data: DataConfig) -> Split:
     Raises:
         DataError: The data set or a list cannot be used.
     """
-    source = SOURCES[data.source]
+    source, index = SOURCES[data.source], Index(data)
     reader, val_reader = _open(source, data)
-    known = KnownVideos(reader)
+    known = index.videos_of(reader)
     if val_reader is not reader:
-        return Split(_all_videos(known), _all_videos(KnownVideos(val_reader)))
+        return Split(_all_videos(known), _all_videos(index.videos_of(val_reader)), index)
     train_list, val_list = _lists(data, source)
     train = None if train_list is None else _read_list(train_list, "train_list", reader, data)
     if val_list is None:
-        return _split_by_fraction(known, train, data.val_fraction)
+        return Split(*_split_by_fraction(known, train, data.val_fraction), index)
     val = _read_list(val_list, "val_list", reader, data)
-    return _split_by_lists(known, train, val, data)
+    return Split(*_split_by_lists(known, train, val, data), index)
 
 
 def _open(source: Source, data: DataConfig) -> tuple[Reader, Reader]:
@@ -84,7 +86,7 @@ def _lists(data: DataConfig, source: Source) -> tuple[Optional[str], Optional[st
 
 def _split_by_lists(
     known: KnownVideos, train: Optional[list[int]], val: list[int], data: DataConfig
-) -> Split:
+) -> tuple[Videos, Videos]:
     """Split as the list of validation says; without one of training all others are for training."""
     listed, names = set(val), known.reader.names
     if train is None:
@@ -93,19 +95,19 @@ def _split_by_lists(
             raise DataError(
                 f"data.val_list={data.val_list} lists every video, expected some left for training"
             )
-        return Split(Videos(known, train), Videos(known, val))
+        return Videos(known, train), Videos(known, val)
     shared = [names[i] for i in train if i in listed]
     if shared:
         rank_zero_warn(
             f"{len(shared)} videos are listed for both training and validation"
             f" ({name_some(shared)}): val/* does not measure unseen videos"
         )
-    return Split(Videos(known, train), Videos(known, val))
+    return Videos(known, train), Videos(known, val)
 
 
 def _split_by_fraction(
     known: KnownVideos, listed: Optional[list[int]], val_fraction: float
-) -> Split:
+) -> tuple[Videos, Videos]:
     """Keep the last of the videos, by name, for validation; a single video serves both.
 
     Those without any mask are left to training, which skips them with a warning.
@@ -117,13 +119,13 @@ def _split_by_fraction(
             f"the data set has only one video, {names[videos[0]]!r}: it is used for both"
             " training and validation, so val/* says nothing about other videos"
         )
-        return Split(Videos(known, videos), Videos(known, videos))
+        return Videos(known, videos), Videos(known, videos)
     videos = sorted(videos, key=lambda i: names[i])
     num_val = min(max(1, round(val_fraction * len(videos))), len(videos) - 1)
     annotated = (i for i in reversed(videos) if _has_masks(known, i))
     val = set(itertools.islice(annotated, num_val)) or set(videos[-num_val:])
     parts = [i for i in videos if i not in val], [i for i in videos if i in val]
-    return Split(Videos(known, parts[0]), Videos(known, parts[1]))
+    return Videos(known, parts[0]), Videos(known, parts[1])
 
 
 def _has_masks(known: KnownVideos, i: int) -> bool:

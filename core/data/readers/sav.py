@@ -108,14 +108,23 @@ class SavReader:
         folder = self.image_folder / name
         if is_folder(folder):
             return {number: str(path) for number, path in frame_files(folder).items()}
-        folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
-        beside = [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
+        beside = self._movie_paths(name)
         path = next((path for path in beside if path.is_file()), None)
         if path is None:
             raise NoAnnotatedFrameError(
                 f"{json_path} has no frames: expected {beside[1]} or a folder {folder}"
             )
         return dict.fromkeys(range(_movie_info(str(path)).num_frames), str(path))
+
+    def _movie_paths(self, name: str) -> list[Path]:
+        folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
+        return [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
+
+    def depends_on(self, i: int) -> list[str]:
+        """Return the JSON file of video `i`, the folder of its frames and the files it may be."""
+        name = self.names[i]
+        paths = [self.json_folder / f"{name}_manual.json", self.image_folder / name]
+        return [str(path) for path in (*paths, *self._movie_paths(name))]
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
