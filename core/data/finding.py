@@ -18,6 +18,8 @@ from .readers.reader import Reader
 from .readers.remarks import Remark, in_lines
 
 _SCAN_THREADS = 4
+# more take longer to hand out than videos that are known take to look at
+_MOST_TASKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,11 @@ def find_clips(
         DataError: A file is missing or not usable, or no video is left.
     """
     what = "training" if training else "validation"
+    size = 1 + len(videos) // _MOST_TASKS
+    parts = [videos[k : k + size] for k in range(0, len(videos), size)]
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        scans = list(pool.map(lambda i: _scan(known, i, data, training), videos))
+        found = pool.map(lambda part: [_scan(known, i, data, training) for i in part], parts)
+        scans = list(itertools.chain.from_iterable(found))
     sources = [scan.source for scan in scans if scan.source is not None]
     skipped = _skipped(known.reader, scans, data, training)
     lines = in_lines(remark for scan in scans for remark in scan.remarks)

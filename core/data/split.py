@@ -1,6 +1,9 @@
 """Which videos train, which validate."""
 
+import contextlib
+import gc
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -48,8 +51,10 @@ def split_videos(data: DataConfig) -> Split:
     Raises:
         DataError: The data set or a list cannot be used.
     """
-    source, index = SOURCES[data.source], Index(data)
-    reader, val_reader = _open(source, data)
+    source = SOURCES[data.source]
+    with _without_garbage_collection():
+        index = Index(data)
+        reader, val_reader = _open(source, data)
     known = index.videos_of(reader)
     if val_reader is not reader:
         return Split(_all_videos(known), _all_videos(index.videos_of(val_reader)), index)
@@ -68,6 +73,18 @@ def _open(source: Source, data: DataConfig) -> tuple[Reader, Reader]:
         if "data=" in str(error):  # it names another one already
             raise
         raise DataError(f"{error}{hint_at_source(data)}") from error
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Of what is read nothing is garbage yet: looking for some takes longer than reading."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _all_videos(known: KnownVideos) -> Videos:

@@ -67,8 +67,7 @@ class CocoFile:
                 )
             # by the names alone: links below the root may lead wherever their owner wants
             joined = _below(Path(self.image_root), name)
-            root = os.path.normpath(self.image_root)
-            if Path(os.path.relpath(joined, root)).parts[:1] == (os.pardir,):
+            if not _stays_below(self.image_root, name, joined):
                 raise DataError(
                     f"{self.setting} has an image {name!r} outside data.image_root="
                     f"{self.image_root}, expected a path below it"
@@ -238,6 +237,12 @@ def _below(folder: Path, name: str) -> str:
     return path
 
 
+def _stays_below(folder: str, name: str, joined: str) -> bool:
+    if os.pardir not in name and not name.startswith(("/", "\\")):
+        return True
+    return Path(os.path.relpath(joined, folder)).parts[:1] != (os.pardir,)
+
+
 @dataclass
 class CocoFrame(AnnotatedFrame):
     """A frame of a file.
@@ -327,6 +332,10 @@ class CocoReader:
         )
         self.names = [video.name for video in videos]
         self._path, self._packed = file.path, Packed(videos)
+        self._first_paths = Packed(
+            [frame.image_path for frame in video.frames if frame.frame_idx in video.segments][:1]
+            for video in videos
+        )
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
     def _read(self, i: int) -> tuple[CocoVideo, VOSVideo]:
@@ -337,7 +346,7 @@ class CocoReader:
 
     def depends_on(self, i: int) -> list[str]:
         """Return the file, and the first frame whose masks are known."""
-        return [self._path, *(frame.image_path for frame in self._read(i)[1].frames[:1])]
+        return [self._path, *self._first_paths[i]]
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
