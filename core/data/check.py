@@ -5,6 +5,7 @@ is there, and writes one sheet of ground truth and prompts per sampled clip.
 """
 
 import contextlib
+import dataclasses
 import re
 import sys
 import warnings
@@ -22,13 +23,15 @@ from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
 from ..checks import UserError
-from ..config import Config, register_schema, to_config
+from ..config import Config, register_schema, sources_of, to_config
 from ..overrides import compose_command_line, print_anything
 from .clips import ClipDataset
+from .datapoint import seed_of_source
 from .module import VideoDataModule
 from .readers.reader import Reader
-from .readers.recognise import resolve_source
+from .readers.recognise import naming_source, resolve_source
 from .readers.remarks import Remark, in_lines
+from .sources import MixedDataset
 from .synthetic import SyntheticDataset
 
 OUTPUT_DIR = Path("outputs/data_check")
@@ -93,16 +96,19 @@ class SplitReport:
         return "\n  ".join([text, *lines, *in_lines(self.remarks)])
 
 
-def check_split(dataset: SyntheticDataset | ClipDataset, description: str) -> SplitReport:
+def check_split(
+    dataset: SyntheticDataset | ClipDataset | MixedDataset, description: str
+) -> SplitReport:
     """Read every annotated frame of a split, with a progress bar.
 
     Args:
-        dataset: The split.
+        dataset: The split of one data set.
         description: The progress bar's label.
 
     Raises:
         DataError: A file is not usable.
     """
+    assert not isinstance(dataset, MixedDataset)  # several are checked one by one
     report = SplitReport(clips=len(dataset))
     if isinstance(dataset, SyntheticDataset):
         report.videos = len(dataset)
@@ -210,12 +216,14 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
         output_dir: Where the sheets go.
 
     Returns:
-        The report of ``train`` and of ``val``.
+        The report of ``train`` and of ``val``; of several data sets of ``<name>/train`` and so on.
 
     Raises:
         DataError: The data set is not usable.
     """
     data = resolve_source(config.data, print)
+    if sources_of(data):
+        return _check_sources(dataclasses.replace(config, data=data), output_dir)
     module = VideoDataModule(data, config.model.image_size, config.seed)
     module.setup()
     reports = {stage: check_split(dataset, stage) for stage, dataset in module.datasets.items()}
@@ -241,6 +249,21 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
             path = output_dir / f"{stage}_{index}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:80]}.png"
             Image.fromarray(sheet).save(path)
     print(f"sheets of ground truth and prompts are in {output_dir}/")
+    return reports
+
+
+def _check_sources(config: Config, output_dir: Path) -> dict[str, SplitReport]:
+    """Look through each of several data sets; the sheets go into folders of their names."""
+    VideoDataModule(config.data, config.model.image_size, config.seed)  # refuses mixed layouts
+    reports: dict[str, SplitReport] = {}
+    for i, source in enumerate(sources_of(config.data)):
+        name = str(source.name)
+        print(f"{name}:")
+        own = dataclasses.replace(config, data=dataclasses.replace(source, weight=None))
+        own.seed = seed_of_source(config.seed, i)
+        with naming_source(i):
+            found = check_data(own, output_dir / name)
+        reports |= {f"{name}/{stage}": report for stage, report in found.items()}
     return reports
 
 

@@ -22,6 +22,7 @@ from .datapoint import (
     AUGMENT,
     CLIP,
     clip_length,
+    count_clips,
     epoch_and_index,
     make_generator,
     to_datapoint,
@@ -189,14 +190,12 @@ class ClipDataset(Dataset):
     @property
     def amount(self) -> str:
         """Say how many clips of how many videos there are, for the table at the start."""
-        videos = f"{len(self.sources)} video{'s' if len(self.sources) > 1 else ''}"
-        if self.training:
-            return f"{len(self)} training clips of {videos}"
-        capped = self.data.val_clips_per_video is None and any(
-            source.num_clips == MOST_VAL_CLIPS for source in self.sources
-        )
-        most = f" (at most {MOST_VAL_CLIPS} of each: data.val_clips_per_video)" if capped else ""
-        return f"{len(self)} validation clips of {videos}{most}"
+        count = len(self.sources)
+        text = f"{count_clips(len(self), self.training)} of {count} video{'s' if count > 1 else ''}"
+        by_length = not self.training and self.data.val_clips_per_video is None
+        if by_length and any(source.num_clips == MOST_VAL_CLIPS for source in self.sources):
+            text += f" (at most {MOST_VAL_CLIPS} of each: data.val_clips_per_video)"
+        return text
 
     def clip_name(self, video_id: int) -> str:
         """Return the name of a video, with the clip's number where validation has several of it.
@@ -209,7 +208,7 @@ class ClipDataset(Dataset):
         name = self.reader.names[source.video]
         if self.training or source.num_clips == 1:
             return name
-        return f"{name}, clip {round_number + 1} of {source.num_clips}"
+        return f"{name} (clip {round_number + 1} of {source.num_clips})"
 
     def object_names(self, video_id: int) -> Optional[dict[int, str]]:
         """Return {object id: name} of that video, None when there are no names."""

@@ -16,7 +16,7 @@ from typing import Any, Optional
 from lightning.pytorch.utilities import rank_zero_only
 
 from .. import config
-from ..config import NO_INDEX, DataConfig
+from ..config import NO_INDEX, DataConfig, SourceConfig
 from .known import KnownVideos
 from .readers.reader import Reader
 
@@ -45,7 +45,7 @@ class Index:
         self._opened_ns = time.time_ns()
         self._asked_for = data.index is not None
         self._key = _key_of(data)
-        self._path = _place(data.index, self._key)
+        self._path = _place(data, self._key)
         self._kept = None if self._path is None else _read(self._path, self._key)
         self._known: list[KnownVideos] = []
 
@@ -86,14 +86,15 @@ def _key_of(data: DataConfig) -> str:
     return json.dumps(absolute | {name: getattr(data, name) for name in _SETTINGS}, sort_keys=True)
 
 
-def _place(index: Optional[str], key: str) -> Optional[Path]:
+def _place(data: DataConfig, key: str) -> Optional[Path]:
     """Return where the file is; None: there is to be none, or no home folder to put it in."""
-    if index == NO_INDEX:
+    if data.index == NO_INDEX:
         return None
     name = f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.json"
-    if index is not None:
-        path = Path(index)
-        return path / name if path.is_dir() else path
+    if data.index is not None:
+        path = Path(data.index)
+        # several data sets share what the user says
+        return path / name if path.is_dir() or isinstance(data, SourceConfig) else path
     folder = config.cache_folder()
     return None if folder is None else folder / _FOLDER / name
 

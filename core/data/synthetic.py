@@ -16,6 +16,7 @@ from .datapoint import (
     SYNTHETIC_TRAIN,
     SYNTHETIC_VAL,
     clip_length,
+    count_clips,
     epoch_and_index,
     make_generator,
     to_datapoint,
@@ -90,7 +91,7 @@ class SyntheticDataset(Dataset):
     @property
     def amount(self) -> str:
         """Say how many clips there are, for the table at the start."""
-        return f"{len(self)} {'training' if self.training else 'validation'} clips"
+        return count_clips(len(self), self.training)
 
     def clip_name(self, video_id: int) -> str:
         """Return the name of clip `video_id`."""

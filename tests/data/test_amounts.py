@@ -73,9 +73,8 @@ def test_validation_takes_at_most_eight_clips_and_says_so(tmp_path):
     make_video(tmp_path, objects=((1,),) * 60)
     module = module_for(tmp_path)
     assert first_frames(module) == [0, 8, 16, 24, 32, 40, 48, 57]
-    assert "1 video (at most 8 of each: data.val_clips_per_video)" in _data(
-        Config(data=module.data), module
-    )
+    said = _data(Config(data=module.data), module, num_ranks=1)
+    assert "8 validation clips of 1 video (at most 8 of each: data.val_clips_per_video)" in said
     assert len(module_for(tmp_path, val_clips_per_video=20).datasets["val"]) == 20
 
 
@@ -93,7 +92,7 @@ def test_clips_of_one_video_have_ids_names_and_rows_of_their_own(tmp_path):
     ids = [v for b in batches for v in b.metadata.unique_objects_identifier[0, :, 0].tolist()]
     assert ids == [0, 1, 2, 3]
     names = [module.clip_name("val", i) for i in ids]
-    assert names == ["b, clip 1 of 3", "c", "b, clip 2 of 3", "b, clip 3 of 3"]
+    assert names == ["b (clip 1 of 3)", "c", "b (clip 2 of 3)", "b (clip 3 of 3)"]
     for batch in batches:
         identifiers = batch.metadata.unique_objects_identifier[0]
         prompted = batch.masks.new_tensor([True, False, False])
