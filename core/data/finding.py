@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.reader import Reader
 from .readers.remarks import Remark, in_lines
 
+log = logging.getLogger(__name__)
+
 _SCAN_THREADS = 4
+_MANY = 2000  # take a minute
 # more take longer to hand out than videos that are known take to look at
 _MOST_TASKS = 1000
 
@@ -140,6 +144,8 @@ def find_clips(
         DataError: A file is missing or not usable, or no video is left.
     """
     what = "training" if training else "validation"
+    if len(videos) >= _MANY and not known.has_kept:
+        log.info("looking through %d %s videos, which later runs need not do", len(videos), what)
     size = 1 + len(videos) // _MOST_TASKS
     parts = [videos[k : k + size] for k in range(0, len(videos), size)]
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:

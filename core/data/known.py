@@ -56,6 +56,11 @@ class KnownVideos:
         self._kept, self._since = dict(kept or {}), since
         self._facts: dict[int, Facts] = {}
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether an earlier run knew any of them, or there is nowhere to keep what is known."""
+        return bool(self._kept) or self._since is None
+
     def num_frames(self, i: int) -> int:
         """Return how many annotated frames video `i` has.
 

@@ -78,6 +78,18 @@ def test_a_second_start_reads_nothing_and_finds_the_same(tmp_path, settled, read
     assert reads == []
 
 
+def test_a_long_look_through_many_videos_is_announced(tmp_path, settled, monkeypatch, caplog):
+    write_videos(tmp_path, "abcd")
+    monkeypatch.setattr("core.data.finding._MANY", 3)
+    with caplog.at_level("INFO"):
+        start(tmp_path)
+        assert caplog.messages == [
+            "looking through 3 training videos, which later runs need not do"
+        ]
+        start(tmp_path)
+    assert len(caplog.messages) == 1
+
+
 def test_what_was_written_just_now_is_not_believed(tmp_path, reads):
     write_videos(tmp_path)
     start(tmp_path)
@@ -247,6 +259,23 @@ def test_a_folder_takes_the_index_of_every_data_set(tmp_path, settled):
     for ignored in (None, 255):
         start(tmp_path, index=str(tmp_path / "kept"), ignore_id=ignored)
     assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_off_that_yaml_took_for_false_is_refused():
+    with pytest.raises(ValueError, match=r"data\.index must be a path, or 'off' in quotes, got"):
+        DataConfig(index="False")
+
+
+def test_several_data_sets_share_a_folder(tmp_path, settled):
+    for name in ("one", "two"):
+        write_videos(tmp_path / name)
+    sources = [
+        {"source": "vos_folder", "root": str(tmp_path / name / "data"), "name": name}
+        for name in ("one", "two")
+    ]
+    for index, count in (("off", 0), (str(tmp_path / "kept"), 2)):
+        VideoDataModule(DataConfig(sources=sources, num_frames=2, index=index), 32, 0).setup()
+        assert len(list((tmp_path / "kept").glob("*.json"))) == count
 
 
 def test_off_writes_nothing(tmp_path, monkeypatch, settled):
