@@ -52,6 +52,7 @@ class SplitReport:
         frames: Annotated frames of these videos.
         objects: Objects (category layout: categories) that are seen, summed over the videos.
         late_objects: Those of them that are not there on the first annotated frame.
+        keeps_slots: Whether clips have a slot for each category, also for absent ones.
         empty_frames: Annotated frames without any object.
         unmatched_frames: Frames without a mask, which are left out.
         unmatched_masks: Masks without a frame.
@@ -64,6 +65,7 @@ class SplitReport:
     frames: int = 0
     objects: int = 0
     late_objects: int = 0
+    keeps_slots: bool = False
     empty_frames: int = 0
     unmatched_frames: int = 0
     unmatched_masks: int = 0
@@ -73,15 +75,22 @@ class SplitReport:
     def __str__(self) -> str:
         """Describe the split in one line."""
         sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(5))
+        counted = "categories, summed over videos" if self.keeps_slots else "objects"
         text = (
             f"{self.videos} videos, {self.clips} clips per epoch, {self.frames} annotated frames"
-            f" ({self.empty_frames} empty), {self.objects} objects, frame sizes: {sizes}"
+            f" ({self.empty_frames} empty), {self.objects} {counted}, frame sizes: {sizes}"
+        )
+        late = (
+            "categories are absent on the first frame of their video; a clip keeps a slot for every"
+            " category all the same, empty where it is absent"
+            if self.keeps_slots
+            else "objects are absent on the first frame of their video; a clip contains only the"
+            " objects of its own first frame"
         )
         notes = {
             "frames without a mask are left out": self.unmatched_frames,
             "masks have no frame": self.unmatched_masks,
-            "objects are absent on the first frame of their video; a clip contains only the"
-            " objects of its own first frame": self.late_objects,
+            late: self.late_objects,
         }
         lines = [f"{count} {note}" for note, count in notes.items() if count]
         return "\n  ".join([text, *lines, *in_lines(self.remarks)])
@@ -107,6 +116,7 @@ def check_split(
             _count_drawn(dataset[index], report)
         return report
     report.videos = len(dataset.sources)
+    report.keeps_slots = dataset.reader.num_categories is not None
     for source in tqdm(dataset.sources, desc=description, unit="video"):
         _count_video(dataset.reader, source.video, report)
     return report
@@ -231,7 +241,8 @@ def check_data(config: Config, output_dir: Path = OUTPUT_DIR) -> dict[str, Split
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
             batch = collate_fn([dataset[index]], dict_key="all")
             module.normalise(batch)
-            name = module.clip_name(stage, index % reports[stage].videos)
+            video_id = int(batch.metadata.unique_objects_identifier[0, 0, 0])
+            name = module.clip_name(stage, video_id)
             implied = f"{prompt_type} prompts implied by the first frame's ground truth"
             header = f"{stage} · {name} · {implied}"
             sheet = draw_sheet(batch, header, prompt_type, _slot_names(module, stage, batch))

@@ -249,7 +249,8 @@ def data_of(root, **shared):
         {"source": "vos_folder", "root": str(root / "a"), "name": "first", "num_frames": 3},
         {"source": "vos_folder", "root": str(root / "b"), "name": "second"},
     ]
-    return DataConfig(**{"sources": sources, "num_frames": 2, "batch_size": 1, **shared})
+    fixed = {"num_frames": 2, "batch_size": 1, "clips_per_video": 1, "val_clips_per_video": 1}
+    return DataConfig(**{"sources": sources, **fixed, **shared})
 
 
 def read(loader, epoch=0):
@@ -295,7 +296,10 @@ def test_a_data_set_of_weight_0_is_for_validation_alone(two_folders):
     data.sources[0].weight, data.sources[1].weight = 0.0, 1.0
     module = VideoDataModule(data, 64, seed=0)
     module.setup("fit")
-    assert module.num_clips() == {"first": (0, 1), "second": (2, 1)}
+    assert module.amounts() == {
+        "first": "no training clips, 1 validation clip of 1 video",
+        "second": "2 training clips of 2 videos, 1 validation clip of 1 video",
+    }
     assert module.batches_per_epoch(1) == {"second": 2}
 
 
@@ -305,7 +309,8 @@ def test_the_start_of_a_run_states_how_long_an_epoch_is(two_folders):
     module = VideoDataModule(data, 64, seed=0)
     module.setup()
     said = _data(Config(data=data, model=ModelConfig(image_size=64)), module, 1).splitlines()
-    assert said[0] == f"first: vos_folder in {two_folders}/a: 2 training clips, 1 validation clips"
+    amounts = "2 training clips of 2 videos, 1 validation clip of 1 video"
+    assert said[0] == f"first: vos_folder in {two_folders}/a: {amounts}"
     assert said[1].split() == "3 frames of 64 px, batches of 1, 3 of them per epoch (75%)".split()
     assert said[4].strip() == "an epoch has 4 batches, each of one data set"
 
