@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .files import DataError
+from .png import read_plain_png
 from .remarks import Remark
 
 _Read = TypeVar("_Read")
@@ -48,8 +49,10 @@ def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
     Raises:
         ValueError: It has more ids than a frame has objects.
     """
-    with Image.open(path) as image:
-        labels = _ids_of(image)
+    labels = read_plain_png(path)
+    if labels is None:
+        with Image.open(path) as image:
+            labels = _ids_of(image)
     if labels.dtype != np.uint8 and len(np.unique(labels)) > _MOST_OBJECTS:
         raise ValueError(
             f"it has more than {_MOST_OBJECTS} values or colours, expected one per object: was it"
