@@ -65,7 +65,7 @@ def _inflate(packed: bytes, height: int, width: int) -> Optional[np.ndarray]:
     try:
         # one byte more than there should be: a small file may unpack to any size
         raw = inflater.decompress(packed, height * (width + 1) + 1)
-    except deflate.error:
+    except Exception:  # each library raises its own
         return None
     if len(raw) != height * (width + 1) or not inflater.eof:
         return None
