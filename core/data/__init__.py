@@ -7,6 +7,7 @@
     loader.py        the order of clips, resuming inside an epoch
     module.py        VideoDataModule, which puts them together
     check.py         ``python -m core.data``: look before you train
+    health/          the page of the check: what is unusual, in pictures
 
 A training item is a pure function of (seed, epoch, index), whatever the number of workers.
 """

@@ -5,7 +5,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from health_sets import HEIGHT, SPOILS, WIDTH, disc, draw_video, write_video
+from health_sets import HEIGHT, SPOILS, WIDTH, delay, disc, draw_video, write_video
 from PIL import Image
 
 from core.config import Config, DataConfig, ModelConfig
@@ -92,6 +92,18 @@ def test_a_shift_is_found_with_its_size(found):
         pytest.approx(16, abs=1),
         pytest.approx(10, abs=1),
     ]
+
+
+def test_masks_of_the_frame_before_are_found(tmp_path):
+    write_video(tmp_path, "a", 0, delay)
+    write_video(tmp_path, "b", 1)
+    (finding,) = findings_of(tmp_path)["a"]
+    assert finding.kind == "shifted"
+    assert finding.text == (
+        "the masks fit the previous annotated frame, in 3 frames looked at: the numbers of frames"
+        " and masks differ"
+    )
+    assert [view.frame for view in finding.views] == [0, -1]
 
 
 def test_views_point_at_the_frames(found):

@@ -96,13 +96,37 @@ def find_shift(maps: list[np.ndarray], width: int) -> Optional[Shift]:
     x, y = _peak(mean)
     if max(abs(x), abs(y)) < _FEWEST_PIXELS or max(abs(x), abs(y)) == REACH:
         return None
-    base = float(np.median(mean))
-    stronger = mean[y + REACH, x + REACH] - base
-    now = mean[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2].max() - base
+    stronger = float(mean[y + REACH, x + REACH] - np.median(mean))
     agree = [np.abs(np.subtract(_peak(each), (x, y))).max() <= 2 for each in maps]
-    if stronger < _STRONGER or now > _SHARE_NOW * stronger or 2 * sum(agree) < len(agree):
+    if not _is_better(stronger, strength(mean)) or 2 * sum(agree) < len(agree):
         return None
     return Shift(x / width, y / width, sum(agree) / len(agree))
+
+
+def find_offset(own: list[float], others: dict[int, list[float]]) -> Optional[int]:
+    """Return to which other frame the masks of a video belong, None where it is their own.
+
+    Args:
+        own: `strength` of masks and their frames.
+        others: The same with the frames that many places behind theirs, or before them (< 0).
+    """
+    for offset, values in others.items():
+        if not values:
+            continue
+        agree = [other > mine for other, mine in zip(values, own, strict=True)]
+        if _is_better(float(np.mean(values)), float(np.mean(own))) and 2 * sum(agree) > len(agree):
+            return offset
+    return None
+
+
+def strength(edges: np.ndarray) -> float:
+    """Return how much stronger the edges are where the outlines are than elsewhere."""
+    near = edges[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2]
+    return float(near.max() - np.median(edges))
+
+
+def _is_better(there: float, here: float) -> bool:
+    return there >= _STRONGER and here <= _SHARE_NOW * there
 
 
 def _peak(edges: np.ndarray) -> tuple[int, int]:

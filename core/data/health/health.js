@@ -119,7 +119,7 @@ function buildContents() {
 
 try {
   buildTheme();
-  document.title = `${health.title} · data check`;
+  document.title = health.title;
   byId("title").textContent = health.title;
   buildProblems();
   buildClips();

@@ -93,7 +93,7 @@ def _name(finding: Finding, collection: Collection) -> str:
 def _picture(view: View, finding: Finding, collection: Collection) -> dict[str, str]:
     reader = collection.splits[view.split].reader
     try:
-        frame = reader.video(view.video).frames[view.place]
+        frame = reader.video(view.video).frames[view.place + view.frame]
         note = f", {view.note}" if view.note else ""
         elsewhere = (view.split, view.video) != finding.video
         where = f"{view.split} · {reader.names[view.video]} · " if elsewhere else ""

@@ -33,8 +33,9 @@ def draw(view: View, reader: Reader) -> bytes:
     Raises:
         DataError: A file is not usable.
     """
-    frame = reader.video(view.video).frames[view.place]
-    image, masks = np.asarray(reader.image(frame)), _masks_of(view, reader, frame)
+    frames = reader.video(view.video).frames
+    image = np.asarray(reader.image(frames[view.place + view.frame]))
+    masks = _masks_of(view, reader, frames[view.place])
     (x, y, w, h), factor = _window(view, image.shape[1], image.shape[0])
     size = max(1, round(w * factor)), max(1, round(h * factor))
     by_area = cv2.INTER_AREA if factor <= 1 else cv2.INTER_NEAREST

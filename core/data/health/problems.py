@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from .alignment import find_shift
+from .alignment import find_offset, find_shift
 from .measure import box_ious, speck_limit
 from .scan import VideoScan
 
@@ -52,7 +52,8 @@ KINDS = {
     "shifted": Kind(
         "Masks are shifted against their frames",
         "Look at how frames and masks were exported: a crop, a border or another size on one side"
-        " moves them apart. The right-hand picture has the masks where the edges are.",
+        " moves them apart, and so do numbers that count from 0 on one side and from 1 on the"
+        " other. The right-hand picture has the masks where the edges are.",
         3,
     ),
     "duplicates": Kind(
@@ -126,6 +127,7 @@ class View:
         place: Which of its annotated frames.
         objects: Ids to point at; empty: none.
         masks: How masks are painted: ``filled``, as ``outlines``, or ``none``.
+        frame: By how many annotated frames another one is below the masks.
         shift: (x, y) by which they are moved, as a share of the frame's width.
         spot: (x, y) of the frame that is enlarged; None: the whole frame is shown.
         reach: How far around the spot, in pixels of the frame.
@@ -137,6 +139,7 @@ class View:
     place: int
     objects: tuple[int, ...] = ()
     masks: str = "filled"
+    frame: int = 0
     shift: tuple[float, float] = (0.0, 0.0)
     spot: Optional[tuple[int, int]] = None
     reach: int = 0
@@ -203,7 +206,7 @@ def find_problems(
         is_category_layout: Its objects are categories, which may be several things at a time.
     """
     video = _Video(scan, split)
-    found = [*_shifted(video), *_files(video), *_overlapping(video)]
+    found = [*(_late(video) or _shifted(video)), *_files(video), *_overlapping(video)]
     for key, rows in video.tracks.items():
         found += [*_sizes(video, key, rows, image_size), *_slips(video, key, rows)]
         found += [*_gaps(video, key, rows), *_brief(video, key, rows)]
@@ -211,11 +214,35 @@ def find_problems(
     return [*found, *_handovers(video)]
 
 
-def _shifted(video: _Video) -> Iterator[Finding]:
+def _late(video: _Video) -> list[Finding]:
+    scan = video.scan
+    offset = find_offset(scan.at_own, scan.beside)
+    if offset is None:
+        return []
+    word = "next" if offset > 0 else "previous"
+    text = (
+        f"the masks fit the {word} annotated frame, in {len(scan.at_own)} frames looked at: the"
+        " numbers of frames and masks differ"
+    )
+    place = _middle_with_masks(video)
+    place = min(max(place, 1), scan.num_frames - 2)
+    views = (
+        video.view(place, masks="outlines", note="as it is read"),
+        video.view(place, masks="outlines", frame=offset, note=f"on the {word} frame"),
+    )
+    return [video.find("shifted", text, 1.0, *views)]
+
+
+def _middle_with_masks(video: _Video) -> int:
+    masked = np.unique(video.scan.rows["place"])
+    return int(masked[len(masked) // 2]) if len(masked) else 0
+
+
+def _shifted(video: _Video) -> list[Finding]:
     scan = video.scan
     shift = find_shift(scan.edges, scan.edge_width)
     if shift is None:
-        return
+        return []
     x, y = round(shift.x * video.size[0]), round(shift.y * video.size[0])
     where = " and ".join(
         f"{abs(amount)} pixels {word}"
@@ -226,17 +253,14 @@ def _shifted(video: _Video) -> Iterator[Finding]:
         f"the edges of the frames lie {where} of the outlines, in"
         f" {round(shift.share * len(scan.edges))} of {len(scan.edges)} frames looked at"
     )
-    place = scan.places[len(scan.places) // 2]
-    masked = scan.rows["place"]
-    if len(masked) and place not in masked:
-        place = int(masked[len(masked) // 2])
+    place = _middle_with_masks(video)
     views = (
         video.view(place, masks="outlines", note="as it is read"),
         video.view(
             place, masks="outlines", shift=(shift.x, shift.y), note="masks moved to the edges"
         ),
     )
-    yield video.find("shifted", text, (shift.x**2 + shift.y**2) ** 0.5, *views)
+    return [video.find("shifted", text, (shift.x**2 + shift.y**2) ** 0.5, *views)]
 
 
 def _files(video: _Video) -> Iterator[Finding]:

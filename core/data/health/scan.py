@@ -22,7 +22,7 @@ from ..readers.frames import AnnotatedFrame
 from ..readers.label_maps import LabelMap
 from ..readers.reader import Reader
 from ..readers.remarks import Remark
-from .alignment import edge_map, shrink_to_side
+from .alignment import edge_map, shrink_to_side, strength
 from .likeness import Thumbnail, shrink
 from .measure import ROW, find_overlaps, measure
 
@@ -81,9 +81,11 @@ class VideoScan:
         thumbnails: Frames made small.
         edges: `edge_map` of some frames.
         edge_width: The width of the frames that these were made of.
+        beside: {offset: `strength` of the same masks on the frames so many places behind}.
+        at_own: The same on their own, where there are frames on both sides.
         remarks: On files, with the frame's place.
         unmatched: See ``Reader.num_unmatched``.
-        decoded: Frames that were decoded.
+        decoded: Frames that were decoded, those beside others not counted.
     """
 
     video: int
@@ -96,6 +98,8 @@ class VideoScan:
     thumbnails: list[Thumbnail] = field(default_factory=list)
     edges: list[np.ndarray] = field(default_factory=list)
     edge_width: int = 0
+    beside: dict[int, list[float]] = field(default_factory=lambda: {-1: [], 1: []})
+    at_own: list[float] = field(default_factory=list)
     remarks: list[tuple[int, Remark]] = field(default_factory=list)
     unmatched: tuple[int, int] = (0, 0)
     decoded: int = 0
@@ -107,8 +111,10 @@ class VideoScan:
         self.sizes.update(part.sizes)
         self.edge_width = part.edge_width or self.edge_width
         self.decoded += part.decoded
-        for name in ("places", "numbers", "overlaps", "thumbnails", "edges", "remarks"):
+        for name in ("places", "numbers", "overlaps", "thumbnails", "edges", "at_own", "remarks"):
             getattr(self, name).extend(getattr(part, name))
+        for offset, values in part.beside.items():
+            self.beside[offset].extend(values)
 
 
 def plan_amount(
@@ -258,7 +264,7 @@ def _scan_part(reader: Reader, video: int, order: int, part: int, amount: Amount
     chosen = choose_places(len(frames), amount.share)
     pictured = set(_spread(chosen, amount.thumbnails))
     is_aligned = order // amount.every % amount.aligned_every == 0
-    aligned = set(_spread(chosen, _ALIGNED_PER_VIDEO)) if is_aligned else set()
+    aligned = set(_spread(chosen, _ALIGNED_PER_VIDEO + 2)[1:-1]) if is_aligned else set()
     known: set[tuple] = set()
     rows: list[tuple] = []
     for place in np.array_split(chosen, amount.parts)[part].tolist():
@@ -273,7 +279,7 @@ def _scan_part(reader: Reader, video: int, order: int, part: int, amount: Amount
             if place in pictured:
                 found.thumbnails.append(Thumbnail(video, place, shrink(grey)))
             if place in aligned:
-                _compare(grey, masks, found)
+                _compare(reader, frames, place, grey, masks, found)
     found.rows = np.array(rows, ROW)
     return found
 
@@ -286,10 +292,8 @@ def _is_new(kind: tuple, known: set[tuple]) -> bool:
 
 
 def _spread(places: np.ndarray, count: int) -> list[int]:
-    """Return at most `count` of some places, evenly spaced."""
-    return places[
-        np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
-    ].tolist()
+    """Return `count` of some places, evenly spaced, from the first to the last."""
+    return places[np.linspace(0, len(places) - 1, count).round().astype(int)].tolist()
 
 
 def _read_masks(
@@ -315,9 +319,29 @@ def _grey(reader: Reader, frame: AnnotatedFrame) -> np.ndarray:
     return cv2.cvtColor(np.asarray(reader.image(frame, _DECODED)), cv2.COLOR_RGB2GRAY)
 
 
-def _compare(grey: np.ndarray, masks: Any, found: VideoScan) -> None:
+def _compare(
+    reader: Reader,
+    frames: Sequence[AnnotatedFrame],
+    place: int,
+    grey: np.ndarray,
+    masks: Any,
+    found: VideoScan,
+) -> None:
+    """Compare masks with the edges of their frame and of its neighbours."""
+    edges = _edges(grey, masks)
+    if edges is None:
+        return
+    found.edges.append(edges)
+    found.edge_width = shrink_to_side((grey.shape[1], grey.shape[0]))[0]
+    if not 0 < place < len(frames) - 1:
+        return
+    before, behind = (_edges(_grey(reader, frames[place + k]), masks) for k in (-1, 1))
+    if before is not None and behind is not None:
+        found.at_own.append(strength(edges))
+        found.beside[-1].append(strength(before))
+        found.beside[1].append(strength(behind))
+
+
+def _edges(grey: np.ndarray, masks: Any) -> Optional[np.ndarray]:
     size = shrink_to_side((grey.shape[1], grey.shape[0]))
-    edges = edge_map(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), masks)
-    if edges is not None:
-        found.edges.append(edges)
-        found.edge_width = size[0]
+    return edge_map(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), masks)

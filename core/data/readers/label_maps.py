@@ -124,8 +124,7 @@ class LabelMap(Mapping[int, np.ndarray]):
         """See the class."""
         if labels.dtype == np.uint8:
             self.numbers = labels
-            counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
-            ids = {int(key): int(key) for key in np.flatnonzero(counts)}
+            ids = {key: key for key in _values_of(labels).tolist()}
         else:
             keys, numbers = np.unique(labels, return_inverse=True)
             # so that the background is 0 whatever the lowest id is
@@ -151,6 +150,11 @@ class LabelMap(Mapping[int, np.ndarray]):
 
     def __contains__(self, object_id: object) -> bool:
         return object_id in self._numbers
+
+
+def _values_of(labels: np.ndarray) -> np.ndarray:
+    """Return the values in a mask of 8 bits, ascending, much faster than by sorting."""
+    return np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))
 
 
 def ids_present(masks: Mapping[int, np.ndarray]) -> dict[int, bool]:
@@ -193,7 +197,8 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
     """
     if labels.dtype != np.uint8:
         return []
-    ids = np.unique(labels[labels > 0])
+    ids = _values_of(labels)
+    ids = ids[ids > 0]
     taken = "part of the object" if per_object else "an object"
     if _has_rims(labels, ids) or _is_scattered(ids):
         text = (

@@ -67,6 +67,19 @@ def shift(frames: list[np.ndarray], masks: list[np.ndarray]) -> None:
         labels[:] = np.roll(labels, (-10, -16), (0, 1))
 
 
+def delay(frames: list[np.ndarray], masks: list[np.ndarray]) -> None:
+    """Give every frame the masks of the one before it; disc 2 goes up where disc 1 goes right."""
+    for labels, image in zip(masks, frames, strict=True):
+        labels[:] = 0
+        image[:] = 120
+    for t, image in enumerate(frames):
+        for k, place in enumerate((disc(40 + 9 * t, 60, 20), disc(230, 140 - 9 * t, 20))):
+            image[place] = (40, 200)[k]
+            if t + 1 < len(masks):
+                masks[t + 1][place] = k + 1
+    masks[0][:] = masks[1]
+
+
 def change_id(frames: list[np.ndarray], masks: list[np.ndarray]) -> None:
     """Give disc 1 the id 7 from frame 4 on."""
     for labels in masks[4:]:
