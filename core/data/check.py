@@ -8,6 +8,7 @@ prompts per sampled clip and ``index.html``, which shows what is unusual.
 import contextlib
 import re
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,9 @@ from .synthetic import SyntheticDataset
 OUTPUT_DIR = Path("outputs/data_check")
 PAGE = "index.html"
 _ALL = "--all"
+# What finding the clips and reading masks may take together, where not all are asked for: with the
+# rest, importing, comparing and drawing, it makes a minute.
+_SECONDS, _FEWEST_SECONDS = 42.0, 10.0
 SHEETS_PER_SPLIT = 4
 # three panels make a sheet of the width that the sheet draws by itself
 _PANEL_SIZE = 384
@@ -229,11 +233,13 @@ def check_data(
     Raises:
         DataError: The data set is not usable.
     """
+    start = time.monotonic()
     data = resolve_source(config.data, print)
     module = VideoDataModule(data, config.model.image_size, config.seed)
     module.setup()
     collection = Collection(config.model.image_size, module.category_layout)
-    reports = _check_splits(module, collection, read_all)
+    seconds = max(_FEWEST_SECONDS, _SECONDS - (time.monotonic() - start))
+    reports = _check_splits(module, collection, read_all, seconds)
     lines = [f"{stage}: {report}" for stage, report in reports.items()]
     if module.category_names is not None:
         lines.append(f"{module.num_categories} category slots: {', '.join(module.category_names)}")
@@ -251,10 +257,10 @@ def check_data(
 
 
 def _check_splits(
-    module: VideoDataModule, collection: Collection, read_all: bool
+    module: VideoDataModule, collection: Collection, read_all: bool, seconds: float
 ) -> dict[str, SplitReport]:
     read = [data for data in module.datasets.values() if isinstance(data, ClipDataset)]
-    amount = plan_amount(read, read_all) if read else _EVERYTHING
+    amount = plan_amount(read, read_all, seconds) if read else _EVERYTHING
     reports = {}
     for stage, dataset in module.datasets.items():
         if isinstance(dataset, ClipDataset):

@@ -194,14 +194,16 @@ def test_a_ring_has_no_hole_and_two_large_parts_no_speck():
     assert (row["specks"], row["holes"]) == (0, 0)
 
 
+def edges_for(frame: np.ndarray, masks: dict) -> np.ndarray:
+    edges = alignment.edges_of(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+    return alignment.edge_map(edges, alignment.outlines_of(masks, (WIDTH, HEIGHT)))
+
+
 @pytest.mark.parametrize("move", [(12, 0), (0, -9), (-15, 6)])
 def test_edges_tell_how_masks_are_shifted(move):
     frames, masks = draw_video(5)
     maps = [
-        alignment.edge_map(
-            cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY),
-            LabelMap(np.roll(labels, (-move[1], -move[0]), (0, 1))),
-        )
+        edges_for(frame, LabelMap(np.roll(labels, (-move[1], -move[0]), (0, 1))))
         for frame, labels in zip(frames[:3], masks, strict=False)
     ]
     found = alignment.find_shift(maps, WIDTH)
@@ -210,14 +212,15 @@ def test_edges_tell_how_masks_are_shifted(move):
 
 def test_masks_that_lie_anywhere_are_not_called_shifted():
     frames, _ = draw_video(5)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     places = ((250, 40), (150, 60), (280, 150))
     maps = [
-        alignment.edge_map(picture, {1: disc(*place, 12)})
-        for picture, place in zip(grey, places, strict=False)
+        edges_for(frame, {1: disc(*place, 12)})
+        for frame, place in zip(frames, places, strict=False)
     ]
     assert alignment.find_shift(maps, WIDTH) is None
-    assert alignment.edge_map(np.full((HEIGHT, WIDTH), 90, np.uint8), {1: disc(9, 9, 5)}) is None
+    assert alignment.find_shift([], WIDTH) is None
+    blank = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    assert alignment.find_shift([edges_for(blank, {1: disc(99, 99, 9)})], WIDTH) is None
 
 
 def small(image: np.ndarray) -> np.ndarray:
@@ -313,11 +316,11 @@ def test_frames_that_are_read_are_pairs_evenly_spaced(num_frames, share, places)
 
 def test_only_what_fits_into_the_time_is_read(spoiled):
     datasets = list(datasets_of(spoiled, val_list="val.txt").values())
-    assert plan_amount(datasets, seconds=1000) == Amount()
-    hasty = plan_amount(datasets, seconds=1e-9)
+    assert plan_amount(datasets, False, 1000) == Amount()
+    hasty = plan_amount(datasets, False, 1e-9)
     assert hasty.every >= 4
     assert not hasty.frames
-    whole = plan_amount(datasets, read_all=True, seconds=1e-9)
+    whole = plan_amount(datasets, True, 1e-9)
     assert (whole.share, whole.every, whole.frames) == (1, 1, False)
 
 
@@ -328,7 +331,7 @@ def test_a_sampled_video_still_shows_what_its_pairs_show(spoiled):
     read = [(len(found.places), found.num_frames) for found in scans]
     assert read == [(4, 8), (0, 8)] * 4 + [(4, 8)]
     assert scans[0].places == [0, 1, 6, 7]
-    assert [found.decoded for found in scans] == [3, 0] * 4 + [3]
+    assert [found.decoded for found in scans] == [1, 0] * 4 + [1]
 
 
 def test_worker_processes_find_the_same(spoiled, found):
@@ -388,7 +391,9 @@ def test_the_check_writes_one_page_and_says_how_much_it_read(spoiled, tmp_path, 
 
 def test_all_reads_every_mask(spoiled, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("core.data.health.scan.SECONDS", 1e-9)
+    monkeypatch.setattr("core.data.check._SECONDS", 0)
+    monkeypatch.setattr("core.data.check._FEWEST_SECONDS", 1e-9)
+    monkeypatch.setattr("core.data.check.SHEETS_PER_SPLIT", 1)
     arguments = ["data=vos_folder", f"data.root={spoiled}", "model.image_size=64"]
     main([*arguments, "data.num_frames=2"])
     assert "; --all reads every mask" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from ..readers.label_maps import LabelMap
 
 # Frames are looked at this large, and masks moved by so many of their pixels.
 SIDE, REACH = 384, 24
+_CENTRE = slice(REACH - 1, REACH + 2)
 # An edge that is stronger counts as much as this, as a multiple of the mean.
 _STRONGEST = 6.0
 # Masks are said to be shifted by no less than this many pixels ...
@@ -42,31 +43,33 @@ def shrink_to_side(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def edge_map(grey: np.ndarray, masks: Mapping[int, np.ndarray]) -> Optional[np.ndarray]:
-    """Return how strong the frame's edges are below the masks' outlines, for each move of these.
+def edges_of(grey: np.ndarray) -> np.ndarray:
+    """Return how strong the edges of a frame are.
 
     Args:
-        grey: uint8 [h, w], of the size that `shrink_to_side` gives.
-        masks: Of the frame, at their own size.
+        grey: uint8 [h, w], of any size.
 
     Returns:
-        float32 [2 REACH + 1, 2 REACH + 1], the move (x, y) at [y + REACH, x + REACH], in units of
-        the frame's mean edge above or below it; None where frame or masks have no edge.
+        float32 of the size that `shrink_to_side` gives, in units of the mean edge, above or below
+        it; all 0 where there is none.
     """
-    outlines = _outlines(masks, (grey.shape[1], grey.shape[0]))
-    num_pixels = int(outlines.sum())
-    smooth = cv2.GaussianBlur(grey, (3, 3), 0).astype(np.float32)
+    size = shrink_to_side((grey.shape[1], grey.shape[0]))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    smooth = cv2.GaussianBlur(small, (3, 3), 0).astype(np.float32)
     edges = cv2.magnitude(cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1))
     mean = float(edges.mean())
-    if not num_pixels or mean < 1:
-        return None
-    edges = np.minimum(edges / mean, _STRONGEST) - 1
-    padded = cv2.copyMakeBorder(edges, *(REACH,) * 4, cv2.BORDER_CONSTANT, value=0)
-    return cv2.matchTemplate(padded, outlines, cv2.TM_CCORR) / num_pixels
+    if mean < 1:
+        return np.zeros_like(edges)
+    return np.minimum(edges / mean, _STRONGEST) - 1
 
 
-def _outlines(masks: Mapping[int, np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels on both sides of where a mask ends, as float32 [h, w]."""
+def outlines_of(masks: Mapping[int, np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels on both sides of where a mask ends, as float32 [h, w].
+
+    Args:
+        masks: At their own size.
+        size: (w, h), of `edges_of`.
+    """
     if isinstance(masks, LabelMap):
         maps = [masks.numbers]
     else:
@@ -83,11 +86,32 @@ def _outlines(masks: Mapping[int, np.ndarray], size: tuple[int, int]) -> np.ndar
     return outlines.astype(np.float32)
 
 
+def edge_map(edges: np.ndarray, outlines: np.ndarray) -> np.ndarray:
+    """Return how strong the edges below outlines are, for each move of these.
+
+    Args:
+        edges: What `edges_of` returns.
+        outlines: What `outlines_of` returns, not all 0.
+
+    Returns:
+        float32 [2 REACH + 1, 2 REACH + 1], the move (x, y) at [y + REACH, x + REACH].
+    """
+    padded = cv2.copyMakeBorder(edges, *(REACH,) * 4, cv2.BORDER_CONSTANT, value=0)
+    return cv2.matchTemplate(padded, outlines, cv2.TM_CCORR) / outlines.sum()
+
+
+def strength(edges: np.ndarray, outlines: np.ndarray) -> float:
+    """Return how strong the edges are where the outlines are, or a pixel beside: see `edge_map`."""
+    padded = np.pad(edges, 1)
+    y, x = np.nonzero(outlines)
+    return max(float(padded[y + down, x + right].mean()) for down, right in np.ndindex(3, 3))
+
+
 def find_shift(maps: list[np.ndarray], width: int) -> Optional[Shift]:
     """Return by how much the masks of a video are shifted, None where they are not.
 
     Args:
-        maps: `edge_map` of some of its frames.
+        maps: `edge_map`s of some of its frames.
         width: Of the frames that they were made of.
     """
     if not maps:
@@ -96,9 +120,9 @@ def find_shift(maps: list[np.ndarray], width: int) -> Optional[Shift]:
     x, y = _peak(mean)
     if max(abs(x), abs(y)) < _FEWEST_PIXELS or max(abs(x), abs(y)) == REACH:
         return None
-    stronger = float(mean[y + REACH, x + REACH] - np.median(mean))
+    stronger, now = float(mean.max()), float(mean[_CENTRE, _CENTRE].max())
     agree = [np.abs(np.subtract(_peak(each), (x, y))).max() <= 2 for each in maps]
-    if not _is_better(stronger, strength(mean)) or 2 * sum(agree) < len(agree):
+    if not _is_better(stronger, now) or 2 * sum(agree) < len(agree):
         return None
     return Shift(x / width, y / width, sum(agree) / len(agree))
 
@@ -117,12 +141,6 @@ def find_offset(own: list[float], others: dict[int, list[float]]) -> Optional[in
         if _is_better(float(np.mean(values)), float(np.mean(own))) and 2 * sum(agree) > len(agree):
             return offset
     return None
-
-
-def strength(edges: np.ndarray) -> float:
-    """Return how much stronger the edges are where the outlines are than elsewhere."""
-    near = edges[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2]
-    return float(near.max() - np.median(edges))
 
 
 def _is_better(there: float, here: float) -> bool:

@@ -18,7 +18,9 @@ ROW = np.dtype(
 _SPECK_SHARE = 4e-5
 _SMALLEST_LIMIT = 4
 # It is small beside the object, too.
-_SPECK_OF_PART = 0.1
+_SPECK_OF_OBJECT = 0.1
+# Where OpenCV's tree of outlines has the one around.
+_PARENT = 3
 # Two masks of one frame that share more than this are of one object.
 SAME_IOU = 0.8
 
@@ -39,8 +41,8 @@ def measure(masks: Mapping[int, np.ndarray], place: int) -> list[tuple]:
     """
     rows = []
     for key, part, (x, y, w, h), limit in _parts(masks):
-        specks, holes, spot = _find_slips(part, limit)
         area = cv2.countNonZero(part)
+        specks, holes, spot = _find_slips(part, limit, area)
         rows.append((place, key, area, x, y, w, h, specks, holes, x + spot[0], y + spot[1]))
     return rows
 
@@ -66,32 +68,23 @@ def _parts(masks: Mapping[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray, _
             yield key, mask[y : y + h, x : x + w], (x, y, w, h), limit
 
 
-def _find_slips(part: np.ndarray, limit: int) -> tuple[int, int, tuple[int, int]]:
+def _find_slips(part: np.ndarray, limit: int, area: int) -> tuple[int, int, tuple[int, int]]:
     """Return how many specks and holes a mask [h, w] has, and where the first of them is."""
-    outlines, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if len(outlines) == 1:  # as almost always
-        return 0, 0, (0, 0)
-    _, _, pieces, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
-    areas = pieces[1:, cv2.CC_STAT_AREA]
-    specks = pieces[1:][(areas <= limit) & (areas < _SPECK_OF_PART * areas.max())]
-    # what is outside reaches the added rim, which makes it larger than any hole
-    outside = np.pad(1 - part, 1, constant_values=1)
-    _, _, around, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
-    around = around[1:]
-    inner = around[:, cv2.CC_STAT_LEFT] > 0
-    holes = around[inner & (around[:, cv2.CC_STAT_AREA] <= limit)]
-    if len(specks):
-        return len(specks), len(holes), _middle(specks[0])
-    if len(holes):
-        x, y = _middle(holes[0])
-        return 0, len(holes), (x - 1, y - 1)
-    return 0, 0, (0, 0)
-
-
-def _middle(piece: np.ndarray) -> tuple[int, int]:
-    x = piece[cv2.CC_STAT_LEFT] + piece[cv2.CC_STAT_WIDTH] // 2
-    y = piece[cv2.CC_STAT_TOP] + piece[cv2.CC_STAT_HEIGHT] // 2
-    return int(x), int(y)
+    outlines, tree = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    slips: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    for k, outline in enumerate(outlines if len(outlines) > 1 else ()):  # as good as never
+        x, y, w, h = cv2.boundingRect(outline)
+        if max(w, h) > limit + 2:
+            continue
+        inside = np.zeros((h, w), np.uint8)
+        cv2.drawContours(inside, outlines, k, 1, cv2.FILLED, offset=(-x, -y))
+        is_hole = tree[0, k, _PARENT] >= 0
+        own = part[y : y + h, x : x + w] != is_hole
+        count = cv2.countNonZero(inside * own)
+        if count <= limit and (is_hole or count < _SPECK_OF_OBJECT * area):
+            slips[is_hole].append((x + w // 2, y + h // 2))
+    specks, holes = slips[False], slips[True]
+    return len(specks), len(holes), ([*specks, *holes] or [(0, 0)])[0]
 
 
 def find_overlaps(

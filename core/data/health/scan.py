@@ -22,22 +22,19 @@ from ..readers.frames import AnnotatedFrame
 from ..readers.label_maps import LabelMap
 from ..readers.reader import Reader
 from ..readers.remarks import Remark
-from .alignment import edge_map, shrink_to_side, strength
+from .alignment import edge_map, edges_of, outlines_of, strength
 from .likeness import Thumbnail, shrink
 from .measure import ROW, find_overlaps, measure
 
-# What reading masks may take where not all of them are asked for; the rest of a minute is for
-# listing files, comparing frames and drawing.
-SECONDS = 32.0
 # Below this, processes take longer to start than to work.
 _WORTH_WORKERS_S = 3.0
 # Videos, and frames of each, that are read to know what the others will take.
 _TRIED_VIDEOS, _TRIED_FRAMES = 6, 2
 # Frames of all videos together that are compared with others, and with their masks' outlines.
-_MOST_THUMBNAILS, _MOST_ALIGNED = 6000, 1500
+_MOST_THUMBNAILS, _MOST_ALIGNED = 6000, 600
 _PER_VIDEO, _ALIGNED_PER_VIDEO = 8, 3
-# JPEGs are decoded no larger than needed: the shorter side of 854 x 480, halved.
-_DECODED = 240
+# JPEGs are decoded no larger than needed.
+_THUMBNAIL_SIDE, _EDGES_SIDE = 48, 200
 # Files of a video that are looked at wholly where not every frame is.
 _MOST_REMARKED = 8
 
@@ -85,7 +82,7 @@ class VideoScan:
         at_own: The same on their own, where there are frames on both sides.
         remarks: On files, with the frame's place.
         unmatched: See ``Reader.num_unmatched``.
-        decoded: Frames that were decoded, those beside others not counted.
+        decoded: Frames that were decoded, those that masks are compared with not counted.
     """
 
     video: int
@@ -117,41 +114,41 @@ class VideoScan:
             self.beside[offset].extend(values)
 
 
-def plan_amount(
-    datasets: Sequence[ClipDataset], read_all: bool = False, seconds: Optional[float] = None
-) -> Amount:
+def plan_amount(datasets: Sequence[ClipDataset], read_all: bool, seconds: float) -> Amount:
     """Read a few frames to know how many can be read in time.
 
     Args:
         datasets: What is to be read.
         read_all: Read every mask, however long it takes.
-        seconds: What reading may take otherwise; None: `SECONDS`.
+        seconds: What reading may take otherwise.
 
     Raises:
         DataError: A file is not usable.
     """
-    seconds = SECONDS if seconds is None else seconds
-    videos = [(data.reader, source.video) for data in datasets for source in data.sources]
-    step = max(1, len(videos) // _TRIED_VIDEOS)
-    tried = [_try(reader, video) for reader, video in videos[::step]]
-    num_frames = statistics.fmean(len_ for len_, _, _ in tried)
-    mask_s, frame_s = (statistics.median(each[k] for each in tried) for k in (1, 2))
     cores = _num_cores()
-    masks_s = len(videos) * num_frames * mask_s / cores
-    whole_s = masks_s + len(videos) * num_frames * frame_s / cores
+    videos = [(data.reader, source.video) for data in datasets for source in data.sources]
+    tried = [_try(reader, video) for reader, video in videos[:: -(-len(videos) // _TRIED_VIDEOS)]]
+    frames_each = statistics.fmean(cost.num_frames for cost in tried)
+    num_frames = len(videos) * frames_each
+    list_s, mask_s, frame_s, files_s = (
+        statistics.median(getattr(cost, name) for cost in tried) / cores
+        for name in ("list_s", "mask_s", "frame_s", "files_s")
+    )
+    whole_s = len(videos) * list_s + num_frames * (mask_s + frame_s + files_s)
     frames = whole_s <= seconds
-    share = 1.0 if read_all or frames else min(1.0, seconds / masks_s)
+    thumbnails_s = min(_PER_VIDEO * len(videos), _MOST_THUMBNAILS) * frame_s
+    # something is always read
+    left = max(seconds / 4, seconds - len(videos) * list_s - thumbnails_s)
+    share = 1.0 if read_all or frames else min(1.0, left / (num_frames * mask_s))
     # of a video two neighbouring frames are read, or none
-    fewest = min(2.0, num_frames)
-    every = max(1, math.ceil(fewest / (share * num_frames)))
+    every = max(1, math.ceil(min(2.0, frames_each) / (share * frames_each)))
     num_read = math.ceil(len(videos) / every)
-    thumbnails = max(1, min(_PER_VIDEO, _MOST_THUMBNAILS // num_read))
-    workers = cores if min(whole_s, seconds) > _WORTH_WORKERS_S / cores else 0
+    workers = cores if min(whole_s, seconds) > _WORTH_WORKERS_S else 0
     return Amount(
         share=min(1.0, share * every),
         every=every,
         frames=frames,
-        thumbnails=thumbnails,
+        thumbnails=max(1, min(_PER_VIDEO, _MOST_THUMBNAILS // num_read)),
         aligned_every=max(1, math.ceil(num_read * _ALIGNED_PER_VIDEO / _MOST_ALIGNED)),
         parts=max(1, 4 * workers // len(videos)),
         workers=workers,
@@ -164,21 +161,36 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _try(reader: Reader, video: int) -> tuple[int, float, float]:
-    """Return a video's annotated frames, and the seconds for the masks and the files of one."""
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds to list a video, and for the masks, the pixels and the files of one of its frames."""
+
+    num_frames: int
+    list_s: float
+    mask_s: float
+    frame_s: float
+    files_s: float
+
+
+def _try(reader: Reader, video: int) -> _Cost:
+    clock = time.perf_counter
+    start = clock()
     frames = reader.video(video).frames
-    found = VideoScan(video)
-    mask_s, frame_s = [], []
+    reader.num_unmatched(video)
+    list_s = clock() - start
+    found, seconds = VideoScan(video), []
     for place, frame in enumerate(frames[:_TRIED_FRAMES]):
-        start = time.perf_counter()
-        _read_masks(reader, found, place, frame)
-        middle = time.perf_counter()
-        _grey(reader, frame)
-        reader.remarks(video, frame)
-        mask_s.append(middle - start)
-        frame_s.append(time.perf_counter() - middle)
+        times = [clock()]
+        for read in (
+            lambda place=place, frame=frame: _read_masks(reader, found, place, frame),
+            lambda frame=frame: _grey(reader, frame, _THUMBNAIL_SIDE),
+            lambda frame=frame: reader.remarks(video, frame),
+        ):
+            read()
+            times.append(clock())
+        seconds.append(np.diff(times))
     # the first waits for files, and imports
-    return len(frames), min(mask_s), min(frame_s)
+    return _Cost(len(frames), list_s, *np.min(seconds, axis=0).tolist())
 
 
 def scan(dataset: ClipDataset, amount: Amount, description: str) -> Iterator[VideoScan]:
@@ -273,13 +285,13 @@ def _scan_part(reader: Reader, video: int, order: int, part: int, amount: Amount
         rows += own
         if amount.frames or _is_new(tuple(sorted(masks)), known):
             found.remarks += [(place, remark) for remark in reader.remarks(video, frame)]
-        if amount.frames or place in pictured or place in aligned:
-            grey = _grey(reader, frame)
+        if amount.frames or place in pictured:
+            grey = _grey(reader, frame, _THUMBNAIL_SIDE)
             found.decoded += 1
             if place in pictured:
                 found.thumbnails.append(Thumbnail(video, place, shrink(grey)))
-            if place in aligned:
-                _compare(reader, frames, place, grey, masks, found)
+        if place in aligned:
+            _compare(reader, frames, place, masks, found)
     found.rows = np.array(rows, ROW)
     return found
 
@@ -315,33 +327,28 @@ def _read_masks(
     return masks, rows
 
 
-def _grey(reader: Reader, frame: AnnotatedFrame) -> np.ndarray:
-    return cv2.cvtColor(np.asarray(reader.image(frame, _DECODED)), cv2.COLOR_RGB2GRAY)
+def _grey(reader: Reader, frame: AnnotatedFrame, at_least: int) -> np.ndarray:
+    return cv2.cvtColor(np.asarray(reader.image(frame, at_least)), cv2.COLOR_RGB2GRAY)
 
 
 def _compare(
     reader: Reader,
     frames: Sequence[AnnotatedFrame],
     place: int,
-    grey: np.ndarray,
     masks: Any,
     found: VideoScan,
 ) -> None:
     """Compare masks with the edges of their frame and of its neighbours."""
-    edges = _edges(grey, masks)
-    if edges is None:
+    edges = edges_of(_grey(reader, frames[place], _EDGES_SIDE))
+    outlines = outlines_of(masks, (edges.shape[1], edges.shape[0]))
+    if not outlines.any():
         return
-    found.edges.append(edges)
-    found.edge_width = shrink_to_side((grey.shape[1], grey.shape[0]))[0]
+    found.edges.append(edge_map(edges, outlines))
+    found.edge_width = edges.shape[1]
     if not 0 < place < len(frames) - 1:
         return
-    before, behind = (_edges(_grey(reader, frames[place + k]), masks) for k in (-1, 1))
-    if before is not None and behind is not None:
-        found.at_own.append(strength(edges))
-        found.beside[-1].append(strength(before))
-        found.beside[1].append(strength(behind))
-
-
-def _edges(grey: np.ndarray, masks: Any) -> Optional[np.ndarray]:
-    size = shrink_to_side((grey.shape[1], grey.shape[0]))
-    return edge_map(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), masks)
+    before, behind = (edges_of(_grey(reader, frames[place + k], _EDGES_SIDE)) for k in (-1, 1))
+    if before.shape == behind.shape == edges.shape:
+        found.at_own.append(strength(edges, outlines))
+        found.beside[-1].append(strength(before, outlines))
+        found.beside[1].append(strength(behind, outlines))
