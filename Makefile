@@ -12,7 +12,7 @@ PORT ?= 5092
 SWANLOG ?= swanlog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train seeds test test-slow test-long fuzz browser bench bench-setup references dashboard lint format clean
+.PHONY: help setup train seeds test test-slow test-long fuzz browser browser-setup check bench bench-setup references dashboard lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -47,12 +47,18 @@ test-long: setup ## Run further cases of the slow tests, which CI leaves out (ab
 fuzz: setup ## Run the property tests in their long form
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "fuzz and not long" --timeout 1200 $(ARGS)
 
-browser: setup ## Look at the dashboard in headless Chromium (installs chromium when run as root)
+browser-setup: setup
 	command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] \
 		|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver; } \
 		|| echo "chromium cannot be installed: the tests are skipped"
 	$(BIN)/python -m pip install --quiet -c constraints.txt selenium || echo "selenium cannot be installed: without chromium the tests are skipped, with it they fail"
+
+browser: browser-setup ## Look at the dashboard in headless Chromium (installs chromium when run as root)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m browser --timeout 600 $(ARGS)
+
+# In one go they are collected once, and no core waits for the other between them.
+check: browser-setup ## Run test, test-slow, fuzz and browser in one go, as CI does
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not long" --timeout 1200 $(ARGS)
 
 # The peers bring opencv-python, which needs libGL and would lie over the headless one: they have an
 # environment of their own, which finds everything else in that of training. So has torchvision, of

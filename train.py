@@ -87,6 +87,7 @@ def build(
     from core.resume import check_resumable
     from core.run import (
         check_devices,
+        check_images,
         check_interval,
         check_skipping,
         find_unused_parameters_in_ddp,
@@ -104,6 +105,8 @@ def build(
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")
     module = SAM2LightningModule(config)
+    if data.trains_on_images_alone:
+        check_images(config.model, module.model)
     check_resumable(config, module.model)
     find_unused_parameters_in_ddp()
     has_logger = bool(config.logger) and not config.trainer.fast_dev_run

@@ -9,7 +9,7 @@ value found and what is allowed. Nothing behind `train.py` ever sees a ``DictCon
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, List, Optional  # noqa: UP035 (OmegaConf reads List)
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PROMPT_TYPES = ("point", "bbox", "mask", "mixed")
+# of `mixed` training, which validates under each of them
+MIXED_PROMPTS = ("mask", "bbox", "point")
 # SAM 2's batches hold float32 frames, which a model in pure half or double precision does not take.
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 LOGGERS = ("swanlab", "wandb", "tensorboard", "csv")
@@ -67,10 +69,6 @@ IMAGE_SOURCES = ("coco_images", "sa1b")
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
-_CLIP_LENGTH = Rule(
-    "at least 2: the first frame is prompted, and one is to be left to track",
-    lambda value: value >= 2,
-)
 _CHECKPOINTING = Rule(
     f"one of {', '.join(CHECKPOINTING)}",
     lambda value: isinstance(value, bool) or value in CHECKPOINTING,
@@ -128,6 +126,12 @@ _INTERVAL = Rule(
         or (isinstance(value, float) and 0 < value <= 1)
     ),
 )
+_VAL_PROMPTS = Rule(
+    f"null or a list of some of {', '.join(MIXED_PROMPTS)}, each once",
+    lambda value: (
+        value is None or (0 < len(value) == len(set(value)) and set(value) <= set(MIXED_PROMPTS))
+    ),
+)
 _DETERMINISTIC = Rule(
     "null, true, false or warn",
     lambda value: value is None or isinstance(value, bool) or value == "warn",
@@ -172,6 +176,13 @@ def _limit(least: int) -> Rule:
             )
         ),
     )
+
+
+# Part of the name of a curve and of a folder.
+_SOURCE_NAME = Rule(
+    "1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first",
+    lambda value: bool(re.fullmatch(r"[^\W_][\w.-]{0,63}", value)),
+)
 
 
 _MAX_STEPS = Rule("at least 1, or -1 for no limit", lambda value: value >= -1 and value != 0)
@@ -443,12 +454,16 @@ class DataConfig(Section):
         "what an object of a COCO-video JSON is: `categories` one mask slot per category, "
         "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`)",
     )
-    num_frames: int = setting(4, _CLIP_LENGTH, "frames per clip (T)")
+    num_frames: int = setting(
+        4,
+        at_least(1),
+        "frames per clip (T); 1: single frames, trained as images are; images have 1 always",
+    )
     # A video that has fewer, from its first frame with an object, is used as it is when
     # `val_batch_size` is 1 and skipped otherwise, because the clips of a batch are equally long.
     val_num_frames: Optional[int] = setting(
         None,
-        or_null(_CLIP_LENGTH),
+        or_null(at_least(1)),
         "frames per validation clip, null: `num_frames`; a shorter video is used as it is when "
         "`val_batch_size` is 1 and skipped otherwise",
     )
@@ -475,12 +490,24 @@ class DataConfig(Section):
     )
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    # Mappings are turned into `SourceConfig`.
+    sources: Optional[List[Any]] = setting(  # noqa: UP006
+        None,
+        Rule("null or a list of data sets", lambda value: value is None or len(value) > 0),
+        "several data sets at once, each with the settings of `data` that are its own, and a "
+        "`name` and a `weight`; what it leaves out is taken from `data`, paths aside",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings and those that depend on each other."""
         super().__post_init__()
         if self.num_workers is None:
             self.num_workers = min(4, num_cores())
+        if self.source in IMAGE_SOURCES:
+            self.num_frames, self.val_num_frames = 1, None
+        if self.sources is not None:
+            self.sources = _read_sources(self.sources, self)
+            return
         if self.source in JSON_SOURCES:
             require(
                 self.train_annotations is not None,
@@ -495,6 +522,127 @@ class DataConfig(Section):
                 self.root,
                 f"the data set's folder for data={self.source}",
             )
+
+
+@dataclass
+class SourceConfig(DataConfig):
+    """One of several data sets."""
+
+    name: Optional[str] = setting(
+        None,
+        or_null(_SOURCE_NAME),
+        "what curves, tables and pictures call it; null: its `source`",
+    )
+    weight: Optional[float] = setting(
+        None,
+        or_null(at_least(0)),
+        "its share of the training steps is this by the sum of all weights; 0: for validation "
+        "alone; null for all: every clip once per epoch",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings; name it."""
+        require(self.sources is None, "data.sources", self.sources, "null in one of several")
+        super().__post_init__()
+        self.name = self.name or self.source
+
+
+def sections_of(data: DataConfig) -> list[tuple[str, DataConfig]]:
+    """Return the data sets of a run, each with what messages put before its settings' names."""
+    if data.sources is None:
+        return [("data.", data)]
+    return [(f"data.sources[{i}].", source) for i, source in enumerate(data.sources)]
+
+
+def sources_of(data: DataConfig) -> list[SourceConfig]:
+    """Return the data sets of ``data.sources``, none where it is null."""
+    return list(data.sources or [])
+
+
+def in_source(message: str, position: int) -> str:
+    """Return what is said of the settings of `data` as said of those of one of its sources."""
+    names = "|".join(item.name for item in dataclasses.fields(SourceConfig))
+    # Not where a folder of a path is called so.
+    return re.sub(rf"(?<![\w./\\-])data\.(?=(?:{names})\b)", f"data.sources[{position}].", message)
+
+
+def field_of_source(key: str) -> Optional[str]:
+    """Return the setting of `data.sources.N.SETTING`, None for the name of another setting."""
+    found = re.fullmatch(r"data\.sources\.\d+\.(.+)", key)
+    return found and found[1]
+
+
+def _read_sources(entries: Sequence[Any], data: DataConfig) -> list[SourceConfig]:
+    """Return the data sets of `data.sources`, which may be mappings."""
+    sources = [_source_of(entry, i, data) for i, entry in enumerate(entries)]
+    names = [source.name for source in sources]
+    for i, name in enumerate(names):
+        first = names.index(name)
+        require(
+            first == i,
+            f"data.sources[{i}].name",
+            name,
+            f"another than data.sources[{first}].name",
+        )
+    weights = [source.weight for source in sources]
+    known = [weight is not None for weight in weights]
+    if any(known):
+        lacking = known.index(False) if not all(known) else 0
+        require(
+            all(known),
+            f"data.sources[{lacking}].weight",
+            weights[lacking],
+            f"a number as data.sources[{known.index(True)}].weight is, or null for all data sets",
+        )
+        require(any(weights), "data.sources[0].weight", weights[0], "above 0 for one data set")
+    return sources
+
+
+def _source_of(entry: Any, position: int, data: DataConfig) -> SourceConfig:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    place = f"data.sources[{position}]"
+    if isinstance(entry, SourceConfig):
+        return dataclasses.replace(entry, num_workers=data.num_workers)
+    example = "the settings of one data set, as in {source: vos_folder, root: DIR}"
+    require(isinstance(entry, Mapping), place, entry, example)
+    _check_keys_of_source(entry, place, data)
+    shared = {
+        item.name: getattr(data, item.name)
+        for item in dataclasses.fields(DataConfig)
+        if item.name != "sources" and item.metadata.get("rule") is not A_PATH
+    }
+    preset = CONFIG_DIR / "data" / f"{entry['source']}.yaml"
+    own = dict(OmegaConf.load(preset)) if preset.is_file() else {}
+    own.pop("num_workers", None)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SourceConfig), shared, own, dict(entry))
+        source = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        mark = "." if error.full_key else ": "
+        raise UserError(f"{place}{mark}{in_one_sentence(error)}") from error
+    except UserError as error:
+        raise UserError(in_source(str(error), position)) from error
+    assert isinstance(source, SourceConfig)
+    return source
+
+
+def _check_keys_of_source(entry: Mapping, place: str, data: DataConfig) -> None:
+    names = [item.name for item in dataclasses.fields(SourceConfig)]
+    for key in entry:
+        if key not in names:
+            near = nearest(str(key), names, cutoff=0.5)
+            hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
+            raise UserError(f"unknown setting {place}.{key}{hint}")
+    one_of(*DATA_SOURCES).check(f"{place}.source", entry.get("source"))
+    workers = entry.get("num_workers", data.num_workers)
+    require(
+        workers == data.num_workers,
+        f"{place}.num_workers",
+        workers,
+        f"left out: data.num_workers ({data.num_workers}) is for all data sets",
+    )
 
 
 def num_cores() -> int:
@@ -636,6 +784,19 @@ class TrainerConfig(Section):
     )
     validate_first: bool = setting(
         False, ANY_VALUE, "validate the starting weights before training, as a baseline"
+    )
+    val_prompts: Optional[List[str]] = setting(  # noqa: UP006
+        None,
+        _VAL_PROMPTS,
+        "what validation prompts with: a list of some of `mask`, `bbox` and `point`; `val/iou` is "
+        "that of the first, `val/iou@<type>` that of each; null: `model.prompt_type`, and of "
+        "`mixed` all three",
+    )
+    val_prompts_every: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "every n-th validation, the last one too, is under all of `val_prompts`, the others under "
+        "the first; null: 1, and 4 of `mixed` prompts without `val_prompts`",
     )
     early_stopping_patience: Optional[int] = setting(
         None,
@@ -869,7 +1030,8 @@ class Config(Section):
         self.logger = [self.logger] if isinstance(self.logger, str) else list(self.logger or [])
         for name in self.logger:
             one_of(*LOGGERS).check("logger", name)
-        self._leave_a_frame_to_track()
+        for prefix, data in sections_of(self.data):
+            self._leave_a_frame_to_track(prefix, data)
         require(
             "hf" not in self.export.formats or self.model.architecture != "tiny",
             "export.formats",
@@ -877,21 +1039,23 @@ class Config(Section):
             "meta alone with model=tiny, which Hugging Face does not have",
         )
 
-    def _leave_a_frame_to_track(self) -> None:
+    def _leave_a_frame_to_track(self, prefix: str, data: DataConfig) -> None:
+        if data.num_frames == 1:
+            return  # SAM 2 prompts and corrects the one frame there is, whatever the settings say
         if self.model.prompt_type != "mask":
             require(
-                self.model.num_frames_to_correct <= self.data.num_frames,
+                self.model.num_frames_to_correct <= data.num_frames,
                 "model.num_frames_to_correct",
                 self.model.num_frames_to_correct,
-                f"at most data.num_frames ({self.data.num_frames})",
+                f"at most {prefix}num_frames ({data.num_frames})",
             )
         # Of frames that all have mask prompts nothing depends on the weights.
-        most = self.data.num_frames - (self.model.prompt_type in ("mask", "mixed"))
+        most = data.num_frames - (self.model.prompt_type in ("mask", "mixed"))
         require(
             self.model.num_init_cond_frames <= most,
             "model.num_init_cond_frames",
             self.model.num_init_cond_frames,
-            f"at most {most} with data.num_frames={self.data.num_frames} and "
+            f"at most {most} with {prefix}num_frames={data.num_frames} and "
             f"model.prompt_type={self.model.prompt_type}: at least one frame must be left to track",
         )
 
@@ -959,6 +1123,9 @@ def to_config(cfg: "DictConfig") -> Config:
 
     try:
         OmegaConf.resolve(cfg)
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise UserError(f"{' and '.join(missing)} must be set: expected {missing[0]}=...")
         config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise UserError(in_one_sentence(error)) from error
@@ -995,6 +1162,7 @@ def explain_typos(overrides: list[str], schema: type[Config] = Config) -> None:
         UserError: There is no such field or file.
     """
     groups = _group_files()
+    of_sources = {*_field_names(SourceConfig)}
     names = {*_field_names(schema), *groups}
     for override in overrides:
         typed, equals, value = override.partition("=")
@@ -1003,8 +1171,12 @@ def explain_typos(overrides: list[str], schema: type[Config] = Config) -> None:
             continue
         if not equals:
             raise UserError(f"{override}: expected NAME=VALUE")
+        of_source = field_of_source(key)
+        if of_source in of_sources:
+            continue
         if key not in names:
-            near = nearest(key, sorted(names), cutoff=0.5)
+            known = names if of_source is None else of_sources
+            near = nearest(of_source or key, sorted(known), cutoff=0.5)
             hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
             raise UserError(f"unknown setting {key or override}{hint}")
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands

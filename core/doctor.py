@@ -272,6 +272,10 @@ class Doctor:
                 lines.append(f"  {each.sentence}: {each.evidence}\n    try {each.advice}")
         return "\n".join([f"doctor, step {step}:", *lines]) if lines else ""
 
+    def in_short(self) -> str:
+        """Return what was wrong at the last validation, in a few words; empty: nothing."""
+        return self.diagnoses[-1].in_short() if self.diagnoses else ""
+
     def state(self) -> dict[str, Any]:
         """Return everything in plain types."""
         return {
@@ -336,11 +340,13 @@ def below_baseline(case: Case) -> Optional[Fault]:
     first, now = case.history[0], case.now
     if first.step > 0 or len(trained) < _PATIENCE or not now.iou < first.iou - 0.005:
         return None
+    # Of images nothing is tracked, and nothing reaches the memory.
+    less = "memory" if case.frames.distances.any() else "decoder_memory"
     return Fault(
         "below_baseline",
         "the model is worse than the weights that it started from",
         f"val/iou was {first.iou:.3f} before training and is {now.iou:.3f} after {now.step} steps",
-        f"{case.lower_lr}, or train less of it: model.trainable_modules=memory",
+        f"{case.lower_lr}, or train less of it: model.trainable_modules={less}",
     )
 
 

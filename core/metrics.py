@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from .outcomes import Overlaps, Told, Track, classify, count_overlaps, tracks_of
+from .outcomes import Overlaps, Told, Track, Tracks, classify, count_overlaps, tracks_of
 
 BOUNDARY_TOLERANCE = 0.008  # of the image diagonal, as DAVIS has it
 
@@ -85,6 +85,17 @@ def object_ious(
     """
     ious = torch.where(unions > 0, intersections / unions.clamp(min=1), 1.0)
     return object_means(ious, gt_areas, prompted)
+
+
+def object_ious_of_frame(pred_masks: Tensor, gt_masks: Tensor) -> Tensor:
+    """Return each object's IoU on one frame, whatever its prompt: [O], NaN where it is not there.
+
+    Args:
+        pred_masks: [O, H, W] bool.
+        gt_masks: [O, H, W] bool on the same device.
+    """
+    intersections, unions = (pred_masks & gt_masks).sum((1, 2)), (pred_masks | gt_masks).sum((1, 2))
+    return torch.where(gt_masks.any(2).any(1), intersections / unions.clamp(min=1), math.nan)
 
 
 def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> Tensor:
@@ -323,7 +334,9 @@ class VideoMetrics:
             off, and ``iou/NAME``, ``dice/NAME`` for every category seen; an empty dictionary when
             there are no rows.
         """
-        self.rows, self.tracks, self.frame_ious = _gather(self.rows, self.tracks, self.frame_ious)
+        self.rows, self.tracks, self.frame_ious = gather_rows(
+            self.rows, self.tracks, self.frame_ious
+        )
         rows = list(self.rows.values())
         if not rows:
             return {}
@@ -344,6 +357,7 @@ class VideoMetrics:
 
 def as_csv(
     rows: dict[tuple[int, int], dict[str, float]],
+    tracks: Tracks,
     clip_name: Callable[[int], str],
     object_names: Callable[[int], Optional[Mapping[int, str]]],
 ) -> str:
@@ -351,19 +365,37 @@ def as_csv(
 
     Args:
         rows: See `VideoMetrics`.
+        tracks: Likewise; the first frame of a clip without one stays empty.
         clip_name: Gives the name of a video by its id.
         object_names: Gives a video's object names by object id, None where there are none.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["video", "object", "name", "J", "F", "J&F", "dice"])
+    writer.writerow(["video", "clip", "first_frame", "object", "name", "J", "F", "J&F", "dice"])
     for (video_id, object_id), row in sorted(rows.items()):
         name = (object_names(video_id) or {}).get(object_id, "")
         boundary = row.get("F", math.nan)
         scores = [row["J"], boundary, (row["J"] + boundary) / 2, row["dice"]]
         texts = ["" if math.isnan(score) else f"{score:.6f}" for score in scores]
-        writer.writerow([clip_name(video_id), object_id, name, *texts])
+        track = tracks.get((video_id, object_id))
+        first_frame = "" if track is None else track.first_frame
+        writer.writerow([clip_name(video_id), video_id, first_frame, object_id, name, *texts])
     return table.getvalue()
+
+
+def mean_ious_by(
+    rows: Mapping[tuple[int, int], dict[str, float]], group_of: Callable[[int], Optional[str]]
+) -> dict[str, float]:
+    """Return the mean IoU of the objects of each group of clips, in the order of their numbers.
+
+    Args:
+        rows: See `VideoMetrics`.
+        group_of: Gives the group of a video by its id; None: it is in none.
+    """
+    groups = defaultdict(list)
+    for (video_id, _), row in sorted(rows.items()):
+        groups[group_of(video_id)].append(row)
+    return {name: _mean(found, "J") for name, found in groups.items() if name is not None}
 
 
 def category_keys(names: Sequence[str], count: int) -> list[str]:
@@ -449,8 +481,11 @@ def _mean(rows: list[dict[str, float]], name: str) -> float:
     return math.fsum(row[name] for row in rows) / len(rows)
 
 
-def _gather(*tables: dict[tuple[int, int], Any]) -> list[dict[tuple[int, int], Any]]:
-    """Return each table with the entries of all ranks; of those of one object the first stays."""
+def gather_rows(*tables: dict[tuple[int, int], Any]) -> list[dict[tuple[int, int], Any]]:
+    """Return each table with the entries of all ranks; of those of one object the first stays.
+
+    With ``torch.distributed`` initialised this is a collective.
+    """
     ranks: list[Any] = [tables]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks = [None] * torch.distributed.get_world_size()

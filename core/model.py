@@ -90,6 +90,14 @@ _MEMORY_MODULES = (
     "no_mem_pos_enc",
     "no_obj_embed_spatial",
 )
+# What nothing reaches where clips have one frame; of `no_mem_embed` alone there is a gradient then.
+_TRACKING_MODULES = (
+    *_MEMORY_MODULES,
+    "mask_downsample",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+    "no_obj_ptr",
+)
 _DECODER_MODULES = (
     "sam_mask_decoder",
     "mask_downsample",
@@ -99,6 +107,15 @@ _DECODER_MODULES = (
 )
 
 
+# Of a prompt of points, and of its being a box then.
+_PROBABILITIES = {
+    "mask": (0.0, 0.0),
+    "point": (1.0, 0.0),
+    "bbox": (1.0, 1.0),
+    "mixed": (0.5, 0.5),
+}
+
+
 def build_model(config: ModelConfig) -> "SAM2Train":
     """Build SAM 2 for training, with random weights.
 
@@ -106,7 +123,8 @@ def build_model(config: ModelConfig) -> "SAM2Train":
     `config` with the probabilities of official training (``sam2/configs/sam2.1_training``).
     An object is prompted only where it is (`core.sam2_train.SAM2TrainPresent`).
     Validation with ``mixed`` prompts gives masks, as official training does; with ``point`` and
-    ``bbox`` it gives the same type, clicks being placed at the centre of the error.
+    ``bbox`` it gives the same type, clicks being placed at the centre of the error. Clips of one
+    frame never get masks: they get boxes where longer clips do, clicks otherwise, and corrections.
 
     Neither Hydra's global state nor the root logger is changed.
 
@@ -178,13 +196,20 @@ def size_overrides(image_size: int) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def prompted_with(model: "SAM2Train", prompt_type: str) -> Iterator[None]:
+    """Have a model in evaluation prompted with ``mask``, ``bbox`` or ``point`` meanwhile."""
+    before = model.prob_to_use_pt_input_for_eval, model.prob_to_use_box_input_for_eval
+    point, box = _PROBABILITIES[prompt_type]
+    model.prob_to_use_pt_input_for_eval, model.prob_to_use_box_input_for_eval = point, box
+    try:
+        yield
+    finally:
+        model.prob_to_use_pt_input_for_eval, model.prob_to_use_box_input_for_eval = before
+
+
 def _prompt_arguments(config: ModelConfig) -> dict[str, Any]:
-    point, box = {
-        "mask": (0.0, 0.0),
-        "point": (1.0, 0.0),
-        "bbox": (1.0, 1.0),
-        "mixed": (0.5, 0.5),
-    }[config.prompt_type]
+    point, box = _PROBABILITIES[config.prompt_type]
     mixed = config.prompt_type == "mixed"
     return {
         "prob_to_use_pt_input_for_train": point,
@@ -457,6 +482,16 @@ def _top_level_names(model: nn.Module) -> list[str]:
 
 def _is_inside(parameter_name: str, name: str) -> bool:
     return parameter_name == name or parameter_name.startswith(f"{name}.")
+
+
+def reaches_images(model: nn.Module) -> bool:
+    """Return whether anything that is trained works on an image, where there is nothing to track.
+
+    Args:
+        model: What `freeze` was called with.
+    """
+    trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return any(name.split(".")[0] not in _TRACKING_MODULES for name in trained)
 
 
 def parameter_table(model: nn.Module) -> str:

@@ -85,6 +85,7 @@ class FrameOutputs(TypedDict, total=False):
     mask_inputs: Optional[Tensor]  # [K, 1, H, W]
     box_inputs: Optional[Tensor]  # [K, 4] x0, y0, x1, y1 in model pixels; of some hosts alone
     multistep_point_inputs: Sequence[Optional[PointInputs]]  # cumulative, one per round
+    multistep_pred_masks_high_res: Tensor  # [O, R, H, W] logits after each round, the last is final
     multistep_pred_ious: Sequence[Tensor]  # [O, M] each, the last is final
     multistep_object_score_logits: Sequence[Tensor]  # [O, 1] each, the last is final
 
@@ -346,6 +347,52 @@ def prompting_of(frame_output: FrameOutputs) -> Prompting:
         by_mask=by_mask,
         clicked=clicked,
     )
+
+
+def rounds_of(outs_per_frame: Sequence[FrameOutputs]) -> list[FrameOutputs]:
+    """Return the outputs of a clip of one frame as they were after each round of its clicks.
+
+    The first round is the initial click or box, each further one a correction click per object.
+    SAM 2 prompts clips of one frame so whatever it does with longer ones. Only shapes are looked
+    at, so that nothing waits for a device.
+
+    Args:
+        outs_per_frame: SAM 2's ``outs_per_frame``, or a host's.
+
+    Returns:
+        One dict per round, with views of what was given; none where there are more frames, or where
+        the outputs do not tell of rounds: of masks as prompts, or of hosts.
+    """
+    if len(outs_per_frame) != 1:
+        return []
+    (outs,) = outs_per_frame
+    final, logits = outs["pred_masks_high_res"], outs.get("multistep_pred_masks_high_res")
+    clicks = outs.get("multistep_point_inputs") or []
+    if is_mask_prompted(outs) or not clicks or not all(map(_has_clicks, clicks)):
+        return []
+    num_objects, _, height, width = final.shape
+    if not isinstance(logits, Tensor) or logits.shape != (num_objects, len(clicks), height, width):
+        return []
+    ious, scores = (
+        outs.get("multistep_pred_ious") or [],
+        outs.get("multistep_object_score_logits") or [],
+    )
+    return [
+        {
+            "pred_masks_high_res": logits[:, k : k + 1] if k + 1 < len(clicks) else final,
+            "point_inputs": clicks[0],
+            "multistep_point_inputs": clicks[: k + 1],
+            "multistep_pred_ious": ious[: k + 1],
+            "multistep_object_score_logits": scores[: k + 1],
+        }
+        for k in range(len(clicks))
+    ]
+
+
+def begins_with_box(frame_output: FrameOutputs) -> bool:
+    """Return whether the initial prompt is a box: two columns, its corners, and not one click."""
+    steps = frame_output.get("multistep_point_inputs") or []
+    return bool(steps) and _num_columns(steps[0]) == 2
 
 
 def rows_are_components(outs_per_frame: Sequence[FrameOutputs]) -> bool:

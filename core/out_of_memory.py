@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from .config import Config
+from .config import Config, DataConfig, sections_of
 from .console import short_path
 from .memory import held_memory, kind_of_memory, peak_memory
 
@@ -82,12 +82,29 @@ def changes_of(config: Config, validating: bool = False, resumes: bool = False) 
     ]
 
 
+def _largest_data_set(config: Config, stage: str) -> tuple[str, DataConfig]:
+    """Return the data set with the most frames in a batch, and what its settings begin with."""
+
+    def frames_of_batch(named: tuple[str, DataConfig]) -> int:
+        data = named[1]
+        return _num_frames(data, stage) * (data.val_batch_size if stage else data.batch_size)
+
+    return max(sections_of(config.data), key=frames_of_batch)
+
+
+def _num_frames(data: DataConfig, stage: str) -> int:
+    if not stage or data.val_num_frames is None:
+        return data.num_frames
+    return data.val_num_frames
+
+
 def _smaller_batch(config: Config, stage: str = "") -> list[Change]:
-    size = config.data.val_batch_size if stage else config.data.batch_size
+    prefix, data = _largest_data_set(config, stage)
+    size = data.val_batch_size if stage else data.batch_size
     if size == 1:
         return []
     half = -(-size // 2)
-    overrides, costs = f"data.{stage}batch_size={half}", "the same results"
+    overrides, costs = f"{prefix}{stage}batch_size={half}", "the same results"
     if not stage:
         windows = config.trainer.accumulate_grad_batches * 2
         overrides += f" trainer.accumulate_grad_batches={windows}"
@@ -117,13 +134,12 @@ def _fewer_weights(config: Config) -> list[Change]:
 
 
 def _clips(config: Config, stage: str = "") -> list[Change]:
-    frames, side = config.data.num_frames, config.model.image_size
-    if stage and config.data.val_num_frames is not None:
-        frames = config.data.val_num_frames
+    prefix, data = _largest_data_set(config, stage)
+    frames, side = _num_frames(data, stage), config.model.image_size
     fewer, smaller = max(2, frames * 3 // 4), max(64, side * 3 // 4 // 32 * 32)
     changes = []
     if fewer < frames:
-        name = f"data.{stage}num_frames={fewer}"
+        name = f"{prefix}{stage}num_frames={fewer}"
         changes.append(Change(name, 1 - fewer / frames, "shorter clips"))
     if smaller < side:
         saves = 1 - (smaller / side) ** 2

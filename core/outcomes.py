@@ -121,6 +121,11 @@ class Track:
     category: int = -1
 
     @property
+    def first_frame(self) -> int:
+        """The clip's first frame, as the original video numbers it."""
+        return int(self.frames[0])
+
+    @property
     def is_counted(self) -> np.ndarray:
         """[T] bool: frames that are scored, and were not prompted."""
         return self.outcomes > _CODES["prompted"]
@@ -155,12 +160,14 @@ class Strip:
         object_id: In the data set.
         name: Of the object; may be empty.
         track: What became of it.
+        clip: The clip's number in the validation.
     """
 
     video: str
     object_id: int
     name: str
     track: Track
+    clip: int = 0
 
 
 @dataclass(frozen=True)
@@ -411,6 +418,7 @@ def strips_of(
             object_id,
             (object_names(video_id) or {}).get(object_id, ""),
             track,
+            clip=video_id,
         )
         for (video_id, object_id), track in sorted(tracks.items())
     ]
@@ -421,7 +429,8 @@ def frames_csv(strips: Iterable[Strip]) -> str:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(
-        "video,object,name,frame,outcome,iou,predicted_iou,object_score,prompted".split(",")
+        "video,clip,first_frame,object,name,frame,outcome,iou,predicted_iou,object_score,"
+        "prompted".split(",")
     )
     for strip in strips:
         track = strip.track
@@ -434,7 +443,8 @@ def frames_csv(strips: Iterable[Strip]) -> str:
             ["true" if flag else "false" for flag in track.prompted],
             strict=True,
         )
-        writer.writerows([strip.video, strip.object_id, strip.name, *column] for column in columns)
+        who = [strip.video, strip.clip, track.first_frame, strip.object_id, strip.name]
+        writer.writerows([*who, *column] for column in columns)
     return table.getvalue()
 
 

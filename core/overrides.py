@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from .checks import A_PATH, Rule, Section, UserError, expand_home
-from .config import CONFIG_DIR, Config, explain_typos, in_one_sentence, register_schema, to_config
+from .config import (
+    CONFIG_DIR,
+    Config,
+    SourceConfig,
+    explain_typos,
+    field_of_source,
+    in_one_sentence,
+    register_schema,
+    to_config,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -69,9 +78,10 @@ def prepare(
     if unknown or any(getattr(options, name) for name in _OTHER_USE):
         return arguments
     sweeps = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
-    explain_typos(options.overrides, schema)
+    named = {override: _name_source(override) for override in options.overrides}
+    explain_typos(list(named.values()), schema)
     rules = {**_rules_of_texts(schema), **dict.fromkeys(_HYDRA_PATHS, A_PATH)}
-    quoted = {override: _quote(override, sweeps, rules) for override in options.overrides}
+    quoted = {given: _quote(override, sweeps, rules) for given, override in named.items()}
     _try_out(list(quoted.values()), sweeps, config_name)
     return [quoted.get(argument, argument) for argument in arguments]
 
@@ -101,6 +111,17 @@ def override_keys(overrides: Sequence[str]) -> set[str]:
     return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
+def _name_source(override: str) -> str:
+    """Return ``data.sources[1].root=...`` as Hydra takes it, for a source that has no such key yet.
+
+    Hydra knows no brackets in names, and of lists not which keys their entries may have.
+    """
+    name, equals, value = override.partition("=")
+    name = re.sub(r"^\+*data\.sources\[(\d+)\]", r"data.sources.\1", name)
+    prefix = "++" if field_of_source(name) else ""
+    return f"{prefix}{name}{equals}{value}"
+
+
 def _rules_of_texts(section: type[Section], prefix: str = "") -> dict[str, Rule]:
     """Return the rules of the settings that are texts, by their names."""
     rules: dict[str, Rule] = {}
@@ -115,7 +136,11 @@ def _rules_of_texts(section: type[Section], prefix: str = "") -> dict[str, Rule]
 def _quote(override: str, sweeps: bool, rules: dict[str, Rule]) -> str:
     """Return an override with its value quoted where it is a path or a text."""
     key, equals, value = override.partition("=")
-    rule = rules.get(key.lstrip("+"))
+    key_of_source = field_of_source(key.lstrip("+"))
+    if key_of_source is not None:
+        rule = _rules_of_texts(SourceConfig).get(key_of_source)
+    else:
+        rule = rules.get(key.lstrip("+"))
     if not equals or rule is None or (sweeps and _SWEEP.fullmatch(value)):
         return override
     values = _split(value) if sweeps else [value]
@@ -157,7 +182,11 @@ def _try_out(overrides: list[str], sweeps: bool, config_name: str) -> None:
         if not named or "nterpolation" not in str(error):
             raise
         raise UserError(f"{named}: {error}") from error
-    except (HydraException, ValueError) as error:  # the latter at a folder of configs/ set to null
+    # ValueErrors come at a folder of configs/ that is set to null
+    except (HydraException, ValueError, AssertionError) as error:
+        of_sources = [item.lstrip("+") for item in overrides if item.startswith("++data.sources.")]
+        if of_sources and (isinstance(error, AssertionError) or "out of range" in str(error)):
+            raise UserError(f"{of_sources[0]}: data.sources has no such entry") from error
         raise UserError(in_one_sentence(error)) from error
 
 

@@ -23,15 +23,16 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from .checks import UserError, one_of
-from .config import Config, TrainerConfig, to_config
+from .checks import UserError, one_of, require
+from .config import Config, DataConfig, ModelConfig, TrainerConfig, sources_of, to_config
 from .console import short_path, table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .meters import Meters
-from .model import parameter_table
+from .model import parameter_table, reaches_images
 from .out_of_memory import OutOfMemory, is_lost_rank
 from .report import COMPARISON, write_comparison
+from .val_prompts import val_prompts_every, val_prompts_of
 from .visualization.store import FOLDER, PAGE, SETTINGS
 from .weights import CheckpointError
 
@@ -40,9 +41,10 @@ log = logging.getLogger(__name__)
 # What ends the ranks that wait for this one, once it has failed.
 _KILLS: list[Callable[[], None]] = []
 
+_BELOW = f"\n{'':<11} "  # in a table, where a value has several lines
 OWN_TRAINER_FIELDS = (
-    "validate_first", "early_stopping_patience", "checkpoint_every_n_steps", "on_out_of_memory",
-    "max_skipped_in_a_row", "ema_decay",
+    "validate_first", "val_prompts", "val_prompts_every", "early_stopping_patience",
+    "checkpoint_every_n_steps", "on_out_of_memory", "max_skipped_in_a_row", "ema_decay",
 )  # fmt: skip
 
 
@@ -100,6 +102,30 @@ def check_skipping(config: TrainerConfig, world_size: int) -> None:
         raise UserError(
             f"trainer.on_out_of_memory=skip needs one process, got {world_size}: where one rank "
             "skips a batch the averages of the others are wrong; use trainer.on_out_of_memory=end"
+        )
+
+
+def check_images(config: ModelConfig, model: torch.nn.Module) -> None:
+    """Raise UserError for settings that teach nothing where every training clip has one frame.
+
+    Args:
+        config: The model section.
+        model: What is trained.
+    """
+    require(
+        config.prompt_type != "mask",
+        "model.prompt_type",
+        config.prompt_type,
+        "point, bbox or mixed where every training clip has one frame: a mask of an image is the "
+        "answer itself",
+    )
+    if not reaches_images(model):
+        adapters = config.trainable_modules is None
+        name = "lora.modules" if adapters else "trainable_modules"
+        value = ",".join(config.lora.modules if adapters else config.trainable_modules)
+        raise UserError(
+            f"model.{name}={value} reaches the memory alone, which clips of one frame never use: "
+            f"name more, for example model.{name}=decoder_memory"
         )
 
 
@@ -173,6 +199,12 @@ def store_settings(config: Config, run_dir: Path) -> None:
         dict(_flat(dataclasses.asdict(section)))
         for section in (config, to_config(hydra.compose("config")))
     )
+    # what a data set does not set it has from `data`
+    defaults |= {
+        name: values.get(f"data.{name.partition('].')[2]}")
+        for name in values
+        if name.startswith("data.sources[")
+    }
     rows = [
         [name, json.dumps(value), json.dumps(defaults.get(name))]
         for name, value in values.items()
@@ -185,6 +217,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
+        elif name == "sources" and value:
+            for i, source in enumerate(value):
+                yield from _flat(source, f"{prefix}{name}[{i}].")
         else:
             yield f"{prefix}{name}", value
 
@@ -203,9 +238,10 @@ def describe(
         ckpt_path: What is resumed, or None.
     """
     rows = [
-        ("data", _data(config, data)),
+        ("data", _data(config, data, trainer.world_size)),
         ("model", _model(config, module.model)),
         ("weights", _weights(module, ckpt_path)),
+        *_validation(config),
         ("device", _device(config.trainer, trainer)),
         ("run", str(short_path(run_dir))),
     ]
@@ -220,15 +256,27 @@ def describe(
         )
 
 
-def _data(config: Config, data: Any) -> str:
-    clips = ", ".join(
-        f"{len(data.datasets[stage])} {said}"
-        for stage, said in (("train", "training clips"), ("val", "validation clips"))
-    )
-    root = f" in {config.data.root}" if config.data.root else ""
+def _data(config: Config, data: Any, num_ranks: int) -> str:
+    side, counts = config.model.image_size, data.num_clips()
+    if not sources_of(config.data):
+        return _data_set(config.data, counts[None], side)
+    batches = data.batches_per_epoch(num_ranks)
+    total, lines = sum(batches.values()), []
+    for source in sources_of(config.data):
+        name = str(source.name)
+        count, said = batches.get(name, 0), _data_set(source, counts[name], side)
+        lines.append(f"{name}: {said}, {count} of them per epoch ({count / total:.0%})")
+    lines.append(f"an epoch has {total} batches, each of one data set")
+    return _BELOW.join(lines)
+
+
+def _data_set(data: DataConfig, num_clips: tuple[int, int], side: int) -> str:
+    root = f" in {data.root}" if data.root else ""
+    frames = "frame" if data.num_frames == 1 else "frames"
     return (
-        f"{config.data.source}{root}: {clips}\n{'':<11} {config.data.num_frames} frames of "
-        f"{config.model.image_size} px, batches of {config.data.batch_size}"
+        f"{data.source}{root}: {num_clips[0]} training clips, {num_clips[1]} validation clips"
+        f"{_BELOW}"
+        f"{data.num_frames} {frames} of {side} px, batches of {data.batch_size}"
     )
 
 
@@ -243,6 +291,21 @@ def _weights(module: Any, ckpt_path: Optional[str]) -> str:
     if ckpt_path is not None:
         return "from the checkpoint that is resumed"
     return module.load_report or "random"
+
+
+def _validation(config: Config) -> list[tuple[str, str]]:
+    """Say what validation under several prompt types costs, where there are several."""
+    first, *others = val_prompts_of(config)
+    if not others or config.trainer.limit_val_batches == 0:
+        return []
+    every = val_prompts_every(config)
+    when = "each time" if every == 1 else f"every {every} validations and at the last"
+    types = " and ".join(others)
+    said = (
+        f"under {first} prompts, which val/iou is of; {when}\n{'':<11} under {types} prompts too: "
+        "one more validation per further type"
+    )
+    return [("validation", said)]
 
 
 def _device(config: TrainerConfig, trainer: Any) -> str:

@@ -22,9 +22,18 @@ from .checkpointing import checkpoint_loss
 from .config import Config, config_of
 from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
 from .lora import inject
-from .metrics import LossMean, VideoMetrics, as_csv, category_keys, copied_masks, mean_iou
+from .metrics import (
+    LossMean,
+    VideoMetrics,
+    as_csv,
+    category_keys,
+    copied_masks,
+    mean_iou,
+    mean_ious_by,
+    object_ious_of_frame,
+)
 from .model import build_model, freeze, load_weights
-from .official import FrameOutputs, received_prompt
+from .official import FrameOutputs, begins_with_box, received_prompt, rounds_of
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .out_of_memory import BatchSkipper
 from .outcomes import (
@@ -38,8 +47,10 @@ from .outcomes import (
     strips_of,
 )
 from .random_states import RandomStates
+from .rounds import RoundMetrics, name_of_round
+from .val_prompts import ValidationPrompts
 from .visualization.arrays import above
-from .visualization.mixin import VisualizationsMixin, names_of
+from .visualization.mixin import VisualizationsMixin, maybe_log_prompts, names_of
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +62,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     Logs ``train/loss``, its parts and ``train/iou`` per step, and per validation run ``val/loss``,
     its parts, ``val/iou`` and the other metrics of `VideoMetrics`, and ``val/iou_copy``: what
-    leaving the prompted frame's masks in place scores. ``val/failures/<kind>`` and its kin say how
-    objects fail (`core.outcomes`). The objects of each validation run are listed in
+    leaving the prompted frame's masks in place scores, under several prompt types
+    (``trainer.val_prompts``) ``val/iou@<type>`` and with several data sets
+    ``val/source/<name>/iou``. ``val/failures/<kind>`` and its kin say how objects fail
+    (`core.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
+    ``val/iou@3clicks`` and its kin (`core.rounds`); where there are no others, ``val/iou`` and
+    its kin are of their last click. The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
     ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
     validation (`core.doctor`).
@@ -87,7 +102,10 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             BatchSkipper(self.model, config.trainer.max_skipped_in_a_row) if skips else None
         )
         self.metrics = VideoMetrics()
+        self.image_metrics = VideoMetrics()  # of clips of one frame, after their last click
+        self.round_metrics = RoundMetrics()
         self.copy_metrics = VideoMetrics(boundary=False)
+        self.val_prompts = ValidationPrompts(config)
         self.iou_copy: Optional[float] = None
         self.iou_before: Optional[float] = None
         self.objects_table: Optional[Path] = None  # of the last validation
@@ -97,7 +115,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         self.baseline: Optional[Baseline] = None
         self._copied_ious: dict[tuple[int, int], np.ndarray] = {}
         self._train_losses = LossMean()
-        self._num_warmup_steps = 0
+        self._num_steps = self._num_warmup_steps = 0
         self._table_failed = self._doctor_failed = False
         self.resumed_step: Optional[int] = None
         self.weights_in_use: Optional[str] = None  # for the pictures, where there are two sets
@@ -149,42 +167,51 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         return losses[CORE_LOSS]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure one batch of clips."""
-        with _clicks_by_value():
-            outs_per_frame = self(batch)
+        """Measure one batch of clips, videos also under each further prompt type that is due."""
+        outs_per_frame = self._prompted(batch, self.val_prompts.first)
         self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
-        identifiers = batch.metadata.unique_objects_identifier[0]
-        prompted = [received_prompt(outs) for outs in outs_per_frame]
-        objects = (torch.tensor(prompted), identifiers[:, 0], identifiers[:, 1])
-        self.metrics.update(
-            _predicted_masks(outs_per_frame),
-            batch.masks,
-            *objects,
-            identifiers[:, 1] if self._category_layout() else None,
-            _told(outs_per_frame, batch.metadata.unique_objects_identifier),
-        )
-        if self.iou_copy is None:
-            self.copy_metrics.update(copied_masks(batch.masks, prompted), batch.masks, *objects)
+        self._measure(batch, outs_per_frame)
         self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
+        further = self.val_prompts.further if len(outs_per_frame) > 1 else []
+        if further:
+            maybe_log_prompts(self, batch, outs_per_frame, batch_idx, self.val_prompts.first)
+        del outs_per_frame  # or two would be in memory at once
+        for kind in further:
+            self._validate_under(kind, batch, batch_idx)
+
+    def _validate_under(self, kind: str, batch: Any, batch_idx: int) -> None:
+        outs_per_frame = self._prompted(batch, kind)
+        identifiers = batch.metadata.unique_objects_identifier[0]
+        prompted = torch.tensor([received_prompt(outs) for outs in outs_per_frame])
+        masks = (_predicted_masks(outs_per_frame), batch.masks)
+        self.val_prompts.update(kind, *masks, prompted, identifiers[:, 0], identifiers[:, 1])
+        maybe_log_prompts(self, batch, outs_per_frame, batch_idx, kind)
+
+    def _prompted(self, batch: Any, kind: str) -> list[FrameOutputs]:
+        with self.val_prompts.under(kind, self.model, self.device), _clicks_by_value():
+            return self(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the same on every rank."""
         names = getattr(self._datamodule(), "category_names", None)
-        metrics = self.metrics.compute(names if self._category_layout() else None)
-        if not metrics:
+        metrics = self._compute_metrics(names if self._category_layout() else None)
+        if "iou" not in metrics:
             rank_zero_warn(
                 "val/iou is NaN: no validation clip has both an object on a prompted frame "
                 "and an unprompted frame to track it on"
             )
-            metrics = {"iou": math.nan}  # checkpoints and early stopping look for it
+            metrics["iou"] = math.nan  # checkpoints and early stopping look for it
+        metrics.update(self.val_prompts.compute(metrics["iou"]))
         metrics.update(self._failures(names))
+        metrics.update(self._ious_of_sources())
         for name, value in metrics.items():
             self.log(f"val/{name}", value, prog_bar=name == "iou")
         trainer = self.trainer
         # Lightning's connectors set this and the other attributes that its Trainer does not declare
         if trainer.sanity_checking:
             return
+        self.val_prompts.num_validations += 1
         if trainer.global_step == 0:
             self.iou_before = float(metrics["iou"])
         self._log_iou_copy()
@@ -195,9 +222,9 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer and its schedule per optimizer step."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = build_scheduler(optimizer, self.config.scheduler, num_steps)
-        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, num_steps)
+        self._num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, self.config.scheduler, self._num_steps)
+        self._num_warmup_steps = num_warmup_steps(self.config.scheduler, self._num_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -217,6 +244,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         else:
             ranks = [states]
         checkpoint["random_states"] = ranks
+        checkpoint["num_validations"] = self.val_prompts.num_validations
         checkpoint["doctor"] = self.doctor.state()
         checkpoint["train_losses"] = self._train_losses.state()
         checkpoint["baseline"] = self.baseline and dataclasses.asdict(self.baseline)
@@ -224,6 +252,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training goes on; know what the run knew."""
         self.resumed_step = checkpoint["global_step"]
+        self.val_prompts.num_validations = checkpoint.get("num_validations", 0)
         if "doctor" in checkpoint:
             self.doctor.load(checkpoint["doctor"])
             self._train_losses.load(checkpoint["train_losses"])
@@ -248,12 +277,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         Validation starts from states of its own, the same each time and on every rank: SAM 2 draws
         the noise of box prompts, and the same weights are to give the same numbers.
         """
-        self.metrics.reset()
-        self.copy_metrics.reset()
+        for metrics in (self.metrics, self.image_metrics, self.copy_metrics, self.round_metrics):
+            metrics.reset()
         self.findings = self.objects_table = None
         self._states_before_validation = random_states.capture(self.device, self.model.rng)
         start = random_states.seeded(self.config.seed % 2**32, self.device)
         random_states.restore(start, self.device, self.model.rng)
+        self.val_prompts.begin(start, is_last=self.trainer.global_step >= self._num_steps)
 
     def on_validation_end(self) -> None:
         """Put them back; a checkpoint made after validating is resumed without doing it again."""
@@ -274,13 +304,61 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         )
 
     def _log_train_iou(self, outs_per_frame: list[FrameOutputs], batch: Any) -> None:
-        """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it."""
-        prompted = [received_prompt(outs) for outs in outs_per_frame]
+        """Log ``train/iou`` on the steps that reach the loggers; the others do not pay for it.
+
+        Of clips of one frame it is ``train/iou@8clicks``, or what their last round is called.
+        """
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if all(prompted) or (self.global_step + 1) % every_n_steps:
+        if (self.global_step + 1) % every_n_steps:
             return
-        iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
-        self.log("train/iou", iou, batch_size=batch.img_batch.shape[1])
+        prompted = [received_prompt(outs) for outs in outs_per_frame]
+        rounds, num_videos = rounds_of(outs_per_frame), batch.img_batch.shape[1]
+        if rounds:
+            name = name_of_round(len(rounds) - 1, begins_with_box(rounds[0]))
+            ious = object_ious_of_frame(_predicted_masks(outs_per_frame)[0], batch.masks[0])
+            self.log(f"train/iou@{name}", ious.nanmean(), batch_size=num_videos)
+        elif not all(prompted):
+            iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
+            self.log("train/iou", iou, batch_size=num_videos)
+
+    def _measure(self, batch: Any, outs_per_frame: list[FrameOutputs]) -> None:
+        """Add a batch of validation clips to the metrics of clips of their length."""
+        identifiers = batch.metadata.unique_objects_identifier[0]
+        prompted = [received_prompt(outs) for outs in outs_per_frame]
+        ids = (identifiers[:, 0], identifiers[:, 1])
+        rest = (
+            identifiers[:, 1] if self._category_layout() else None,
+            _told(outs_per_frame, batch.metadata.unique_objects_identifier),
+        )
+        masks, rounds = _predicted_masks(outs_per_frame), rounds_of(outs_per_frame)
+        if rounds:  # of one frame, which counts although it was prompted
+            self.image_metrics.update(masks, batch.masks, torch.tensor([False]), *ids, *rest)
+            self.round_metrics.update(
+                [_predicted_masks([outs])[0] for outs in rounds],
+                batch.masks[0],
+                begins_with_box(rounds[0]),
+                *(each.tolist() for each in ids),
+            )
+            return
+        self.metrics.update(masks, batch.masks, torch.tensor(prompted), *ids, *rest)
+        if self.iou_copy is None:
+            copied = copied_masks(batch.masks, prompted)
+            self.copy_metrics.update(copied, batch.masks, torch.tensor(prompted), *ids)
+
+    def _compute_metrics(self, category_names: Optional[Sequence[str]]) -> dict[str, float]:
+        """Return what is logged of all ranks: of videos, or of images where there is nothing else.
+
+        IoU after each round of clicks on images is told beside either.
+        """
+        of_videos = self.metrics.compute(category_names)
+        of_images = self.image_metrics.compute(category_names)
+        return {**(of_videos or of_images), **self.round_metrics.compute()}
+
+    def _scored(self) -> VideoMetrics:
+        """Return the metrics that ``val/iou`` is of; see `_compute_metrics`."""
+        return (
+            self.metrics if self.metrics.rows or not self.image_metrics.rows else self.image_metrics
+        )
 
     def _log_iou_copy(self) -> None:
         """Log ``val/iou_copy``, measured once, at each validation: a line beside ``val/iou``."""
@@ -300,13 +378,28 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         identifiers = batch.metadata.unique_objects_identifier[0, :, :2].tolist()
         tracks: list[list[Track]] = [[] for _ in range(batch.img_batch.shape[1])]
         for video, (video_id, object_id) in zip(videos, identifiers, strict=True):
-            tracks[video].append(self.metrics.tracks[video_id, object_id])
+            key = video_id, object_id
+            track = self.metrics.tracks.get(key)
+            tracks[video].append(self.image_metrics.tracks[key] if track is None else track)
         return [shares(each).get(section.worst_by, 0.0) for each in tracks]
 
+    def _ious_of_sources(self) -> dict[str, float]:
+        source_of = getattr(self._datamodule(), "source_of", None)
+        if source_of is None:
+            return {}
+        rows = {**self.image_metrics.rows, **self.metrics.rows}
+        found = mean_ious_by(rows, functools.partial(source_of, "val"))
+        return {f"source/{name}/iou": iou for name, iou in found.items()}
+
     def _failures(self, names: Optional[Sequence[str]]) -> dict[str, float]:
-        categories = {track.category for track in self.metrics.tracks.values()}
+        scored = self._scored()
+        categories = {track.category for track in scored.tracks.values()}
         keys = category_keys(names or [], max(categories, default=-1) + 1)
-        return failure_scalars(self.metrics.tracks, keys)
+        scalars = failure_scalars(scored.tracks, keys)
+        if scored is self.metrics:
+            return scalars
+        # An image has no frame on which an object could go over to another, or fail later.
+        return {name: value for name, value in scalars.items() if name.startswith("failures/")}
 
     def _tell_objects(self, iou: float) -> None:
         """Tell what became of the objects, also in ``metrics/``; never raises."""
@@ -320,7 +413,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 names.get("clip_name", lambda video_id: f"video {video_id}"),
                 names.get("object_names", lambda video_id: categories),
             )
-            strips = strips_of(self.metrics.tracks, *lookups)
+            strips = strips_of(self._scored().tracks, *lookups)
             by_distance = iou_by_distance(self.metrics.frame_ious.values())
             is_first = self.baseline is None or step <= self.baseline.step
             before = None if self.baseline is None or is_first else self.baseline.by_distance
@@ -329,12 +422,15 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
             options = {"encoding": "utf-8", "errors": "backslashreplace"}
-            objects = as_csv(self.metrics.rows, *lookups)
+            rows = {**self.image_metrics.rows, **self.metrics.rows}
+            tracks = {**self.image_metrics.tracks, **self.metrics.tracks}
+            objects = as_csv(rows, tracks, *lookups)
             path.write_text(objects, **options)
             self.objects_table = path
             if is_first:
                 self.baseline = Baseline(step, iou, objects, by_distance)
-            path.with_name(f"{path.stem}_frames.csv").write_text(frames_csv(strips), **options)
+            frames = frames_csv(strips_of(tracks, *lookups))
+            path.with_name(f"{path.stem}_frames.csv").write_text(frames, **options)
         except Exception as error:
             if not self._table_failed:
                 self._table_failed = True
@@ -359,12 +455,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 )
 
     def _case(self) -> Case:
-        tracks = self.metrics.tracks
+        scored = self._scored()
+        tracks = scored.tracks
         return Case(
             history=self.doctor.history,
             frames=frames_of(tracks),
             areas=areas_of(tracks),
-            first_ious=first_ious_of(tracks, self.metrics.frame_ious),
+            first_ious=first_ious_of(tracks, scored.frame_ious),
             first_copied=first_ious_of(tracks, self._copied_ious),
             iou_copy=self.iou_copy,
             image_size=self.config.model.image_size,

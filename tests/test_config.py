@@ -35,9 +35,12 @@ NEEDED = {
     "data=sa1b": ["data.root=d"],
     "data=auto": ["data.root=d"],
     "data=mots": ["data.root=d"],
+    "data=sources": ["data.sources=[{source: synthetic}]"],
     "surgical": ["data.train_annotations=a.json"],
+    "images": ["data.train_annotations=a.json"],
     "vos": ["data.root=d"],
     "overfit_clip": ["data.root=d"],
+    "two_sets": ["data.sources.0.root=d", "data.sources.1.root=d"],
 }
 
 
@@ -65,6 +68,10 @@ def test_the_experiments_are_what_they_say():
     vos = built("experiment=vos", *NEEDED["vos"])
     assert vos.model.architecture == "sam2.1_hiera_tiny"
     assert (vos.optimizer.lr, vos.optimizer.image_encoder_lr) == (5e-6, 3e-6)
+    images = built("experiment=images", *NEEDED["images"])
+    assert (images.model.prompt_type, images.model.num_correction_points) == ("point", 7)
+    others = built("experiment=images", "data=sa1b", "data.root=d")
+    assert (others.data.source, others.data.num_frames) == ("sa1b", 1)
     overfit = built("experiment=overfit_clip", *NEEDED["overfit_clip"])
     assert (overfit.model.architecture, overfit.model.checkpoint_path) == ("tiny", None)
 
@@ -166,8 +173,8 @@ def test_a_wrong_type_fails_at_composition(override, kind):
         ("model.image_size=100", "model.image_size must be a multiple of 32, at least 64, got 100"),
         ("model.trainable_modules=3", "model.trainable_modules must be null, a preset"),
         ("data.val_fraction=1.5", "data.val_fraction must be in (0, 1), got 1.5"),
-        ("data.num_frames=1", "data.num_frames must be at least 2: the first frame is prompted"),
-        ("data.val_num_frames=1", "data.val_num_frames must be null or at least 2: the first"),
+        ("data.num_frames=0", "data.num_frames must be at least 1, got 0"),
+        ("data.val_num_frames=0", "data.val_num_frames must be null or at least 1, got 0"),
         (
             "trainer.precision=bf16-true",
             "trainer.precision must be one of 32-true, 32, bf16-mixed, bf16, 16-mixed, 16, got "

@@ -204,7 +204,7 @@ def test_settings_of_the_run_come_first_and_the_command_line_last(weights, data,
     assert (summary["videos"], summary["prompt"]) == (1, "bbox")
 
 
-def test_other_prompts_than_the_trained_ones_are_warned_of(weights, caplog):
+def test_other_prompts_than_the_trained_ones_are_warned_of(weights, tmp_path, caplog):
     from core.evaluate.program import evaluate as program
     from core.tracking.weights import Weights
 
@@ -215,6 +215,12 @@ def test_other_prompts_than_the_trained_ones_are_warned_of(weights, caplog):
     trained = Weights(weights, config.model, Config(model=config.model))
     program(config, trained, weights.parent / "points")
     assert "trained with mask prompts alone" in caplog.text
+
+    write_vos(tmp_path, "image", draw(1, SIZE, [Disc(1, (20, 20), 9)]))
+    config.prompt, config.split = "mask", "all"  # which images cannot be prompted with
+    config.data.source, config.data.root = "vos_folder", str(tmp_path)
+    notes = program(config, trained, tmp_path / "images").summary["notes"]
+    assert "images: prompt=point, but the weights were trained with mask" in " ".join(notes)
 
 
 # videos and prompts
@@ -243,6 +249,14 @@ def test_a_void_value_is_no_object(tmp_path):
     write_vos(tmp_path, "clip", video)
     found = of_source(source="vos_folder", root=str(tmp_path)).open("clip")
     assert list(first_masks(found)) == [1]
+
+
+@pytest.mark.parametrize("ids", [(255,), (85, 170, 255), (127, 255), (255, 300)])
+def test_the_highest_grey_is_an_object_where_it_is_no_void(tmp_path, ids):
+    video = draw(3, SIZE, [Disc(key, (20 + 12 * i, 20), 5) for i, key in enumerate(ids)])
+    write_vos(tmp_path, "clip", video)
+    found = of_source(source="vos_folder", root=str(tmp_path)).open("clip")
+    assert list(first_masks(found)) == list(ids)
 
 
 def test_objects_in_folders_keep_the_numbers_of_their_folders(tmp_path):

@@ -59,8 +59,7 @@ def measure(tmp_path, clock, num_batches, *, seconds=3.0, **trainer):
     """Train on batches of two clips; return the meters, the rows of the logger and the trainer."""
     logger, meters = RememberingLogger(), Meters()
     loader = ResumableLoader(
-        order=ClipOrder(2 * num_batches, seed=0, shuffle=False),
-        batch_size=2,
+        order=ClipOrder(2 * num_batches, 2, seed=0, shuffle=False),
         progress=lambda: None,
         dataset=Clips(clock, 2 * num_batches, seconds),
         collate_fn=functools.partial(collate_fn, dict_key="all"),

@@ -646,11 +646,26 @@ def test_validation_lists_its_objects_in_a_table(tmp_path):
         object_names=lambda stage, video: {1: "猫"} if video == 0 else None,
     )
     assert table_of(tmp_path) == [
-        ["video", "object", "name", "J", "F", "J&F", "dice"],
-        ["val clip, 0", "0", "", "1.000000", "1.000000", "1.000000", "1.000000"],
-        ["val clip, 0", "1", "猫", "0.500000", "0.500000", "0.500000", "0.500000"],
-        ["val clip, 1", "2", "", "0.000000", "0.000000", "0.000000", "0.000000"],
+        ["video", "clip", "first_frame", "object", "name", "J", "F", "J&F", "dice"],
+        ["val clip, 0", "0", "0", "0", "", "1.000000", "1.000000", "1.000000", "1.000000"],
+        ["val clip, 0", "0", "0", "1", "猫", "0.500000", "0.500000", "0.500000", "0.500000"],
+        ["val clip, 1", "1", "0", "2", "", "0.000000", "0.000000", "0.000000", "0.000000"],
     ]
+
+
+def test_each_data_set_has_an_iou_of_its_own(tmp_path):
+    """The three objects have IoU 1, 0.5 and 0; the mean of the means is not the mean."""
+    gts, preds = clip([A, A, A], [B, B, B], [A, A, A]), clip([A, A, A], [B, B, EMPTY], [A, B, B])
+    data = Batches(
+        squares_batch(gts, [0, 0, 1]), source_of=lambda stage, video: ["sav", "mine"][video]
+    )
+    (result,) = make_trainer(tmp_path).validate(Scripted(outputs(preds)), data, verbose=False)
+    names = [name for name in result if "source" in name]
+    assert [(name, result[name]) for name in names] == [
+        ("val/source/sav/iou", 0.75),
+        ("val/source/mine/iou", 0.0),
+    ]
+    assert result["val/iou"] == 0.5
 
 
 def test_validation_lists_the_outcome_of_every_frame(tmp_path):
@@ -666,13 +681,25 @@ def test_validation_lists_the_outcome_of_every_frame(tmp_path):
     text = (tmp_path / "metrics/val_step0_frames.csv").read_text(encoding="utf-8")
     one, other = "2.000000", "-1.000000"
     assert list(csv.reader(text.splitlines())) == [
-        "video object name frame outcome iou predicted_iou object_score prompted".split(),
-        ["clip, a", "0", "", "0", "prompted", "1.000000", "0.500000", one, "true"],
-        ["clip, a", "0", "", "1", "held", "1.000000", "0.500000", one, "false"],
-        ["clip, a", "0", "", "2", "lost", "0.000000", "0.500000", one, "false"],
-        ["clip, a", "1", "", "0", "prompted", "1.000000", "0.500000", other, "true"],
-        ["clip, a", "1", "", "1", "swapped", "0.000000", "0.500000", other, "false"],
-        ["clip, a", "1", "", "2", "returned", "1.000000", "0.500000", other, "false"],
+        [
+            "video",
+            "clip",
+            "first_frame",
+            "object",
+            "name",
+            "frame",
+            "outcome",
+            "iou",
+            "predicted_iou",
+            "object_score",
+            "prompted",
+        ],
+        ["clip, a", "0", "0", "0", "", "0", "prompted", "1.000000", "0.500000", one, "true"],
+        ["clip, a", "0", "0", "0", "", "1", "held", "1.000000", "0.500000", one, "false"],
+        ["clip, a", "0", "0", "0", "", "2", "lost", "0.000000", "0.500000", one, "false"],
+        ["clip, a", "0", "0", "1", "", "0", "prompted", "1.000000", "0.500000", other, "true"],
+        ["clip, a", "0", "0", "1", "", "1", "swapped", "0.000000", "0.500000", other, "false"],
+        ["clip, a", "0", "0", "1", "", "2", "returned", "1.000000", "0.500000", other, "false"],
     ]
     assert result["val/failures/swapped"] == result["val/failures/lost"] == 0.25
     assert result["val/failures/partial"] == 0
@@ -693,15 +720,15 @@ def test_failures_are_logged_by_category(tmp_path):
 def test_table_names_categories_where_objects_have_no_names(tmp_path):
     masks = clip([A, A], [B, B])
     validate(tmp_path, masks, masks, category_layout=True, category_names=["liver", "duct"])
-    assert [line[:3] for line in table_of(tmp_path)[1:]] == [
-        ["video 0", "0", "liver"],
-        ["video 0", "1", "duct"],
+    assert [line[:5] for line in table_of(tmp_path)[1:]] == [
+        ["video 0", "0", "0", "0", "liver"],
+        ["video 0", "0", "0", "1", "duct"],
     ]
 
 
 def test_table_of_metrics_without_boundaries_leaves_f_empty():
-    table = as_csv({(0, 1): {"J": 0.25, "dice": 0.4}}, str, lambda video: None)
-    assert table.splitlines()[1] == "0,1,,0.250000,,,0.400000"
+    table = as_csv({(0, 1): {"J": 0.25, "dice": 0.4}}, {}, str, lambda video: None)
+    assert table.splitlines()[1] == "0,0,,1,,0.250000,,,0.400000"
 
 
 def test_every_validation_has_a_table_of_its_own(tmp_path):

@@ -124,8 +124,8 @@ def test_a_choice_that_does_not_fit_is_said_and_a_probe_that_does_not_ends_it():
 
 
 def test_mistakes_end_in_one_sentence(capsys):
-    assert main(["data.num_frames=1"]) == 1
-    assert capsys.readouterr().err.startswith("error: data.num_frames must be at least 2")
+    assert main(["data.num_frames=0"]) == 1
+    assert capsys.readouterr().err.startswith("error: data.num_frames must be at least 1")
 
 
 def test_objects_are_those_of_the_clips():

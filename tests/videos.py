@@ -70,6 +70,9 @@ def write_vos(root, name, video, every=1):
 
 
 def write_labels(path, labels):
+    if labels.max() > 255:
+        Image.fromarray(labels.astype(np.uint16)).save(path)
+        return
     image = Image.fromarray(labels.astype(np.uint8))
     palette = [channel for color in ((0, 0, 0), *COLORS) for channel in color]
     image.putpalette(palette + [0] * (768 - len(palette)))  # a short one would be saved in 4 bits

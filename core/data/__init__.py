@@ -5,6 +5,7 @@
     clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py varies them
     datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what
     loader.py        the order of clips, resuming inside an epoch
+    sources.py       several data sets in one run: whose turn it is, numbers of clips
     module.py        VideoDataModule, which puts them together
     check.py         ``python -m core.data``: look before you train
     health/          the page of the check: what is unusual, in pictures

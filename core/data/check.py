@@ -6,6 +6,7 @@ prompts per sampled clip and ``index.html``, which shows what is unusual.
 """
 
 import contextlib
+import dataclasses
 import re
 import sys
 import time
@@ -25,15 +26,17 @@ from tqdm import tqdm
 from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
 
 from ..checks import UserError
-from ..config import Config, register_schema, to_config
+from ..config import Config, register_schema, sources_of, to_config
 from ..overrides import compose_command_line, print_anything
 from .clips import ClipDataset
+from .datapoint import seed_of_source
 from .health.collect import Collection
 from .health.problems import KINDS, rank
 from .health.scan import Amount, VideoScan, plan_amount, scan
 from .module import VideoDataModule
-from .readers.recognise import resolve_source
+from .readers.recognise import naming_source, resolve_source
 from .readers.remarks import Remark, in_lines
+from .sources import MixedDataset
 from .synthetic import SyntheticDataset
 
 OUTPUT_DIR = Path("outputs/data_check")
@@ -101,7 +104,7 @@ class SplitReport:
 
 
 def check_split(
-    dataset: SyntheticDataset | ClipDataset,
+    dataset: SyntheticDataset | ClipDataset | MixedDataset,
     description: str,
     amount: Amount = _EVERYTHING,
     visit: Callable[[VideoScan], None] = lambda found: None,
@@ -109,7 +112,7 @@ def check_split(
     """Read the annotated frames of a split, with a progress bar.
 
     Args:
-        dataset: The split.
+        dataset: The split of one data set.
         description: The progress bar's label.
         amount: How many of them.
         visit: Is given what was found in each video.
@@ -117,6 +120,7 @@ def check_split(
     Raises:
         DataError: A file is not usable.
     """
+    assert not isinstance(dataset, MixedDataset)  # several are checked one by one
     report = SplitReport(clips=len(dataset))
     if isinstance(dataset, SyntheticDataset):
         report.videos = len(dataset)
@@ -228,13 +232,15 @@ def check_data(
         read_all: Read every mask, however long it takes.
 
     Returns:
-        The report of ``train`` and of ``val``.
+        The report of ``train`` and of ``val``; of several data sets of ``<name>/train`` and so on.
 
     Raises:
         DataError: The data set is not usable.
     """
     start = time.monotonic()
     data = resolve_source(config.data, print)
+    if sources_of(data):
+        return _check_sources(dataclasses.replace(config, data=data), output_dir, read_all)
     module = VideoDataModule(data, config.model.image_size, config.seed)
     module.setup()
     collection = Collection(config.model.image_size, module.category_layout)
@@ -252,7 +258,8 @@ def check_data(
             stale.unlink()  # of an earlier check, of another data set perhaps
     sheets = _write_sheets(module, config.model.prompt_type, output_dir)
     print(f"sheets of ground truth and prompts are in {output_dir}/")
-    _write_page(data.source, lines, collection, sheets, output_dir / PAGE)
+    # of several data sets each has a name
+    _write_page(getattr(data, "name", data.source), lines, collection, sheets, output_dir / PAGE)
     return reports
 
 
@@ -292,7 +299,8 @@ def _write_sheets(
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
             batch = collate_fn([dataset[index]], dict_key="all")
             module.normalise(batch)
-            name = module.clip_name(stage, index % _num_videos(dataset))
+            video_id = int(batch.metadata.unique_objects_identifier[0, 0, 0])
+            name = module.clip_name(stage, video_id)
             implied = f"{prompt_type} prompts implied by the first frame's ground truth"
             header = f"{stage} · {name} · {implied}"
             sheet = draw_sheet(batch, header, prompt_type, _slot_names(module, stage, batch))
@@ -301,10 +309,6 @@ def _write_sheets(
             seen = "augmented, as in training" if stage == "train" else "as in validation"
             sheets.append((f"{stage} · {name}: {seen}", sheet))
     return sheets
-
-
-def _num_videos(dataset: SyntheticDataset | ClipDataset) -> int:
-    return len(dataset if isinstance(dataset, SyntheticDataset) else dataset.sources)
 
 
 def _write_page(
@@ -331,6 +335,21 @@ def _as_jpeg(image: np.ndarray) -> bytes:
     done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done
     return data.tobytes()
+
+
+def _check_sources(config: Config, output_dir: Path, read_all: bool) -> dict[str, SplitReport]:
+    """Look through each of several data sets; its sheets and page go into a folder of its name."""
+    VideoDataModule(config.data, config.model.image_size, config.seed)  # refuses mixed layouts
+    reports: dict[str, SplitReport] = {}
+    for i, source in enumerate(sources_of(config.data)):
+        name = str(source.name)
+        print(f"{name}:")
+        own = dataclasses.replace(config, data=dataclasses.replace(source, weight=None))
+        own.seed = seed_of_source(config.seed, i)
+        with naming_source(i):
+            found = check_data(own, output_dir / name, read_all)
+        reports |= {f"{name}/{stage}": report for stage, report in found.items()}
+    return reports
 
 
 @contextlib.contextmanager

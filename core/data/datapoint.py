@@ -9,19 +9,24 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
-from ..config import IMAGE_SOURCES, DataConfig
+from ..config import DataConfig
 from ..official import IMAGENET_MEAN, IMAGENET_STD
 
 # In the frames' own precision: double would make every frame double.
 _MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 # What a generator is for: the first entry of its seed, so that no two ever draw the same.
-ORDER, CLIP, AUGMENT, SYNTHETIC_TRAIN, SYNTHETIC_VAL = range(5)
+ORDER, CLIP, AUGMENT, SYNTHETIC_TRAIN, SYNTHETIC_VAL, TURNS, SOURCE = range(7)
 
 
 def make_generator(purpose: int, seed: int, *numbers: int) -> np.random.Generator:
     """Return a generator of its own for each purpose, seed and numbers."""
     return np.random.default_rng([purpose, seed % 2**63, *numbers])
+
+
+def seed_of_source(seed: int, position: int) -> int:
+    """Return the seed of one of several data sets, no two of which draw the same."""
+    return int(make_generator(SOURCE, seed, position).integers(2**63))
 
 
 def epoch_and_index(key: Union[int, tuple[int, int]], num_clips: int) -> tuple[int, int]:
@@ -43,9 +48,7 @@ def use_one_thread_in_workers() -> None:
 
 
 def clip_length(data: DataConfig, training: bool) -> int:
-    """Return the frames of a clip: validation may have a length of its own, an image has one."""
-    if data.source in IMAGE_SOURCES:
-        return 1
+    """Return the frames of a clip: validation may have a length of its own."""
     return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
 
 

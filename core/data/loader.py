@@ -1,9 +1,10 @@
 """The order of clips, and continuing in the middle of an epoch."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 import torch
@@ -20,30 +21,65 @@ class Position:
     batches: int = 0
 
 
+Key = tuple[int, int]  # (epoch, index) of a clip
+
+
+class Order(Protocol):
+    """Which clips are in which batch of an epoch."""
+
+    def __len__(self) -> int:
+        """Return the batches of one rank and epoch."""
+
+    def batches(self, epoch: int) -> list[list[Key]]:
+        """Return those of this rank, the same whenever it is asked."""
+
+
 @dataclass(frozen=True)
 class ClipOrder:
-    """The order of clips, which depends on (seed, epoch) alone; without `shuffle` on neither.
+    """The order of one data set's clips.
 
-    All ranks get equally many clips, by repeating the first ones at the end.
+    It depends on (seed, epoch) alone; without `shuffle` on neither. All ranks get equally many
+    clips, by repeating the first ones at the end.
     """
 
     num_clips: int
+    batch_size: int
     seed: int
     shuffle: bool
 
     def __len__(self) -> int:
-        return -(-self.num_clips // _world()[1])
+        return num_batches(self.num_clips, self.batch_size, world()[1])
 
     def of(self, epoch: int) -> list[int]:
         """Return the indices of this rank's clips in one epoch."""
-        rank, world_size = _world()
         order = np.arange(self.num_clips)
         if self.shuffle:
             order = make_generator(ORDER, self.seed, epoch).permutation(order)
-        return np.resize(order, len(self) * world_size)[rank::world_size].tolist()
+        return share_of_rank(order)
+
+    def batches(self, epoch: int) -> list[list[Key]]:
+        """See `Order`."""
+        return in_batches([(epoch, index) for index in self.of(epoch)], self.batch_size)
 
 
-def _world() -> tuple[int, int]:
+def num_batches(num_clips: int, batch_size: int, num_ranks: int) -> int:
+    """Return how many batches of a rank it takes to see every clip once."""
+    return math.ceil(math.ceil(num_clips / num_ranks) / batch_size)
+
+
+def share_of_rank(clips: np.ndarray) -> list[int]:
+    """Return this rank's share of clips [N]: as many as others get, repeating the first ones."""
+    rank, num_ranks = world()
+    most = -(-len(clips) // num_ranks)
+    return np.resize(clips, most * num_ranks)[rank::num_ranks].tolist()
+
+
+def in_batches(keys: list[Key], batch_size: int) -> list[list[Key]]:
+    """Return them in batches, the last one of which may be smaller."""
+    return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+
+
+def world() -> tuple[int, int]:
     """Return (rank, number of ranks) as of now: loaders may be built before the group is."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -129,18 +165,22 @@ class Course:
         return Position(epoch + 1) if batches >= num_batches else Position(epoch, batches)
 
 
-class ClipSampler(Sampler[tuple[int, int]]):
-    """This rank's (epoch, index) pairs.
+class ClipBatches(Sampler[list[Key]]):
+    """This rank's batches of (epoch, index) pairs.
 
     Args:
-        order: The order of the clips.
-        batch_size: Clips per batch.
-        course: Where to start; None: at the first clip of Lightning's epoch.
+        order: Which clips are in which batch.
+        course: Where to start; None: at the first batch of Lightning's epoch.
     """
 
-    def __init__(self, order: ClipOrder, batch_size: int, course: Optional[Course] = None) -> None:
-        self.order, self.batch_size, self.course = order, batch_size, course
+    def __init__(self, order: Order, course: Optional[Course] = None) -> None:
+        self.order, self.course = order, course
         self.epoch = 0
+
+    @property
+    def sampler(self) -> "ClipBatches":
+        """Itself: Lightning sets the epoch of what a batch sampler has here."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Take note of Lightning's epoch; Lightning calls this before each."""
@@ -149,10 +189,9 @@ class ClipSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         start = Position(self.epoch) if self.course is None else self.course.start
-        indices = self.order.of(start.epoch)[start.batches * self.batch_size :]
-        return iter([(start.epoch, index) for index in indices])
+        return iter(self.order.batches(start.epoch)[start.batches :])
 
 
 class ResumableLoader(DataLoader):
@@ -161,8 +200,7 @@ class ResumableLoader(DataLoader):
     Lightning saves and loads the state of loaders that have one.
 
     Args:
-        order: The order of the clips.
-        batch_size: Clips per batch.
+        order: Which clips are in which batch.
         progress: Returns how many batches of its epoch Lightning trained on, and how many it has;
             None without a Trainer.
         **options: Those of a DataLoader.
@@ -175,15 +213,14 @@ class ResumableLoader(DataLoader):
     def __init__(
         self,
         *,
-        order: ClipOrder,
-        batch_size: int,
+        order: Order,
         progress: Callable[[], Optional[tuple[int, float]]],
         **options: Any,
     ) -> None:
         self._progress, self._course = progress, Course()
         self.waited_s = self.asked_at = 0.0
-        self._clips = ClipSampler(order, batch_size, self._course)
-        super().__init__(sampler=self._clips, batch_size=batch_size, **options)
+        self._clips = ClipBatches(order, self._course)
+        super().__init__(batch_sampler=self._clips, **options)
 
     def _counts(self) -> tuple[int, float, Optional[int]]:
         """Return Lightning's epoch, the batches of an epoch and how many of them were trained."""

@@ -14,16 +14,19 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
-from ..config import IMAGE_SOURCES, DataConfig
+from ..config import DataConfig, SourceConfig, sections_of, sources_of
 from ..official import original_sizes_of
 from .clips import ClipDataset, find_clips
-from .datapoint import normalise
-from .loader import ClipOrder, ClipSampler, ResumableLoader
+from .datapoint import clip_length, normalise, seed_of_source
+from .loader import ClipBatches, ClipOrder, Order, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import has_category_layout
-from .readers.recognise import resolve_source
+from .readers.recognise import naming_source, resolve_source
+from .sources import InTurn, MixedDataset, MixedOrder, Part
 from .split import Videos, split_videos
 from .synthetic import SyntheticDataset
+
+Clips = Union[SyntheticDataset, ClipDataset]
 
 
 class VideoDataModule(LightningDataModule):
@@ -32,7 +35,9 @@ class VideoDataModule(LightningDataModule):
     Batches are ``BatchedVideoDatapoint``: `img_batch` uint8 [T, B, 3, S, S] from the loaders and
     float32, ImageNet-normalised, in the steps of a module that a Trainer runs (`normalise`);
     `masks` bool [T, O, S, S], video-major; `metadata.unique_objects_identifier` [T, O, 3] = (index
-    of the clip's video in its data set, object id or category slot, original frame number).
+    of the clip's video in its data set, object id or category slot, original frame number). With
+    ``data.sources`` a batch is of one of them, the same one on every rank; the first of these
+    numbers runs over all of them then.
 
     Ranks are told apart by ``torch.distributed`` alone: give the Trainer
     ``use_distributed_sampler=False``. Under DDP validation is padded by repeating clips, so that
@@ -44,7 +49,8 @@ class VideoDataModule(LightningDataModule):
         seed: Seeds order, clips, synthetic clips and augmentation.
 
     Raises:
-        DataError: ``data=auto`` finds no data set.
+        DataError: ``data=auto`` finds no data set, or some sources have a slot per category, and
+            some have objects.
 
     Attributes:
         category_layout: Whether every video has one mask slot per category.
@@ -57,60 +63,115 @@ class VideoDataModule(LightningDataModule):
         super().__init__()
         data = resolve_source(data)
         self.data, self.image_size, self.seed = data, image_size, seed
-        self.category_layout = has_category_layout(data)
+        self.sources = sources_of(data)
+        self.category_layout = _category_layout(data)
         self.category_names: Optional[list[str]] = None
         self.original_sizes: Optional[list[Optional[tuple[int, int]]]] = None
         self.num_categories: Optional[int] = None
-        self.datasets: dict[str, Union[SyntheticDataset, ClipDataset]] = {}
+        self.datasets: dict[str, Union[Clips, MixedDataset]] = {}
+
+    @property
+    def trains_on_images_alone(self) -> bool:
+        """Whether every training clip has one frame."""
+        if not self.sources:
+            return clip_length(self.data, training=True) == 1
+        trained = self._sources_for("train")
+        return all(clip_length(source, training=True) == 1 for _, source in trained)
 
     def setup(self, stage: Optional[str] = None) -> None:
         """Read the data set's structure; later calls do nothing.
 
         Raises:
-            DataError: The data set cannot be used; the message names the setting or file. Single
-                images cannot be trained on, which is what `stage` ``fit`` asks for.
+            DataError: The data set cannot be used; the message names the setting or file.
         """
-        if stage == "fit" and self.data.source in IMAGE_SOURCES:
-            raise DataError(
-                f"data={self.data.source} gives clips of one frame, which can be looked through"
-                " with `python -m core.data` and scored with `python -m core.evaluate`; training"
-                " needs videos: clips of at least 2 frames"
-            )
         if self.datasets:
             return
-        if self.data.source == "synthetic":
-            self.datasets = {
-                name: SyntheticDataset(self.data, self.image_size, self.seed, name == "train")
+        if not self.sources:
+            self.datasets = {**self._read(self.data, self.seed)}
+            return
+        found = []
+        for i, source in enumerate(self.sources):
+            with naming_source(i):
+                found.append(self._read(source, seed_of_source(self.seed, i)))
+        for name in ("train", "val"):
+            parts = {str(source.name): found[i][name] for i, source in self._sources_for(name)}
+            self.datasets[name] = MixedDataset(parts)
+
+    def _sources_for(self, stage: str) -> list[tuple[int, SourceConfig]]:
+        """Return the data sets that train or validate, with their positions."""
+        every = enumerate(self.sources)
+        return [(i, source) for i, source in every if stage == "val" or source.weight != 0]
+
+    def _read(self, data: DataConfig, seed: int) -> dict[str, Clips]:
+        """Return the clips of one data set by stage."""
+        if data.source == "synthetic":
+            return {
+                name: SyntheticDataset(data, self.image_size, seed, name == "train")
                 for name in ("train", "val")
             }
-            return
-        split = split_videos(self.data)
-        self.category_names = split.train.reader.category_names
-        self.num_categories = split.train.reader.num_categories
+        split = split_videos(data)
+        self._take_categories(split.train.reader.category_names)
         parts = {"train": split.train, "val": split.val}
-        self.datasets = {
-            name: self._cut(part, training=name == "train") for name, part in parts.items()
+        training = not isinstance(data, SourceConfig) or data.weight != 0
+        return {
+            name: self._cut(part, data, seed, training=name == "train")
+            for name, part in parts.items()
+            if training or name == "val"
         }
 
-    def _cut(self, part: Videos, training: bool) -> ClipDataset:
-        sources = find_clips(part.reader, part.indices, self.data, training)
-        return ClipDataset(
-            part.reader, sources, self.data, self.image_size, self.seed, training=training
-        )
+    def _take_categories(self, names: Optional[list[str]]) -> None:
+        if self.category_names not in (None, names):
+            raise DataError(
+                f"its categories are {', '.join(names or [])}, those of the data sets before it"
+                f" {', '.join(self.category_names)}: one run needs the same in the same order"
+            )
+        self.category_names = names
+        self.num_categories = None if names is None else len(names)
+
+    def _cut(self, part: Videos, data: DataConfig, seed: int, training: bool) -> ClipDataset:
+        sources = find_clips(part.reader, part.indices, data, training)
+        return ClipDataset(part.reader, sources, data, self.image_size, seed, training=training)
+
+    def num_clips(self) -> dict[Optional[str], tuple[int, int]]:
+        """Return the clips of training and of validation, by data set; None: there is one."""
+        train, val = self.datasets["train"], self.datasets["val"]
+        if not (isinstance(train, MixedDataset) and isinstance(val, MixedDataset)):
+            return {None: (len(train), len(val))}
+        trained = train.sizes()
+        return {name: (trained.get(name, 0), count) for name, count in val.sizes().items()}
+
+    def batches_per_epoch(self, num_ranks: int) -> dict[str, int]:
+        """Return how many training batches of an epoch are of each of ``data.sources``.
+
+        Args:
+            num_ranks: Each of them has so many.
+        """
+        dataset, order = self.datasets["train"], self._order("train")
+        if not (isinstance(dataset, MixedDataset) and isinstance(order, MixedOrder)):
+            return {}
+        return dict(zip(dataset.names, order.counts(num_ranks), strict=True))
+
+    def _order(self, stage: str) -> Order:
+        dataset, size = self.datasets[stage], "batch_size" if stage == "train" else "val_batch_size"
+        if not isinstance(dataset, MixedDataset):
+            batch_size = getattr(self.data, size)
+            return ClipOrder(len(dataset), batch_size, self.seed, shuffle=stage == "train")
+        sources = [source for _, source in self._sources_for(stage)]
+        parts = [
+            Part(first, len(clips), getattr(source, size), source.weight)
+            for first, clips, source in zip(dataset.firsts, dataset.datasets, sources, strict=True)
+        ]
+        return MixedOrder(parts, self.seed) if stage == "train" else InTurn(parts)
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled clips; the order depends on (seed, epoch)."""
         options = self._loader_options("train")
-        order = ClipOrder(len(options["dataset"]), self.seed, shuffle=True)
-        return ResumableLoader(
-            order=order, batch_size=self.data.batch_size, progress=self._progress, **options
-        )
+        return ResumableLoader(order=self._order("train"), progress=self._progress, **options)
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation clips, always the same in the same order."""
-        options, batch_size = self._loader_options("val"), self.data.val_batch_size
-        order = ClipOrder(len(options["dataset"]), self.seed, shuffle=False)
-        return DataLoader(batch_size=batch_size, sampler=ClipSampler(order, batch_size), **options)
+        options = self._loader_options("val")
+        return DataLoader(batch_sampler=ClipBatches(self._order("val")), **options)
 
     def on_before_batch_transfer(
         self, batch: BatchedVideoDatapoint, dataloader_idx: int
@@ -180,3 +241,28 @@ class VideoDataModule(LightningDataModule):
         """
         dataset = self.datasets.get(stage)
         return None if dataset is None else dataset.object_names(int(dataset_video_id))
+
+    def source_of(self, stage: str, dataset_video_id: int) -> Optional[str]:
+        """Return the name of the one of ``data.sources`` that a clip is of; None: there are none.
+
+        Args:
+            stage: ``train`` or ``val``.
+            dataset_video_id: ``metadata.unique_objects_identifier[..., 0]``.
+        """
+        dataset = self.datasets.get(stage)
+        if not isinstance(dataset, MixedDataset):
+            return None
+        return dataset.source_of(int(dataset_video_id))
+
+
+def _category_layout(data: DataConfig) -> bool:
+    """Return whether every video has one mask slot per category, the same in all data sets."""
+    layouts = [has_category_layout(section) for _, section in sections_of(data)]
+    if len(set(layouts)) > 1:
+        slots, objects = layouts.index(True), layouts.index(False)
+        raise DataError(
+            f"data.sources[{slots}] has one mask slot per category and data.sources[{objects}] has"
+            f" objects, and a run takes one of the two: with data.sources[{slots}].objects="
+            "instances its tracks are objects"
+        )
+    return layouts[0]

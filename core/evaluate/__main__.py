@@ -54,6 +54,8 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
     if config.compare is not None:
         other = find(weights.released(config.compare), config.model, (), "compare", config.base)
     out = Path(config.out) if config.out else weights.default_out("evaluation")
+    if config.source is not None and not config.out:
+        out /= config.source
     result = evaluate(config, weights, out)
     compared = None
     if other is not None:

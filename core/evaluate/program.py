@@ -78,12 +78,8 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     device = device_of(config.trainer.accelerator)
     videos = find_videos(config)
     kind = prompt_of(config, weights.prompt_type)
-    if weights.prompt_type not in ("mixed", kind):
-        logger.warning(
-            "prompt=%s, but the weights were trained with %s prompts alone: expect poor masks",
-            kind,
-            weights.prompt_type,
-        )
+    if doubt := _doubt(kind, weights):
+        logger.warning(doubt)
     predictor = build_predictor(weights, device, config.postprocessing)
     _prepare_folder(out, _settings_of(config, weights, kind), config.overwrite)
     result = Evaluation(out, {}, {})
@@ -101,6 +97,16 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
             tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
     _write_tables(result, config, weights, kind)
     return result
+
+
+def _doubt(kind: str, weights: Weights) -> Optional[str]:
+    """Return a warning where the weights never saw such prompts."""
+    if weights.prompt_type in ("mixed", kind):
+        return None
+    return (
+        f"prompt={kind}, but the weights were trained with {weights.prompt_type} prompts alone:"
+        " expect poor masks"
+    )
 
 
 def _tracked(
@@ -284,7 +290,7 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         "postprocessing": config.postprocessing,
         "weights": str(weights),
         "not_scored": result.failed,
-        "notes": _notes(result, config, kind, by_protocol, bool(ranges)),
+        "notes": _notes(result, config, weights, kind, by_protocol, bool(ranges)),
         "protocols": by_protocol,
     }
     write_json(result.out / "summary.json", result.summary)
@@ -293,6 +299,7 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
 def _notes(
     result: Evaluation,
     config: EvaluateConfig,
+    weights: Weights,
     kind: str,
     by_protocol: Mapping[str, Mapping[str, Any]],
     has_ranges: bool,
@@ -318,8 +325,10 @@ def _notes(
             f" {config.model.num_correction_points} correction clicks, and no video protocol"
             " counts it"
         )
+        if image_prompt_of(kind) != kind and (doubt := _doubt(image_prompt_of(kind), weights)):
+            notes.append(f"images: {doubt}")
     if config.data.source == "vos_folder":
-        notes.append("255 in a mask is no object: it was neither prompted nor scored")
+        notes.append("255 beside other ids in a mask is no object: it was not prompted nor scored")
     return notes
 
 

@@ -6,8 +6,8 @@ from typing import Any, List, Optional  # noqa: UP035 (OmegaConf reads List)
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..checks import A_PATH, TRUE_OR_FALSE, Rule, at_least, one_of, or_null, setting
-from ..config import Config, DataConfig
+from ..checks import A_PATH, TRUE_OR_FALSE, Rule, UserError, at_least, one_of, or_null, setting
+from ..config import Config, DataConfig, sources_of
 from ..overrides import override_keys
 from ..tracking.settings import TrackingConfig
 
@@ -26,6 +26,11 @@ class EvaluateConfig(TrackingConfig):
     """The settings of a training, of which model, data and devices matter, and what is its own."""
 
     split: str = setting("val", one_of("val", "train", "all"), "which videos")
+    source: Optional[str] = setting(
+        None,
+        or_null(Rule("the name of a data set", bool)),
+        "which of the run's data sets, where `data.sources` has several",
+    )
     videos: Optional[List[str]] = setting(  # noqa: UP006
         None, Rule("null or a list of names", lambda value: value != []), "only these videos"
     )
@@ -76,19 +81,44 @@ def combine(
         UserError: The result makes no sense.
     """
     keys = override_keys(overrides)
-    if run is None:
-        return config
-    if not keys & {"data", "experiment"}:
-        chosen = [key for key in keys if key.startswith("data.")]
-        stored = OmegaConf.structured(run.data)
-        for key in chosen:
-            OmegaConf.update(stored, key.removeprefix("data."), OmegaConf.select(cfg, key))
-        data = OmegaConf.to_object(stored)
-        assert isinstance(data, DataConfig)
-        config.data = data
-    if "seed" not in keys:
+    if run is not None and "seed" not in keys:
         config.seed = run.seed
+    if run is None or keys & {"data", "experiment", "data.sources"}:
+        _choose_source(config)
+        return config
+    config.data = run.data
+    _choose_source(config)
+    stored = OmegaConf.structured(config.data)
+    for key in keys:
+        if key.startswith("data."):
+            OmegaConf.update(stored, key.removeprefix("data."), OmegaConf.select(cfg, key))
+    data = OmegaConf.to_object(stored)
+    assert isinstance(data, DataConfig)
+    config.data = data
     return config
+
+
+def _choose_source(config: EvaluateConfig) -> None:
+    """Leave one data set, of several the one that ``source`` names."""
+    names = [str(source.name) for source in sources_of(config.data)]
+    if config.source in names:
+        # importing it earlier would import what needs sam2
+        from ..data.datapoint import seed_of_source
+
+        position = names.index(config.source)
+        config.data = sources_of(config.data)[position]
+        config.seed = seed_of_source(config.seed, position)
+    elif names:
+        given = "no source is given" if config.source is None else f"source={config.source}"
+        raise UserError(
+            f"{given}, but data.sources has several data sets, which are evaluated one at a time:"
+            f" expected source={' or source='.join(names)}"
+        )
+    elif config.source is not None:
+        raise UserError(
+            f"source={config.source}: data.sources has no data sets to choose from, expected"
+            " source=null"
+        )
 
 
 def protocols_of(config: EvaluateConfig) -> list[str]:

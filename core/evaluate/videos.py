@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Optional, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..config import DataConfig
 from ..data.datapoint import SYNTHETIC_VAL, clip_length, make_generator
 from ..data.readers.files import DataError, name_some
 from ..data.readers.frames import AnnotatedFrame
+from ..data.readers.label_maps import has_void
 from ..data.readers.reader import Reader, has_category_layout
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
@@ -19,7 +21,6 @@ from ..tracking.frames import Frames
 from ..tracking.prompts import Prompt
 from .settings import EvaluateConfig
 
-# In PNGs whose values are object ids, this one is no object: evaluators do not count it.
 _VOID = 255
 
 
@@ -132,8 +133,14 @@ class _ReaderVideo:
         return {
             key + self._shift: mask
             for key, mask in masks.items()
-            if not (self._layout.palette and key == _VOID)
+            if not (self._layout.palette and key == _VOID and self._has_void)
         }
+
+    @cached_property
+    def _has_void(self) -> bool:
+        """Whether 255 is no object here: evaluators do not count it."""
+        found = (self.reader.masks(self.i, frame) for frame in self._annotations.values())
+        return has_void(np.array(sorted({key for masks in found for key in masks})))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Optional
 from rich.console import Console
 
 from ..checks import UserError
-from ..config import IMAGE_SOURCES, Config, register_schema, to_config
+from ..config import Config, register_schema, to_config
 from ..official import MissingSam2Error, import_sam2
 from ..overrides import compose_command_line, print_anything
 from .fit import Size
@@ -46,6 +46,11 @@ def _run(config: Config) -> None:
     from ..model import with_architecture
     from .program import plan, remark_on, table_of
 
+    if config.data.sources:
+        raise UserError(
+            "data.sources has several data sets: plan for the one with the most frames and objects,"
+            " with its settings as data.*"
+        )
     config = dataclasses.replace(
         config, model=with_architecture(config.model), data=resolve_source(config.data)
     )
@@ -67,7 +72,7 @@ def objects_of(config: Config) -> int:
     from ..data import VideoDataModule
     from ..data.readers.reader import has_category_layout
 
-    if not has_category_layout(config.data) and config.data.source not in IMAGE_SOURCES:
+    if not has_category_layout(config.data):
         return config.data.max_objects
     data = VideoDataModule(config.data, config.model.image_size, config.seed)
     data.setup("fit")

@@ -27,6 +27,8 @@ def sizes_to_probe(own: Size, config: Config) -> list[Size]:
     model = config.model
     fewest = max(2, model.num_init_cond_frames + 1, model.num_frames_to_correct)
     frames = (fewest, max(fewest + 1, min(4, own.frames)))
+    if own.frames == 1:  # of an image each round of clicks is trained, and nothing is tracked
+        frames = (1, fewest)
     objects = (1, min(3, max(2, own.objects)))
     small = max(64, own.side // 2 // 32 * 32)
     sides = (small, max(small + 32, own.side * 3 // 4 // 32 * 32))

@@ -5,10 +5,11 @@ from typing import Any
 
 from ..visualization import store
 from ..visualization.cadence import TRAIN
-from ..visualization.record import PINNED, VAL, WORST
+from ..visualization.record import PINNED, PROMPTS, VAL, WORST
 from ..visualization.store import EventFile, Folder, NotABook
 
-_ORDER = (PINNED, VAL, WORST)  # then whatever else a module calls its stages, training last
+# Then whatever else a module calls its stages, training last.
+_ORDER = (PINNED, VAL, WORST, PROMPTS)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from ..visualization import store
 from ..visualization.cadence import TRAIN
+from ..visualization.record import PROMPTS
 from ..visualization.store import Folder, rounded
 from .clips import ClipEvents
 from .page import without_paths
@@ -34,7 +35,7 @@ def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -
     run_dir = folder.path.parent
     curves = store.read_curves(folder.path)
     own = {name: curves.pop(name, None) for name in (_BLOCKED, _RENDER, _DROPPED)}
-    validated = [clip for clip in clips if clip.kind != TRAIN]
+    validated = [clip for clip in clips if clip.kind not in (TRAIN, PROMPTS)]
     validations = {event.step for clip in validated for event in clip.files} | set(folder.tables)
     steps = [event.step for event in folder.events]
     steps += [curve["steps"][-1] for curve in curves.values()]

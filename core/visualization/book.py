@@ -23,6 +23,7 @@ from .clip import Clip
 from .outcome_record import outcomes_record
 from .record import (
     PINNED,
+    PROMPTS,
     VAL,
     WORST,
     FrameRecord,
@@ -40,7 +41,7 @@ from .record import (
 log = logging.getLogger(__name__)
 
 # What is removed first when the folder is too large; what is not named here goes before all.
-_KEPT_LONGEST = (VAL, WORST, PINNED)
+_KEPT_LONGEST = (PROMPTS, VAL, WORST, PINNED)
 _MAX_KNOWN_CLIPS = 256
 _PACKAGES = ("torch", "lightning", "sam2", "numpy", "swanlab", "wandb")
 
@@ -103,7 +104,8 @@ class RunBook:
 
         Args:
             clip: Of any number of frames.
-            kind: ``pinned``, ``val``, ``worst`` or ``train``.
+            kind: ``pinned``, ``val``, ``worst``, ``train``, or ``prompts``: a pinned clip under
+                another type of prompts.
 
         Returns:
             The IoUs of the same frames and objects at the run's first validation, [T, C], NaN where

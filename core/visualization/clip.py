@@ -32,6 +32,7 @@ from .reduction import (
     draw_mask,
     draw_mask_window,
 )
+from .rounds import Round
 from .rows import Rows, assign_prompts, clicks_of
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Moment:
         category_names: Names of the categories in the category layout.
         original_sizes: (height, width) of each original video of the batch; None: what the batch's
             ``metadata.frame_orig_size`` tells, where it can be read without waiting.
-        remark: What was wrong at the validation before, for the notes of a sheet.
+        remark: What is wrong with the training, for the notes of a sheet.
         weights: What the module calls the weights that it has, where it has several sets of them.
     """
 
@@ -114,6 +115,8 @@ class ClipFrame:
         prompts: Coordinates in model pixels; `obj_id` is the category's position in the batch.
         prompted: From the start.
         mask_prompted: By a mask, which is then the prediction itself.
+        round: Of clicks on a clip of one frame, after which the row shows it; None: it is a frame
+            of a longer clip.
     """
 
     position: int = 0
@@ -121,11 +124,14 @@ class ClipFrame:
     prompts: list[PromptData] = field(default_factory=list)
     prompted: bool = False
     mask_prompted: bool = False
+    round: Optional[Round] = None
 
 
 @dataclass
 class Clip:
     """One video, ready to be drawn; T drawn frames, C categories, CPU memory only.
+
+    A clip of one frame has a frame per round of clicks, all of the same number.
 
     Attributes:
         name: The video's name, or what identifies it; printable, on one line.
@@ -142,7 +148,8 @@ class Clip:
             full size; None unless there are both.
         moment: When in a training it was drawn; None: it is of no training, its name tells all.
         mean_iou: The metrics' mean IoU (`core.metrics.object_ious`) of the C categories, over the
-            frames that were measured and received no prompt; NaN when nothing is left.
+            frames that were measured and received no prompt, or after the last round; NaN when
+            nothing is left.
         num_scored_frames: Frames that `mean_iou` covers.
         num_unprompted_frames: Frames of the whole clip that received no prompt.
         prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
@@ -206,6 +213,11 @@ class Clip:
         ]
 
     @property
+    def is_of_rounds(self) -> bool:
+        """Whether its frames are the rounds of a clip of one frame."""
+        return any(frame.round is not None for frame in self.frames)
+
+    @property
     def num_categories(self) -> int:
         """C."""
         found = [masks for masks in (self.gt, self.pred) if masks is not None]
@@ -221,7 +233,7 @@ class Clip:
         left_out = [
             frame.number
             for i, frame in enumerate(self.frames)
-            if i not in index and (frame.prompted or frame.prompts)
+            if i not in index and frame.round is None and (frame.prompted or frame.prompts)
         ]
         return dataclasses.replace(
             self,
@@ -348,7 +360,8 @@ def _build_clip(
         ClipFrame(t, source.frame_numbers[t], [], prompting[t].first, prompting[t].by_mask)
         for t in choice.frames
     ]
-    images = denormalize_array(reduced.images[slot]).transpose(0, 2, 3, 1)
+    for frame, its_round in zip(frames, choice.rounds, strict=False):
+        frame.round = its_round
     grid = choice.grids[slot]
     drawn = _drawn(rows, grid, reduced)
     measured = [choice.measured.index(t) for t in choice.frames]
@@ -363,12 +376,15 @@ def _build_clip(
     )
     unions = gt_areas + pred_areas - intersections
     is_prompted = [prompting[t].received for t in choice.measured]
+    scored = slice(None)
+    if choice.rounds:  # the last one tells what was reached, although it was clicked
+        scored, is_prompted = slice(-1, None), [False]
     num_rows = len(reduced.row_videos)
     not_prompted = _not_prompted(rows, reduced)
     clip = Clip(
         name=_clip_name(moment, source, rows.video),
         frames=frames,
-        images=np.ascontiguousarray(images),
+        images=_images(reduced.images[slot], len(frames)),
         model_size=grid.source,
         ids=_ids(moment, source, len(rows.shown)),
         gt=Masks(drawn.gt, gt_areas[measured]),
@@ -381,7 +397,9 @@ def _build_clip(
         ),
         errors=drawn.errors,
         moment=moment,
-        mean_iou=_mean_iou(intersections, unions, gt_areas, is_prompted, not_prompted),
+        mean_iou=_mean_iou(
+            intersections[scored], unions[scored], gt_areas[scored], is_prompted, not_prompted
+        ),
         num_scored_frames=is_prompted.count(False),
         num_unprompted_frames=sum(not frame.received for frame in prompting),
         prompts_elsewhere=[
@@ -400,6 +418,12 @@ def _build_clip(
         frames[0].prompts = _implied_prompts(drawn.gt[0], clip.model_size)
         clip.prompts_implied = True
     return clip
+
+
+def _images(reduced: np.ndarray, num_frames: int) -> np.ndarray:
+    """Return normalised [T, 3, h, w], or one for all frames, as [T, h, w, 3] uint8, contiguous."""
+    images = denormalize_array(reduced).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(np.broadcast_to(images, (num_frames, *images.shape[1:])))
 
 
 def _drawn(rows: Rows, grid: Grid, reduced: Reduced[np.ndarray]) -> Drawn:
@@ -555,11 +579,10 @@ def _close_up(
     places = np.arange(len(rows.kept))
     gt, pred = (rows.fill(found, places, False) for found in (drawn.gt, drawn.pred))
     view = clip.select(positions)
-    images = denormalize_array(reduced.close_ups[slot]).transpose(0, 2, 3, 1)
     view = dataclasses.replace(
         view,
         frames=[_seen_in(window, frame, grid.source, rows, reduced) for frame in view.frames],
-        images=np.ascontiguousarray(images),
+        images=_images(reduced.close_ups[slot], len(view.frames)),
         model_size=window.size,
         gt=view.gt and dataclasses.replace(view.gt, masks=gt),
         pred=view.pred and dataclasses.replace(view.pred, masks=pred),

@@ -23,6 +23,7 @@ class CurveReader:
         self._last_step = -1
         self._of_validation: set[str] = set()
         self._of_training: set[str] = set()
+        self._last_logged: dict[str, Any] = {}  # at a validation
 
     def read(self, trainer: Any, after_validation: bool) -> bool:
         """Note what was logged since the last call.
@@ -43,6 +44,12 @@ class CurveReader:
         logged = trainer.logged_metrics if trainer.loggers else trainer.callback_metrics
         others = self._of_training if after_validation else self._of_validation
         values = {name: _held(value) for name, value in logged.items() if name not in others}
+        if after_validation:
+            # The trainer also remembers what this validation did not measure.
+            last, self._last_logged = self._last_logged, dict(logged)
+            values = {
+                name: held for name, held in values.items() if logged[name] is not last.get(name)
+            }
         known = {name: value for name, value in values.items() if value is not None}
         (self._of_validation if after_validation else self._of_training).update(known)
         was_empty = not self._waiting

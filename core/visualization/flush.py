@@ -18,7 +18,13 @@ class Flushable(Protocol):
     """What the callback calls of a `Visualizer`; it raises a `VisualizationsError` or nothing."""
 
     def forget_clips(self) -> None:
-        """Start looking for the worst clips anew."""
+        """Forget what an interrupted validation has kept."""
+
+    def log_pinned(self, remark: Optional[str] = None) -> None:
+        """Draw the pinned clips that were held."""
+
+    def log_prompts(self, loggers: Sequence[Any], step: int) -> None:
+        """Draw a clip under each prompt type."""
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the worst clips seen."""
@@ -67,14 +73,16 @@ class FlushCallback(Callback):
         self._visualizer.forget_clips()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the worst clips of the validation run, what became of its objects, and why."""
+        """Draw the clips of the validation run that were kept, what became of all, and why."""
         if trainer.is_global_zero and not trainer.sanity_checking:
+            doctor = _own(pl_module, "doctor", Doctor)
+            self._visualizer.log_pinned(None if doctor is None else doctor.in_short())
+            self._visualizer.log_prompts(trainer.loggers, trainer.global_step)
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
             # A host may have something of its own by these names.
             findings = _own(pl_module, "findings", Findings)
             if findings is not None:
                 self._visualizer.log_outcomes(trainer.loggers, findings, trainer.global_step)
-            doctor = _own(pl_module, "doctor", Doctor)
             if doctor is not None:
                 self._visualizer.log_diagnoses(
                     trainer.loggers, doctor.diagnoses, trainer.global_step

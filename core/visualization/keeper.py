@@ -1,8 +1,11 @@
 """The run book as a training meets it: whatever goes wrong with it costs the book alone."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
+
+import numpy as np
 
 from ..config import VisualizationsConfig
 from ..doctor import Baseline, Diagnosis
@@ -14,6 +17,14 @@ from .images import log_page
 from .limits import Troubles
 from .record import PINNED
 from .store import PAGE, NotABook
+
+
+def _for_last_frames(ious: Optional[np.ndarray], num_frames: int) -> Optional[np.ndarray]:
+    """Return [T', C] of the last T' of some frames as [T, C], NaN for the others."""
+    if ious is None:
+        return None
+    padding = np.full((num_frames - len(ious), ious.shape[1]), math.nan)
+    return np.concatenate([padding, ious])
 
 
 class Keeper:
@@ -57,7 +68,10 @@ class Keeper:
 
         def store(book: RunBook) -> None:
             for index, clip in enumerate(clips):
-                clip.baseline_ious = book.add(clip, PINNED if index < num_pinned else kind)
+                # Of a clip of one frame its last round: a book knows frames by their numbers.
+                kept = clip.select([-1]) if clip.is_of_rounds else clip
+                before = book.add(kept, PINNED if index < num_pinned else kind)
+                clip.baseline_ious = _for_last_frames(before, len(clip.frames))
 
         self._do(store)
 

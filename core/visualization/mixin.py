@@ -1,22 +1,21 @@
 """The mixin that takes pictures in anybody's LightningModule."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Optional, Protocol
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from ..config import VisualizationsConfig
+from ..doctor import Doctor
 from ..official import FrameOutputs
 from .clip import Moment
 from .limits import VisualizationsError
 from .visualizer import Trainer, Visualizer
 
 log = logging.getLogger(__name__)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Where a module keeps its visualizer, and what was said before there could be one. These are the
 # names that Python gives to private attributes of the mixin, so that no host has them already.
@@ -36,22 +35,6 @@ class Host(Protocol):
     @property
     def trainer(self) -> Trainer:
         """Lightning's trainer, or something like it."""
-
-
-def _outside_graphs(function: Function) -> Function:
-    """Keep a function out of the graph where a whole module is compiled: `torch.compile(module)`.
-
-    `torch.compiler.disable` alone does so too, but takes longer at every call than the hook itself
-    takes when no picture is due.
-    """
-    disabled = torch.compiler.disable(function, reason="it takes pictures")
-
-    @functools.wraps(function)
-    def either(*args: Any, **kwargs: Any) -> Any:
-        call = disabled if torch.compiler.is_dynamo_compiling() else function
-        return call(*args, **kwargs)
-
-    return either  # type: ignore[return-value]  # wraps keeps the signature
 
 
 class VisualizationsMixin:
@@ -81,7 +64,6 @@ class VisualizationsMixin:
     frames that failed so.
     """
 
-    @_outside_graphs
     def maybe_log_visualizations(
         self: Host,
         batch: Any,
@@ -123,44 +105,100 @@ class VisualizationsMixin:
             VisualizationsError: With the setting ``strict``: what would have been a warning, here
                 or on the drawing thread since the call before.
         """
+        if is_dynamo_compiling():  # the whole module: torch.compile(module)
+            _outside_graphs(
+                self,
+                batch,
+                outs_per_frame,
+                batch_idx,
+                stage,
+                obj_to_cat=obj_to_cat,
+                clip_name=clip_name,
+                object_names=object_names,
+                category_names=category_names,
+            )
+            return
         try:
             section = _section(self)
-            if section is not None and not _is_enabled(section):
+            if not _may_draw(self, section):
                 return
             trainer = self.trainer
-            if not trainer.is_global_zero or trainer.sanity_checking:
-                return
             if section is None:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
-            visualizer = vars(self).get(_MADE) or _make_visualizer(self, section)
+            visualizer = self.__dict__.get(_MADE) or _make_visualizer(self, section)
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
             visualizer.attach(trainer)  # has pictures flushed when the trainer ends
-            names = names_of(getattr(trainer, "datamodule", None), stage)
             given = {
                 "clip_name": clip_name,
                 "object_names": object_names,
                 "category_names": category_names,
             }
-            names.update({name: value for name, value in given.items() if value is not None})
-            remark = _remark(self) if stage == "val" else ""
-            weights = _entry(self, "weights_in_use")
-            names["weights"] = weights if isinstance(weights, str) else None
+            doctor = _doctor(self) if stage == "val" else None
+            remark = doctor.in_short() if doctor else ""
             visualizer.take(
                 event,
                 trainer.loggers,
                 batch,
                 outs_per_frame,
-                Moment(stage, event.step, trainer.current_epoch, **names, remark=remark),
+                _moment(self, stage, event.step, given, remark),
                 obj_to_cat,
                 getattr(self, "failure_shares", None),
+                # The doctor speaks when the validation is over.
+                holds_pinned=doctor is not None,
             )
         except VisualizationsError:
             raise
         except Exception as error:
             _failed(self, error)
+
+
+# What the graph of a compiled module calls. As a decorator, `disable` takes longer at every call
+# than the hook itself does when no picture is due.
+_outside_graphs = torch.compiler.disable(
+    VisualizationsMixin.maybe_log_visualizations, reason="it takes pictures"
+)
+
+
+@torch.compiler.disable(reason="it takes pictures")
+def maybe_log_prompts(
+    module: Host,
+    batch: Any,
+    outs_per_frame: Sequence[FrameOutputs],
+    batch_idx: int,
+    prompt_type: str,
+) -> None:
+    """Have a validation's first clip drawn under several prompt types, one beside the other.
+
+    Call it behind the module's `maybe_log_visualizations`, once for each type under which a batch
+    is tracked. The sheet, ``val/prompts``, has columns for each type in the order of the calls; it
+    is drawn when the validation ends. Returns at once for all batches but the first, without pinned
+    clips, and where that hook does.
+
+    Args:
+        module: That has the mixin.
+        batch: As given to the hook.
+        outs_per_frame: What ``SAM2Train`` returned under this type.
+        batch_idx: As given to the step.
+        prompt_type: What the columns are called, such as ``bbox``.
+
+    Raises:
+        VisualizationsError: With the setting ``strict``: what would have been a warning.
+    """
+    try:
+        if not _may_draw(module, _section(module)):
+            return
+        visualizer, trainer = visualizer_of(module), module.trainer
+        if visualizer is None or not visualizer.compares_prompts(trainer, batch_idx):
+            return
+        moment = _moment(module, "val", trainer.global_step, {})
+        visualizer.take_prompts(prompt_type, trainer.loggers, batch, outs_per_frame, moment)
+    except VisualizationsError:
+        raise
+    except Exception as error:
+        _failed(module, error)
 
 
 def visualizer_of(module: Any) -> Optional[Visualizer]:
@@ -173,10 +211,30 @@ def visualizer_of(module: Any) -> Optional[Visualizer]:
     return vars(module).get(_MADE)
 
 
-def _remark(module: Any) -> str:
-    """Return what the module's doctor said last, where it has one."""
-    diagnoses = getattr(getattr(module, "doctor", None), "diagnoses", None)
-    return diagnoses[-1].in_short() if diagnoses else ""
+def _may_draw(module: Host, section: Any) -> bool:
+    """Return whether anything may be drawn here and now, so far as no batch is asked."""
+    if section is not None and not _is_enabled(section):
+        return False
+    trainer = module.trainer
+    return trainer.is_global_zero and not trainer.sanity_checking
+
+
+def _moment(
+    module: Host, stage: str, step: int, given: Mapping[str, Any], remark: str = ""
+) -> Moment:
+    """Return what a sheet says of its time and names; names given go before the datamodule's."""
+    trainer = module.trainer
+    names = names_of(getattr(trainer, "datamodule", None), stage)
+    names.update({name: value for name, value in given.items() if value is not None})
+    weights = _entry(module, "weights_in_use")
+    names["weights"] = weights if isinstance(weights, str) else None
+    return Moment(stage, step, trainer.current_epoch, **names, remark=remark)
+
+
+def _doctor(module: Any) -> Optional[Doctor]:
+    """Return the module's doctor; a host may have something of its own by that name."""
+    found = getattr(module, "doctor", None)
+    return found if isinstance(found, Doctor) else None
 
 
 def _section(module: Any) -> Any:

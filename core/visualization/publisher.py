@@ -1,10 +1,11 @@
 """From snapshots to pictures on dashboards: what the worker does."""
 
+import dataclasses
 import functools
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,12 @@ from ..outcomes import Findings
 from .cadence import TRAIN, Event
 from .clip import Clip, counted
 from .drawing.distances import render_distances
-from .drawing.sheet import mean_iou_words, render_animation, render_sheet
+from .drawing.sheet import mean_iou_words, render_animation, render_by_prompts, render_sheet
 from .drawing.strips import render_strips
 from .images import log_gif, log_images, log_text, takes_gifs
 from .keeper import Keeper
 from .limits import Troubles
-from .record import WORST
+from .record import PROMPTS, WORST
 from .snapshot import Snapshot
 from .worst import WorstClips
 
@@ -85,6 +86,13 @@ class Publisher:
         """Store, draw and log the worst clips of a validation run."""
         task = functools.partial(self._publish_worst, keeper, loggers, stage, worst, step)
         self._guard("drawing the worst clips", task)
+
+    def publish_prompts(
+        self, keeper: Keeper, loggers: list[Any], taken: Mapping[str, Snapshot], step: int
+    ) -> None:
+        """Draw and log a clip under each prompt type; store it under all but the first."""
+        task = functools.partial(self._publish_prompts, keeper, loggers, taken, step)
+        self._guard("drawing a clip under each prompt type", task)
 
     def publish_strips(self, loggers: list[Any], findings: Findings, step: int) -> None:
         """Draw and log what became of each object of a validation."""
@@ -213,6 +221,23 @@ class Publisher:
             takers = self._draw(keeper, loggers, key, clips, step, self._config.worst_clips)
             self._log_cost(takers, step, 0.0, started)
 
+    def _publish_prompts(
+        self, keeper: Keeper, loggers: list[Any], taken: Mapping[str, Snapshot], step: int
+    ) -> None:
+        clips = {kind: snapshot.clips()[0] for kind, snapshot in taken.items()}
+        for kind in list(clips)[1:]:
+            name = f"{clips[kind].name} · {kind} prompts"
+            keeper.store([dataclasses.replace(clips[kind], name=name)], PROMPTS)
+        if not loggers or self._troubles.are_useless(loggers):
+            return
+        key = "val/prompts"
+        key += self._unused(loggers, key, step)
+        sheet = render_by_prompts(clips, self._config.panel_size)
+        ious = ", ".join(f"{kind} {clip.mean_iou:.3f}" for kind, clip in clips.items())
+        name = next(iter(clips.values())).name
+        caption = f"mean IoU by prompts: {ious} · val · step {step} · {name}"
+        self._log_pictures(loggers, key, [sheet], step, [caption], 1)
+
     def _num_slots(self, stage: str) -> int:
         """Return the most sheets that a key of the stage can have, whatever its batches hold."""
         config = self._config
@@ -273,6 +298,8 @@ class Publisher:
         return takers
 
     def _sheet_frames(self, clip: Clip) -> list[int]:
+        if clip.is_of_rounds:
+            return list(range(len(clip.frames)))
         config = self._config
         wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
         return [i for i, frame in enumerate(clip.frames) if frame.position in wanted]

@@ -26,7 +26,7 @@ from .reduction import compare_masks
 from .store import encode_mask, rounded
 
 # Kinds of clips; whatever else a module calls its stages is a kind too.
-PINNED, VAL, WORST = "pinned", "val", "worst"
+PINNED, VAL, WORST, PROMPTS = "pinned", "val", "worst", "prompts"
 # Frames may differ by this much on average, in grey levels, from those of the sheet.
 MAX_DIFFERENCE = 2.5
 _QUALITIES = (85, 93, 98)
@@ -189,7 +189,8 @@ def object_summaries(clip: Clip) -> list[dict[str, Any]]:
 
 
 def _is_prompted(frame: ClipFrame) -> bool:
-    return frame.prompted or bool(frame.prompts)
+    """Return whether a frame was told where objects are, and tells nothing of the model."""
+    return frame.round is None and (frame.prompted or bool(frame.prompts))
 
 
 def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
 from .arrays import above, as_array, as_bool
 from .coverage import Axis, cover_array
+from .rounds import Round
 
 # A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
@@ -155,6 +156,7 @@ class Choice:
             larger; empty: they are not.
         panel_size: Longest side of a panel.
         originals: (height, width) of each original video whose aspect panels have, or None.
+        rounds: What each of the frames is of a clip of one frame; empty: they are frames.
     """
 
     videos: list[int]
@@ -165,6 +167,11 @@ class Choice:
     zoomed: Sequence[int] = ()
     panel_size: int = 256
     originals: Sequence[Optional[tuple[int, int]]] = ()
+    rounds: Sequence[Round] = ()
+
+    def distinct(self, frames: Sequence[int]) -> Sequence[int]:
+        """Return which of some frames have pixels of their own: all rounds are of one frame."""
+        return frames[:1] if self.rounds else frames
 
 
 # Where a batch lives both kinds occur: what is reduced on CPU is an array in memory of its own.
@@ -319,8 +326,8 @@ class Packed(Generic[Kind]):
         gt: [T', R, N] uint8.
         pred: [T', R, N] uint8.
         mask_prompts: [K, N] uint8 each, by the frame's position in the clip.
-        frames: [S, 3, H, W] uint8 of each video, what windows are cut from; empty where no frame
-            can have one.
+        frames: [S, 3, H, W] uint8 of each video, what windows are cut from, one for all rounds;
+            empty where no frame can have one.
     """
 
     gt: Kind
@@ -403,7 +410,7 @@ class Reduced(Generic[Kind]):
         rows: The R rows of the batch that `counts` and `masks` hold; None: all of them.
         row_videos: [O] the video of each row of the batch.
         identifiers: See `core.official.object_identifiers`.
-        images: [T', 3, h, w] float32 of each video, still normalised.
+        images: [T', 3, h, w] float32 of each video, still normalised; one for all rounds.
         counts: Of the rows kept.
         masks: Of the rows kept.
         clicks: Of all prompt rows.
@@ -416,8 +423,8 @@ class Reduced(Generic[Kind]):
         are_components: The outputs tell that prompt rows are not the rows of masks.
         prompting: How each of the T frames was prompted.
         prompts_told: The outputs have a field for prompts, if only an empty one.
-        close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows; of the
-            videos that have one.
+        close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows, once
+            for all rounds; of the videos that have one.
         packed: What `unpacked` makes masks and mask prompts of; None: they are there.
     """
 
@@ -470,7 +477,7 @@ class Reduction(Protocol):
         """Rows of the batch that are kept; None: all of them."""
 
     def images(self, img_batch: Tensor) -> Any:
-        """Reduce the chosen frames of [T, B, 3, H, W]: [T', 3, h, w] float32 of each video."""
+        """Reduce the chosen frames of [T, B, 3, H, W]: `Reduced.images`."""
 
     def keep(self, batch: Batch, logits: Sequence[Tensor], mask_prompts: dict[int, Tensor]) -> Kept:
         """Threshold masks, count pixels at full size and keep what the worker reduces.
@@ -506,8 +513,9 @@ class OnDevice:
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
         """See `Reduction.images`."""
         choice = self.choice
+        frames = choice.distinct(choice.frames)
         return {
-            slot: grid.average(torch.stack([img_batch[t, video] for t in choice.frames]))
+            slot: grid.average(torch.stack([img_batch[t, video] for t in frames]))
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 
@@ -542,7 +550,7 @@ class OnDevice:
 
     def _frames(self, img_batch: Tensor) -> dict[int, Tensor]:
         """Return `Packed.frames`: as bytes they take a quarter of the memory."""
-        zoomed = self.choice.zoomed
+        zoomed = self.choice.distinct(self.choice.zoomed)
         return {
             slot: torch.stack([denormalize(img_batch[t, video]) for t in zoomed])
             for slot, video in enumerate(self.choice.videos if zoomed else ())
@@ -586,7 +594,8 @@ class OnCpu:
         """See `Reduction.keep`; windows are found before training goes on: no frame is kept."""
         frames, measured = self.choice.frames, self.choice.measured
         shape = (len(measured), len(self.rows))
-        counts = _no_counts(shape)
+        areas = np.zeros((3, *shape), np.int64)
+        counts = Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
         kept = KeptMasks([[] for _ in frames], [[] for _ in frames])
         all_gt = as_array(batch.masks.detach())
         buffer = np.empty(all_gt.shape[2:], bool)
@@ -620,37 +629,35 @@ class OnCpuSmall(OnCpu):
     ) -> Kept[np.ndarray]:
         """See `Reduction.keep`."""
         frames, measured = self.choice.frames, self.choice.measured
-        counts = _no_counts((len(measured), len(self.rows)))
+        rows = _as_slice(self.rows)
         all_gt = as_array(batch.masks.detach())
+        non_finite = np.zeros((len(measured), len(self.rows)), bool)
         packed: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for index, t in enumerate(measured):
-            gt, frame_logits = (
-                frame if len(self.rows) == len(frame) else frame[self.rows]
-                for frame in (all_gt[t], as_array(logits[t]))
-            )
-            gt = as_bool(gt)
+            frame_logits = as_array(logits[t])[rows]
             if _is_finite(frame_logits.reshape(len(frame_logits), -1)):
                 pred = frame_logits > 0
             else:
                 pred = above(frame_logits)
-                counts.non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
-            for masks, areas in (
-                (gt, counts.gt_areas),
-                (pred, counts.pred_areas),
-                (gt & pred, counts.intersections),
-            ):
-                areas[index] = [np.count_nonzero(mask) for mask in masks]
-            if t in frames:
-                for masks, of_frames in zip((gt, pred), packed, strict=True):
-                    of_frames.append(_pack_array(masks))
-        prompts = {t: _pack_array(as_bool(as_array(given))) for t, given in mask_prompts.items()}
+                non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
+            for masks, of_frames in zip((as_bool(all_gt[t, rows]), pred), packed, strict=True):
+                of_frames.append(_pack_array(masks))
         gts, preds = (np.stack(kind) for kind in packed)
+        gt_areas, pred_areas, intersections = (
+            np.bitwise_count(bits).sum(2, np.int64) for bits in (gts, preds, gts & preds)
+        )
+        counts = Counts(gt_areas, pred_areas, intersections, non_finite)
+        if frames != measured:
+            drawn = [measured.index(t) for t in frames]
+            gts, preds = gts[drawn], preds[drawn]
+        prompts = {t: _pack_array(as_bool(as_array(given))) for t, given in mask_prompts.items()}
         return Kept(counts, KeptMasks([], []), {}, Packed(gts, preds, prompts, {}))
 
 
-def _no_counts(shape: tuple[int, int]) -> Counts[np.ndarray]:
-    areas = np.zeros((3, *shape), np.int64)
-    return Counts(areas[0], areas[1], areas[2], np.zeros(shape, bool))
+def _as_slice(rows: list[int]) -> Union[slice, list[int]]:
+    """Return the same rows, where they follow each other, as what NumPy takes without a copy."""
+    followed = rows == list(range(rows[0], rows[-1] + 1))
+    return slice(rows[0], rows[-1] + 1) if followed else rows
 
 
 def _pack_array(masks: np.ndarray) -> np.ndarray:
@@ -660,7 +667,7 @@ def _pack_array(masks: np.ndarray) -> np.ndarray:
 
 def _average_videos(img_batch: Tensor, choice: Choice) -> dict[int, np.ndarray]:
     return {
-        slot: _average_frames(img_batch[:, video], choice.frames, grid)
+        slot: _average_frames(img_batch[:, video], choice.distinct(choice.frames), grid)
         for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
     }
 
@@ -673,7 +680,8 @@ def average_windows(
     for slot, window in windows.items():
         rows, columns = window.box
         images = img_batch[:, choice.videos[slot], :, rows, columns]
-        close_ups[slot] = _average_frames(images, choice.zoomed, window.grid)
+        frames = choice.distinct(choice.zoomed)
+        close_ups[slot] = _average_frames(images, frames, window.grid)
     return close_ups
 
 

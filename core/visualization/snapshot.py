@@ -19,6 +19,7 @@ from torch import Tensor
 from ..official import (
     Batch,
     FrameOutputs,
+    GivenClicks,
     PointInputs,
     check_batch_and_outputs,
     fault_of_obj_to_cat,
@@ -41,6 +42,7 @@ from .reduction import (
     average_windows,
     choose_reduction,
 )
+from .rounds import Round, as_frames
 from .transfer import to_host
 from .window import MIN_FRAME_WIDTH, find_windows
 
@@ -50,7 +52,7 @@ class SnapshotOptions:
     """What of a batch is kept; the names are those of `VisualizationsConfig`.
 
     Attributes:
-        max_frames: Frames drawn.
+        max_frames: Frames drawn; the rounds of a clip of one frame all are.
         frame_stride: Only frames at multiples of it are drawn.
         num_categories: Categories of each video; None: all its objects.
         panel_size: Longest side of what is drawn of a frame.
@@ -124,6 +126,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Copy what a sheet of each video needs, reduced where the tensors live.
 
+    Of clips of one frame that were prompted with clicks or boxes each round is kept as a frame.
+
     Nothing given is written to or kept alive, no random generator moves, and on CUDA nothing
     synchronises: there all rows of the batch are reduced, because which of them belong to a video
     is only known on the device.
@@ -153,7 +157,10 @@ def take_snapshot(
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
     sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
-    choice = _choose(batch, options, videos, sizes)
+    rounds = as_frames(batch, outs_per_frame)
+    if rounds is not None:
+        batch, outs_per_frame = rounds, rounds.outs_per_frame
+    choice = _choose(batch, options, videos, sizes, rounds.rounds if rounds else ())
     assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
     fault = fault_of_obj_to_cat(outs_per_frame, assigned)
     reduced = _reduce(batch, outs_per_frame, choice, assigned)
@@ -172,10 +179,11 @@ def _choose(
     options: SnapshotOptions,
     videos: Sequence[int],
     sizes: Optional[Sequence[Optional[tuple[int, int]]]],
+    rounds: Sequence[Round],
 ) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
-    sampled = all_frames[:: options.frame_stride][: options.max_frames]
+    sampled = all_frames if rounds else all_frames[:: options.frame_stride][: options.max_frames]
     kept = sorted({*sampled, *all_frames[: options.kept_frames]})
     frames = all_frames if options.draw_all_frames else kept
     chosen = [video for video in videos if video < num_videos]
@@ -191,6 +199,7 @@ def _choose(
         zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),
         panel_size=options.panel_size,
         originals=originals,
+        rounds=rounds,
     )
 
 
@@ -204,6 +213,7 @@ def _reduce(
     logits = [outputs["pred_masks_high_res"].detach()[:, 0] for outputs in outs_per_frame]
     reduction = choose_reduction(batch, logits, choice)
     drawn = {t: outs_per_frame[t] for t in choice.frames}
+    given = {t: given_clicks(outputs) for t, outputs in drawn.items()}
     num_rows = batch.masks.shape[1]
     prompting = [prompting_of(outputs) for outputs in outs_per_frame]
     mask_prompts = {
@@ -220,8 +230,8 @@ def _reduce(
         images=reduction.images(batch.img_batch.detach()),
         counts=kept.counts,
         masks=kept.masks,
-        clicks=_clicks(drawn),
-        initial_clicks=_initial_clicks(drawn),
+        clicks=_clicks(given),
+        initial_clicks=_initial_clicks(given),
         boxes={
             t: boxes.detach().float()
             for t, outputs in drawn.items()
@@ -255,9 +265,8 @@ def _without_prompts(reduced: Reduced[Either]) -> Reduced[Either]:
     )
 
 
-def _clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
+def _clicks(given: dict[int, GivenClicks]) -> dict[int, Clicks[Either]]:
     """Return all clicks of the frames that have some."""
-    given = {t: given_clicks(outputs) for t, outputs in drawn.items()}
     return {
         t: _kept(clicks.final, clicks.num_initial)
         for t, clicks in given.items()
@@ -265,13 +274,12 @@ def _clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
     }
 
 
-def _initial_clicks(drawn: dict[int, FrameOutputs]) -> dict[int, Clicks[Either]]:
+def _initial_clicks(given: dict[int, GivenClicks]) -> dict[int, Clicks[Either]]:
     """Return the initial clicks that those of `_clicks` may not hold."""
-    given = {t: given_clicks(outputs).initial for t, outputs in drawn.items()}
     return {
-        t: _kept(initial, initial["point_labels"].shape[1])
-        for t, initial in given.items()
-        if initial is not None
+        t: _kept(clicks.initial, clicks.initial["point_labels"].shape[1])
+        for t, clicks in given.items()
+        if clicks.initial is not None
     }
 
 

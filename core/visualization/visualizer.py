@@ -5,10 +5,12 @@ belongs to one thread: `Budget` and `Cadence` to the training thread, `Publisher
 What both write is in `Troubles`, `BackgroundWorker` and `WorstClips`, which are made for it.
 """
 
+import dataclasses
 import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
@@ -61,12 +63,22 @@ class Trainer(Protocol):
         """Where metrics and pictures go."""
 
 
+@dataclass
+class _Taken:
+    """An event whose pictures are to be drawn."""
+
+    event: Event
+    loggers: list[Any]
+    snapshots: list[Snapshot]
+    blocked_ms: float
+
+
 class Visualizer:
     """Draws the events of one module in the background.
 
     The hook asks `due` and hands the event to `take`; the trainer, through the callback that
-    `attach` adds, calls `log_worst`, `log_outcomes` and `log_diagnoses` after a validation and
-    `flush` at the end.
+    `attach` adds, calls `log_pinned`, `log_prompts`, `log_worst`, `log_outcomes` and
+    `log_diagnoses` after a validation and `flush` at the end.
 
     Args:
         config: Its section of the configuration.
@@ -83,6 +95,8 @@ class Visualizer:
         self._publisher = Publisher(config, self.troubles)
         self._keeper = Keeper(self.troubles)
         self._worst: dict[str, WorstClips] = {}
+        self._held: list[_Taken] = []
+        self._by_prompts: Optional[dict[str, Snapshot]] = {}  # None: one of them failed
         self._trainer: Optional[Trainer] = None
         self._callback: Any = None  # what `attach` added to the trainer
 
@@ -156,6 +170,7 @@ class Visualizer:
         moment: Moment,
         obj_to_cat: Optional[Sequence[int]] = None,
         failure_shares: Optional[Sequence[float]] = None,
+        holds_pinned: bool = False,
     ) -> None:
         """Take snapshots of a batch and have them drawn.
 
@@ -167,6 +182,7 @@ class Visualizer:
             moment: See `take_snapshot`.
             obj_to_cat: See `take_snapshot`.
             failure_shares: See `WorstClips.add`.
+            holds_pinned: Draw pinned clips when `log_pinned` is called, no sooner.
 
         Raises:
             VisualizationsError: Something failed and `strict` is on; nothing else is raised.
@@ -185,12 +201,92 @@ class Visualizer:
                 )
                 self.cadence.note_batch_size(event, batch.img_batch.shape[1])
                 if event.num_videos > 0:
-                    self._take_pictures(event, loggers, snapshot)
+                    self._take_pictures(event, loggers, snapshot, holds_pinned)
                 if event.is_scored:
                     num_clips = batch.img_batch.shape[1]
                     self._take_candidates(event.stage, num_clips, snapshot, failure_shares)
             except Exception as error:
                 self.troubles.failed("taking a snapshot", error)
+
+    def compares_prompts(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Return whether the first clip of a validation batch is drawn under each prompt type."""
+        is_due = batch_idx == 0 and self.config.pinned_clips > 0 and self._by_prompts is not None
+        return is_due and trainer is self._trainer and not _is_for_nobody(trainer)
+
+    def take_prompts(
+        self,
+        prompt_type: str,
+        loggers: Sequence[Any],
+        batch: Batch,
+        outs_per_frame: Sequence[FrameOutputs],
+        moment: Moment,
+    ) -> None:
+        """Take a snapshot of a batch's first clip under a prompt type, for `log_prompts`.
+
+        Args:
+            prompt_type: Its prompts' type.
+            loggers: Where the picture goes.
+            batch: See `take_snapshot`.
+            outs_per_frame: See `take_snapshot`.
+            moment: See `take_snapshot`.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        if self.disabled or not (self._keeper.is_open or not self.troubles.are_useless(loggers)):
+            return
+        taken, self._by_prompts = self._by_prompts, None
+        if taken is None:
+            return
+        with self._budget.spending():
+            try:
+                if not taken and not self._budget.allows():
+                    self._drop_for_the_budget()
+                    return
+                # Of one window for each type less could be compared.
+                options = dataclasses.replace(self._options(), zoom="off")
+                taken[prompt_type] = take_snapshot(batch, outs_per_frame, moment, options)
+                self._by_prompts = taken
+            except Exception as error:
+                self.troubles.failed("taking a snapshot", error)
+
+    def log_pinned(self, remark: Optional[str] = None) -> None:
+        """Draw the pinned clips that were held.
+
+        Args:
+            remark: What their sheets say is wrong; None: what was known when they were taken.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        held, self._held = self._held, []
+        try:
+            for taken in held if not self.disabled else ():
+                if remark is not None:
+                    for snapshot in taken.snapshots:
+                        snapshot.moment = dataclasses.replace(snapshot.moment, remark=remark)
+                if not self._submit(taken, even_if_full=True):
+                    self._drop_for_lack_of_room()
+        except Exception as error:
+            self.troubles.failed("drawing the pinned clips", error)
+
+    def log_prompts(self, loggers: Sequence[Any], step: int) -> None:
+        """Draw the first pinned clip under each prompt type, one beside the other.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        taken, self._by_prompts = self._by_prompts, {}
+        try:
+            if self.disabled or not taken or len(taken) < 2:
+                return
+            publish = functools.partial(
+                self._publisher.publish_prompts, self._keeper, list(loggers), taken, step
+            )
+            if not self.worker.submit(publish, even_if_full=True):
+                self._drop_for_lack_of_room()
+        except Exception as error:
+            self.troubles.failed("drawing a clip under each prompt type", error)
 
     def log_worst(self, loggers: Sequence[Any], step: int) -> None:
         """Draw the clips of the lowest mean IoU since the last call, under ``<stage>/worst``.
@@ -235,7 +331,10 @@ class Visualizer:
             if self._keeper.is_open:
                 store = functools.partial(self._keeper.store_outcomes, findings, step)
                 self.worker.submit(store, num_pictures=0)
-            for publish in (self._publisher.publish_strips, self._publisher.publish_distances):
+            drawings = [self._publisher.publish_strips]
+            if findings.by_distance:  # where there are only images nothing is tracked
+                drawings.append(self._publisher.publish_distances)
+            for publish in drawings:
                 task = functools.partial(publish, list(loggers), findings, step)
                 if not self.worker.submit(task, even_if_full=True):
                     self._drop_for_lack_of_room()
@@ -306,8 +405,9 @@ class Visualizer:
             self.troubles.failed("writing the run book", error)
 
     def forget_clips(self) -> None:
-        """Start looking for the worst clips anew."""
-        self._worst = {}
+        """Forget what a validation that was interrupted has kept; pinned clips are drawn."""
+        self.log_pinned()
+        self._worst, self._by_prompts = {}, {}
 
     def raise_what_failed(self) -> None:
         """Raise what failed in the background since the last call, where `strict` is on.
@@ -332,6 +432,7 @@ class Visualizer:
         """
         try:
             self.cadence.begin_anew()
+            self.log_pinned()
             self.write_page(at_the_end=True)
             if self._keeper.is_open and page_takers:
                 log_page = functools.partial(self._keeper.log_page, list(page_takers))
@@ -355,18 +456,15 @@ class Visualizer:
         log.warning(said)
 
     def _take_pictures(
-        self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
+        self,
+        event: Event,
+        loggers: list[Any],
+        take: Callable[..., Snapshot],
+        holds_pinned: bool,
     ) -> None:
         started = time.perf_counter()
         if not self._budget.allows():
-            share, allowed = self._budget.share(), self.config.max_overhead
-            self.troubles.dropped(
-                "budget",
-                f"visualizations: taking pictures blocked training for {share:.1%} of the time, "
-                "more than "
-                f"visualizations.max_overhead={allowed:g}; events are skipped until the share is "
-                "below it",
-            )
+            self._drop_for_the_budget()
             return
         if not self.worker.has_room():
             self._drop_for_lack_of_room()
@@ -374,11 +472,23 @@ class Visualizer:
         snapshots = self._snapshots(event, loggers, take)
         self._say_what_is_missing(snapshots[0])
         blocked_ms = (time.perf_counter() - started) * 1e3
+        taken = _Taken(event, loggers, snapshots, blocked_ms)
+        if holds_pinned and event.num_pinned and len(self._held) < self.config.max_pending:
+            self._held.append(taken)
+        else:
+            self._submit(taken)
+
+    def _submit(self, taken: _Taken, even_if_full: bool = False) -> bool:
         publish = functools.partial(
-            self._publisher.publish, self._keeper, loggers, snapshots, event, blocked_ms
+            self._publisher.publish,
+            self._keeper,
+            taken.loggers,
+            taken.snapshots,
+            taken.event,
+            taken.blocked_ms,
         )
-        num_pictures = sum(len(snapshot.videos) for snapshot in snapshots)
-        self.worker.submit(publish, num_pictures=num_pictures)
+        num_pictures = sum(len(snapshot.videos) for snapshot in taken.snapshots)
+        return self.worker.submit(publish, num_pictures=num_pictures, even_if_full=even_if_full)
 
     def _snapshots(
         self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]
@@ -461,6 +571,16 @@ class Visualizer:
             "gif", "visualizations: no logger accepts GIFs; animations are skipped"
         )
         return False
+
+    def _drop_for_the_budget(self) -> None:
+        share, allowed = self._budget.share(), self.config.max_overhead
+        self.troubles.dropped(
+            "budget",
+            f"visualizations: taking pictures blocked training for {share:.1%} of the time, "
+            "more than "
+            f"visualizations.max_overhead={allowed:g}; events are skipped until the share is "
+            "below it",
+        )
 
     def _drop_for_lack_of_room(self) -> None:
         if self.worker.is_stuck():

@@ -184,6 +184,8 @@ def test_one_rank_draws_and_a_broken_renderer_hangs_nobody(tmp_path):
     off = start(tmp_path / "off", "visualizations.enabled=false", "logger=csv")
     on = start(tmp_path / "on", "trainer.limit_val_batches=0", fail="renderer")
     check_same_weights([off, on])
+    # Validated under each prompt type, with a collective for each.
+    assert "val/iou@point" in (off.run_dir / "csv" / "metrics.csv").read_text()
     # Every other picture fails; were both ranks to draw, there would be twice as many.
     assert on.num_taken() == 5
     assert steps_of_pictures(on) == [0, 2, 4]

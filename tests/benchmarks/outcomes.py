@@ -1,9 +1,10 @@
-"""What outcomes cost a validation: time and peak memory with them against without.
+"""What outcomes and the doctor cost a validation: time and peak memory with them against without.
 
 Without them a batch's metrics are what they were before there were outcomes: sums of pixels, and F.
 Both ways measure the same masks, alternately; the model's forward pass over the same clip is timed
 beside them. A figure is (forward + metrics with outcomes) / (forward + metrics without); the loss,
-the same in both, is left out.
+the same in both, is left out. The doctor looks at each clip here, at all of a validation once
+otherwise.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from core.config import Config, ModelConfig
+from core.doctor import Validation
 from core.metrics import VideoMetrics, boundary_f
 from core.official import received_prompt
 from core.trainer import SAM2LightningModule
@@ -55,7 +57,7 @@ def _measure(results: Results, name: str, num_objects: int, size: int, repeats: 
     ids = batch.metadata.unique_objects_identifier[0]
     objects = (preds, batch.masks, torch.tensor(prompted), ids[:, 0], ids[:, 1])
     ways = {
-        "with": lambda: VideoMetrics().update(*objects),
+        "with": lambda: _with(module, objects),
         "without": lambda: _without(*objects),
     }
     times = interleave(repeats, ways)
@@ -70,6 +72,13 @@ def _measure(results: Results, name: str, num_objects: int, size: int, repeats: 
         with_mb, without_mb = (_peak_mb(way) for way in ways.values())
         peaks = [max(forward_mb, extra) for extra in (with_mb, without_mb)]
         results.add(**{f"outcomes_memory_{name}": peaks[0] / max(peaks[1], 1)})
+
+
+def _with(module: SAM2LightningModule, objects: tuple[Any, ...]) -> None:
+    module.metrics.reset()
+    module.metrics.update(*objects)
+    module.doctor.note(Validation(1, 0.5))
+    module.doctor.diagnose(module._case())
 
 
 def _without(preds: torch.Tensor, gts: torch.Tensor, prompted: torch.Tensor, *ids: Any) -> None:

@@ -707,3 +707,42 @@ def test_a_run_without_outcomes_has_no_part_for_them(page, usual):
     page.show(usual)
     assert not page.find("#outcomes").is_displayed()
     assert not page.find("#to-outcomes").is_displayed()
+
+
+def test_what_is_wrong_is_told_as_text_above_the_clips_with_what_was_before(page):
+    ill = {
+        "name": "a",
+        "sentence": "it <b>is</b> hot",
+        "evidence": "40 degrees",
+        "advice": "shade=1",
+    }
+    cold = {**ill, "sentence": "it is cold"}
+    run = books.run("default", books.usual_clips())
+    run["diagnoses"] = [
+        {"step": 100, "faults": [cold]},
+        {"step": 200, "faults": []},
+        {"step": 300, "faults": [ill, cold]},
+    ]
+    page.show(books.book(run))
+    part = page.find("#doctor")
+    assert part.is_displayed()
+    assert part.location["y"] < page.find("#viewer").location["y"]
+    assert "at the last validation, step 300" in part.text
+    told = [line.text for line in part.find_elements("css selector", ":scope > ul > li")]
+    assert told == [
+        "it <b>is</b> hot: 40 degrees. Try shade=1.",
+        "it is cold: 40 degrees. Try shade=1.",
+    ]
+    page.find("#doctor summary").click()
+    before = [line.text for line in part.find_elements("css selector", "details li")]
+    assert before == ["step 200: nothing", "step 100: it is cold"]
+    assert page.complaints() == []
+
+    run["diagnoses"].append({"step": 400, "faults": []})
+    page.show(books.book(run))
+    assert "Nothing any more since the validation at step 400." in page.find("#doctor").text
+
+
+def test_a_run_of_which_nothing_was_said_has_no_part_for_it(page, usual):
+    page.show(usual)
+    assert not page.find("#doctor").is_displayed()

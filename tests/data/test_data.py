@@ -29,7 +29,7 @@ def fingerprint(batch) -> tuple:
 
 
 def read(loader, epoch: int = 0) -> list[tuple]:
-    loader.sampler.set_epoch(epoch)
+    loader.batch_sampler.set_epoch(epoch)
     return [fingerprint(batch) for batch in loader]
 
 
@@ -105,7 +105,7 @@ def test_ranks_share_the_clips_evenly(monkeypatch, stage):
     module = make_module()
     per_rank = []
     for rank in range(2):
-        monkeypatch.setattr("core.data.loader._world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("core.data.loader.world", lambda rank=rank: (rank, 2))
         loader = getattr(module, f"{stage}_dataloader")()
         batches = [ids for ids, _ in read(loader)]
         assert len(batches) == len(loader)
@@ -251,6 +251,20 @@ def test_resuming_continues_with_exactly_the_missing_batches(tmp_path, make_chec
             warnings.filterwarnings("error", message=".*not resumable.*")
             rest = fit(make_module(), tmp_path, ckpt_path=path, **options)
         assert [batch for *_, batch in rest] == [batch for *_, batch in whole[done:]], path.name
+
+
+def test_resuming_in_an_epoch_of_several_data_sets_continues_with_the_missing_batches(tmp_path):
+    def module():
+        sources = [{"source": "synthetic", "name": name, "weight": 1} for name in ("a", "b")]
+        sources[1]["num_frames"] = 3
+        return make_module(num_clips=5, sources=sources)
+
+    options = {"limit_val_batches": 0}
+    whole = fit(module(), tmp_path, [every_step(tmp_path)], **options)
+    assert {len(ids) for _, _, (ids, _) in whole} == {2}
+    for step in (2, 7):
+        path = next(tmp_path.glob(f"*step={step}.ckpt"))
+        assert fit(module(), tmp_path, ckpt_path=path, **options) == whole[step:]
 
 
 def test_workers_start_each_epoch_anew_when_epochs_are_cut_short(tmp_path):

@@ -2,32 +2,35 @@
 
 import pytest
 
-from core.data.loader import ClipOrder, ClipSampler, Course, Position
+from core.data.loader import ClipBatches, ClipOrder, Course, Position
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    order = ClipOrder(9, seed=1, shuffle=True)
-    assert order.of(3) == ClipOrder(9, seed=1, shuffle=True).of(3)
+    order = ClipOrder(9, 2, seed=1, shuffle=True)
+    assert order.of(3) == ClipOrder(9, 2, seed=1, shuffle=True).of(3)
     assert sorted(order.of(3)) == list(range(9))
     assert order.of(3) != order.of(4)
-    assert order.of(3) != ClipOrder(9, seed=2, shuffle=True).of(3)
-    assert ClipOrder(4, seed=1, shuffle=False).of(7) == [0, 1, 2, 3]
+    assert order.of(3) != ClipOrder(9, 2, seed=2, shuffle=True).of(3)
+    assert ClipOrder(4, 2, seed=1, shuffle=False).of(7) == [0, 1, 2, 3]
 
 
 def test_an_order_can_be_asked_again():
-    order = ClipOrder(5, seed=0, shuffle=True)
+    order = ClipOrder(5, 2, seed=0, shuffle=True)
     first = order.of(0)
     order.of(1)
     assert order.of(0) == first
 
 
-def test_sampler_starts_where_the_course_does():
-    course, order = Course(), ClipOrder(7, seed=0, shuffle=True)
+def test_batches_start_where_the_course_does():
+    course, order = Course(), ClipOrder(7, 2, seed=0, shuffle=True)
     course.resume_at(Position(2, 1))
     course.begin(epoch=0, num_batches=4, trained=0)
-    pairs = list(ClipSampler(order, 2, course))
+    pairs = [pair for batch in ClipBatches(order, course) for pair in batch]
     assert pairs == [(2, index) for index in order.of(2)[2:]]
-    assert list(ClipSampler(order, 2)) == [(0, index) for index in order.of(0)]
+    indices = order.of(0)
+    assert list(ClipBatches(order)) == [
+        [(0, index) for index in indices[start : start + 2]] for start in (0, 2, 4, 6)
+    ]
 
 
 def train(course: Course, epoch: int, num_batches: int, num_fetched: int) -> None:

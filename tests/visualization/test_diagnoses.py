@@ -42,7 +42,7 @@ class SickModule(SketchModule):
             self.doctor.diagnoses.append(ILL if self.global_step == 3 else WELL)
 
 
-def test_what_is_wrong_reaches_the_logger_the_page_and_the_next_sheet(tmp_path, monkeypatch):
+def test_what_is_wrong_reaches_the_logger_the_page_and_the_sheet(tmp_path, monkeypatch):
     notes = []
     monkeypatch.setattr(
         sheet,
@@ -61,8 +61,8 @@ def test_what_is_wrong_reaches_the_logger_the_page_and_the_next_sheet(tmp_path, 
     assert [each["step"] for each in run["diagnoses"]] == [3, 6]
     assert run["diagnoses"][0]["faults"][0] == vars(ILL.faults[0])
     first = {step: told[:1] for stage, step, told in notes if stage == "val"}
-    assert first[6] == [(None, "note: doctor, step 3: it is hot (and 1 more)")]
-    assert not any("doctor" in entry[1] for step in (3, 9) for entry in first[step])
+    assert first[3] == ["doctor, step 3: it is hot (and 1 more)"]
+    assert not any("doctor" in note for step in (6, 9) for note in first[step])
 
 
 def remember(notes, clip, close_up, told):
@@ -147,5 +147,7 @@ def test_names_of_ours_may_be_the_host_s_own():
     trainer = SimpleNamespace(is_global_zero=True, sanity_checking=False, loggers=[], global_step=7)
     host = SimpleNamespace(baseline=0.5, findings=[1], doctor="Who", objects_table="a table")
     FlushCallback(Spy()).on_validation_end(trainer, host)
-    assert [name for name, _ in seen] == ["log_worst", "note_curves", "write_page"]
+    called = ["log_pinned", "log_prompts", "log_worst", "note_curves", "write_page"]
+    assert [name for name, _ in seen] == called
+    assert seen[0] == ("log_pinned", (None,))
     assert seen[-1] == ("write_page", (None, 7, None))

@@ -1,5 +1,7 @@
 """The picture of what became of each object: known cells, its order, what it says in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,14 @@ def test_what_has_no_room_is_told_in_words(written):
     assert "+ 8 more objects: 5 fail first on frame 59 or later, 3 never fail." in written
     assert "Frames from 48 on are not drawn; clips have up to 60." in written
     assert picture.shape[1] < 1300
+
+
+def test_a_long_name_leaves_room_for_the_video(written):
+    found = strip("prompted", "held")
+    render_strips([replace(found, name="an object " * 9, video="cats")], "val")
+    (label,) = [text for text in written if text.endswith(" · cats")]
+    assert label.startswith("0 an object")
+    assert "…" in label
 
 
 def test_no_scored_object_makes_a_picture_all_the_same():

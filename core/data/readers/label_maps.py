@@ -209,7 +209,7 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
             "the mask has values in between, as if it was resized with interpolation or saved as"
             f" JPEG, and each value counts as {taken}: resize masks with nearest neighbour, as PNG"
         )
-    elif len(ids) > 1 and ids[-1] == _VOID and not _are_greys(ids):
+    elif has_void(ids):
         text = (
             f"the mask has value 255 beside other ids, and it counts as {taken}; if it marks pixels"
             " to ignore, set data.ignore_id=255"
@@ -217,6 +217,15 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
     else:
         return []
     return [Remark(str(path), text)]
+
+
+def has_void(ids: np.ndarray) -> bool:
+    """Return whether 255 among the ids of a mask or a video, ascending, looks like no object.
+
+    It does beside other ids, as many data sets mark pixels that nobody decided. Alone, as one of a
+    few greys at equal steps, or below higher ids, it is an object.
+    """
+    return len(ids) > 1 and ids[-1] == _VOID and not _are_greys(ids)
 
 
 def _has_rims(labels: np.ndarray, ids: np.ndarray) -> bool:

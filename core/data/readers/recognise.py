@@ -1,5 +1,6 @@
 """``data=auto``: what a folder holds, from its names and the first of its files."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ...config import JSON_SOURCES, DataConfig
+from ...config import JSON_SOURCES, DataConfig, in_source, sources_of
 from .files import (
     MASK_SUFFIXES,
     DataError,
@@ -66,12 +67,16 @@ def resolve_source(data: DataConfig, say: Callable[[str], Any] = log.info) -> Da
     """Return the settings that ``data=auto`` stands for, or `data` itself for another source.
 
     Args:
-        data: `data.root` is looked at. What is found fills in settings that have their defaults.
+        data: `data.root` is looked at, or that of each of `data.sources`. What is found fills in
+            settings that have their defaults.
         say: Is told what was found.
 
     Raises:
         DataError: Nothing was found, or more than one data set; the message lists which.
     """
+    if sources_of(data):
+        sources = [_resolve_one(source, i, say) for i, source in enumerate(sources_of(data))]
+        return dataclasses.replace(data, sources=sources)
     if data.source != "auto":
         return data
     root = data_root(data)
@@ -89,6 +94,22 @@ def resolve_source(data: DataConfig, say: Callable[[str], Any] = log.info) -> Da
         if key == "root" or getattr(data, key) == defaults[key]
     }
     return dataclasses.replace(data, source=found.source, **chosen)
+
+
+def _resolve_one(source: DataConfig, position: int, say: Callable[[str], Any]) -> DataConfig:
+    with naming_source(position):
+        return resolve_source(source, lambda said: say(in_source(said, position)))
+
+
+@contextlib.contextmanager
+def naming_source(position: int) -> Iterator[None]:
+    """Have a DataError name the settings of one of `data.sources`."""
+    try:
+        yield
+    except DataError as error:
+        said = in_source(str(error), position)
+        place = f"data.sources[{position}]"
+        raise DataError(said if place in said else f"{place}: {said}") from error
 
 
 def hint_at_source(data: DataConfig) -> str:

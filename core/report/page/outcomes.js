@@ -36,7 +36,7 @@ function buildOutcomes() {
       el("h2", { id: "outcomes-title", text: title }),
       el("span", { class: "faint", text: said }),
     ),
-    distanceChart(),
+    ...(tracksAnything() ? [distanceChart()] : []),
     el("div", { class: "outcome-legend" }, ...found.families.map(familyLegend)),
     el("p", {
       class: "faint",
@@ -94,6 +94,9 @@ function openFrame(clip, number) {
   byId("viewer").scrollIntoView({ block: "start" });
   byId("viewer").focus({ preventScroll: true });
 }
+
+/** Whether any run validates videos: of images no frame has a distance from its prompt. */
+const tracksAnything = () => runs.some((run) => run.outcomes && run.outcomes.now.length);
 
 function distanceChart() {
   const chart = new Chart("IoU by frames since the last prompt", { legend: distanceLegend() });

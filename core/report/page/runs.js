@@ -4,8 +4,13 @@ const book = JSON.parse(byId("book").textContent);
 const runs = book.runs;
 const FORMAT = 2;
 const compares = runs.length > 1;
-const KINDS = ["pinned", "val", "worst", "train"];
-const KIND_NAMES = { pinned: "Pinned clips", worst: "Worst clips", train: "Training clips" };
+const KINDS = ["pinned", "val", "worst", "prompts", "train"];
+const KIND_NAMES = {
+  pinned: "Pinned clips",
+  worst: "Worst clips",
+  prompts: "Under other prompts",
+  train: "Training clips",
+};
 const HIT = [86, 180, 233],
   MISSED = [240, 228, 66],
   FALSE = [213, 94, 0];

@@ -66,16 +66,30 @@ class Canvas:
         """Put packed pixels [h, w] at (x, y)."""
         self._packed[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
 
-    def lines(self, y: int, lines: Sequence[Sequence[Entry]]) -> int:
-        """Write lines of entries from y downwards and return the y below them."""
+    def lines(
+        self,
+        y: int,
+        lines: Sequence[Sequence[Entry]],
+        left: int = MARGIN,
+        width: Optional[int] = None,
+    ) -> int:
+        """Write lines of entries from y downwards and return the y below them.
+
+        Args:
+            y: Where they begin.
+            lines: Of each its entries.
+            left: Where a line begins.
+            width: How long a line may be; None: to the sheet's margin.
+        """
+        right = self._buffer.shape[1] - MARGIN if width is None else left + width
         pieces = []
         for line in lines:
-            x = MARGIN
+            x = left
             for mark, text in line:
                 if mark is not None:
                     self._mark(x, y, mark)
                     x += 18
-                fitting = fit(text, self._buffer.shape[1] - MARGIN - x)
+                fitting = fit(text, right - x)
                 pieces.append((x, y, fitting))
                 x += text_width(fitting) + 16
             y += LINE
@@ -145,10 +159,12 @@ class Canvas:
         y: int,
         size: tuple[int, int],
         scale: tuple[float, float],
+        newest: Optional[int] = None,
     ) -> None:
         """Draw boxes, then clicks, each in its colour, on the panel at (x, y).
 
-        The centre of pixel i is at i + 0.5.
+        The centre of pixel i is at i + 0.5. Clicks have the numbers of their rounds; with `newest`,
+        the round that the panel is about, those of earlier ones are small and there are no numbers.
         """
         panel = _Panel(x, y, *size, scale)
         for prompt, color in zip(prompts, colors, strict=True):
@@ -161,8 +177,11 @@ class Canvas:
         for prompt, color in zip(prompts, colors, strict=True):
             for px, py, label, number in _clicks(prompt):
                 at_x, at_y = panel.at(px, py)
+                if newest is not None and number < newest:
+                    self._dot(at_x, at_y, label, color, panel)
+                    continue
                 self._click(at_x, at_y, label, color, panel)
-                if number and panel.holds(at_x, at_y):
+                if number and newest is None and panel.holds(at_x, at_y):
                     numbers[at_x, at_y].append(number)
         for (at_x, at_y), clicked in numbers.items():
             self._number(_ranges(clicked), at_x, at_y, panel)
@@ -184,13 +203,18 @@ class Canvas:
     ) -> None:
         """Positive: a green disc with a plus; negative: a red diamond with a minus."""
         positive = label == POSITIVE
-        shape = Path.unit_circle() if positive else _DIAMOND
-        fill = (0, 140, 60) if positive else (200, 0, 30)
+        shape, fill = _shape_of(label)
         radius = 6 if positive else 7.5
         self._path(shape, (x, y, radius + 1.5), _Pen(fill=_INK), panel)
         self._path(shape, (x, y, radius + 0.5), _Pen(fill=color), panel)
         self._path(shape, (x, y, radius - 1.5), _Pen(fill=fill), panel)
         self._path(_PLUS if positive else _MINUS, (x, y, 3), _Pen(_PAPER, 1.5), panel)
+
+    def _dot(self, x: float, y: float, label: int, color: Color, panel: "_Panel") -> None:
+        """Draw a click that was there before: its shape alone, small."""
+        shape, fill = _shape_of(label)
+        for radius, paint in ((4.5, _INK), (3.5, color), (2, fill)):
+            self._path(shape, (x, y, radius), _Pen(fill=paint), panel)
 
     def _box(
         self,
@@ -260,6 +284,13 @@ class _Pen:
 _DIAMOND = Path([(0, -1), (1, 0), (0, 1), (-1, 0), (0, -1)], closed=True)
 _MINUS = Path([(-1, 0), (1, 0)])
 _PLUS = Path([(-1, 0), (1, 0), (0, -1), (0, 1)], [Path.MOVETO, Path.LINETO] * 2)
+
+
+def _shape_of(label: int) -> tuple[Path, Color]:
+    """Return a click's outline, of size 1, and what fills it."""
+    if label == POSITIVE:
+        return Path.unit_circle(), (0, 140, 60)
+    return _DIAMOND, (200, 0, 30)
 
 
 def _clicks(prompt: PromptData) -> Iterator[tuple[float, float, int, int]]:

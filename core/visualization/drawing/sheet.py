@@ -5,8 +5,8 @@ errors. Masks are painted at display size and enlarged by whole numbers only.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ..clip import Clip, ClipFrame, CloseUp, Masks, Scores, counted, fate_of, plain_text
 from ..palette import Color
 from ..prompts import PromptData
+from ..rounds import Round
 from .canvas import FAINT, MARGIN, Canvas, Entry, entry_width
 from .overview import paint_overview
 from .paint import (
@@ -34,6 +35,8 @@ _GAP = 6
 _MAX_LEGEND_LINES, _MAX_CHIP_LINES = 2, 2
 _MIN_WIDTH = 1100
 _MAX_NAME_WIDTH = 420
+# Between the columns of prompt types; these are no narrower than words need.
+_COLUMN_GAP, _MIN_COLUMN_WIDTH = 12, 400
 
 
 def render_sheet(
@@ -63,9 +66,9 @@ def render_sheet(
     head: list[list[Entry]] = [
         [(None, _header(clip))],
         *_window_line(clip, close_up, panel_size),
-        *_flow(_notes(clip, close_up), inner, 3, "{} more notes"),
+        *_flow(_as_notes(_notes(clip, close_up)), inner, 3, "{} more notes"),
         *_flow(_legend(clip, drawn), inner, _MAX_LEGEND_LINES, "{} more categories"),
-        *_flow(_keys(clip), inner, 3, "{} more"),
+        *_flow(_keys([clip]), inner, 3, "{} more"),
     ]
     rows = [_row(clip, index, drawn, inner) for index in range(len(clip.frames))]
     num_lines = len(head) + 1 + sum(len(lines) for lines in rows)
@@ -86,7 +89,8 @@ def render_sheet(
         for x, panel in zip(columns, _paint_panels(view, index, panels), strict=True):
             canvas.paste(x, y, _enlarge(panel, enlarge))
         x = columns[panels.index("prompts")]
-        _draw_prompts(canvas, view, view.frames[index].prompts, (x, y), (width, height))
+        frame = view.frames[index]
+        _draw_prompts(canvas, view, frame.prompts, (x, y), (width, height), frame.round)
         if close_up is not None:
             canvas.paste(MARGIN, y, overviews[index])
             outside = close_up.prompts_outside(clip.frames[index], clip.model_size)
@@ -120,11 +124,13 @@ def _draw_prompts(
     prompts: Sequence[PromptData],
     place: tuple[int, int],
     size: tuple[int, int],
+    its_round: Optional[Round] = None,
 ) -> None:
     """Draw clicks and boxes, in model pixels of a clip, over a panel of a size (width, height)."""
     ordered, colors = _in_order(clip, prompts)
     scale = (size[0] / clip.model_size[1], size[1] / clip.model_size[0])
-    canvas.prompts(ordered, colors, *place, size, scale)
+    newest = None if its_round is None else its_round.number
+    canvas.prompts(ordered, colors, *place, size, scale, newest)
 
 
 def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
@@ -139,11 +145,80 @@ def render_animation(clip: Clip, panel_size: int = 256) -> list[np.ndarray]:
         panels = _paint_panels(clip, index, ("image", "ground truth", "prediction"))
         row = _enlarge(np.concatenate(panels, axis=1), enlarge)
         canvas = Canvas(row.shape[1], row.shape[0] + LINE)
-        title = f"frame {clip.frames[index].number} · image, ground truth, prediction · {clip.name}"
+        label = (
+            _frame_label(clip.frames[index])
+            if clip.is_of_rounds
+            else f"frame {clip.frames[index].number}"
+        )
+        title = f"{label} · image, ground truth, prediction · {clip.name}"
         canvas.write([(4, 0, fit(title, row.shape[1] - 8))])
         canvas.paste(0, LINE, row)
         frames.append(canvas.pixels())
     return frames
+
+
+def render_by_prompts(clips: Mapping[str, Clip], panel_size: int = 256) -> np.ndarray:
+    """Draw a clip as it was tracked under several prompt types, a pair of columns for each.
+
+    Args:
+        clips: The same frames of the same video, by what their prompts are called.
+        panel_size: See `render_sheet`.
+
+    Returns:
+        [h, w, 3] uint8, contiguous.
+    """
+    first = next(iter(clips.values()))
+    enlarge = _enlargement(first, panel_size)
+    height, width = (side * enlarge for side in first.images.shape[1:3])
+    column = max(2 * width + _GAP, _MIN_COLUMN_WIDTH)
+    lefts = [MARGIN + index * (column + _COLUMN_GAP) for index in range(len(clips))]
+    sheet_width = max(_MIN_WIDTH, lefts[-1] + column + MARGIN)
+    inner = sheet_width - 2 * MARGIN
+
+    shown = {k for clip in clips.values() for k in _drawn_categories(clip)}
+    drawn = sorted(shown, key=first.id_of)
+    notes = [f"{kind}: {note}" for kind, clip in clips.items() for note in _notes(clip, None)]
+    head: list[list[Entry]] = [
+        [(None, f"{_when(first)} · under each prompt type")],
+        *_flow(_as_notes(notes), inner, 3, "{} more notes"),
+        *_flow(_legend(first, drawn), inner, _MAX_LEGEND_LINES, "{} more categories"),
+        *_flow(_keys(clips.values()), inner, 3, "{} more"),
+    ]
+    rows = [
+        [_row(_without_estimates(clip), index, drawn, column) for clip in clips.values()]
+        for index in range(len(first.frames))
+    ]
+    num_lines = len(head) + 2 + sum(max(map(len, row)) for row in rows)
+    canvas = Canvas(sheet_width, 2 * MARGIN + num_lines * LINE + len(rows) * (height + _GAP))
+    y = canvas.lines(MARGIN, head)
+    for x, (kind, clip) in zip(lefts, clips.items(), strict=True):
+        canvas.write([(x, y, fit(f"{kind} prompts · {mean_iou_words(clip)}", column))])
+        titles = [
+            (x, y + LINE, fit("prompts, prediction", width)),
+            (x + width + _GAP, y + LINE, fit(_title(clip, "errors"), width)),
+        ]
+        canvas.write(titles, FAINT)
+    y += 2 * LINE
+    for index, row in enumerate(rows):
+        below = y + max(map(len, row)) * LINE
+        for x, lines, clip in zip(lefts, row, clips.values(), strict=True):
+            canvas.lines(y, lines, x, column)
+            frame = clip.frames[index]
+            # Where a mask was the prompt, the prediction is the same mask.
+            left = "prompts" if frame.mask_prompted else "prediction"
+            places = (x, x + width + _GAP)
+            panels = _paint_panels(clip, index, (left, "errors"))
+            for place, panel in zip(places, panels, strict=True):
+                canvas.paste(place, below, _enlarge(panel, enlarge))
+            _draw_prompts(canvas, clip, frame.prompts, (x, below), (width, height))
+        y = below + height + _GAP
+    return canvas.pixels()
+
+
+def _without_estimates(clip: Clip) -> Clip:
+    """Leave out what the model says itself, for lines with room for IoUs alone."""
+    scores = clip.scores and replace(clip.scores, predicted_ious=None, object_scores=None)
+    return replace(clip, scores=scores)
 
 
 def _paint_panels(clip: Clip, index: int, names: Sequence[str] = PANELS) -> list[np.ndarray]:
@@ -207,13 +282,19 @@ def _title(clip: Clip, panel: str) -> str:
 
 
 def _header(clip: Clip) -> str:
-    moment = clip.moment
-    if moment is None:
+    if clip.moment is None:
         return plain_text(clip.name)
-    name = fit(clip.name, _MAX_NAME_WIDTH)
+    return f"{_when(clip)} · {mean_iou_words(clip)}"
+
+
+def _when(clip: Clip) -> str:
+    """Say when a clip was drawn, with which weights, and what it is called."""
+    name, moment = fit(clip.name, _MAX_NAME_WIDTH), clip.moment
+    if moment is None:
+        return name
     when = f"{moment.stage} · epoch {moment.epoch} · step {moment.step}"
     weights = f" · {plain_text(moment.weights)}" if moment.weights else ""
-    return f"{when}{weights} · {name} · {mean_iou_words(clip)}"
+    return f"{when}{weights} · {name}"
 
 
 def _window_line(clip: Clip, close_up: Optional[CloseUp], panel_size: int) -> list[list[Entry]]:
@@ -232,7 +313,11 @@ def _window_line(clip: Clip, close_up: Optional[CloseUp], panel_size: int) -> li
     return [[(None, words)]]
 
 
-def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[Entry]:
+def _as_notes(notes: Sequence[str]) -> list[Entry]:
+    return [(None, f"note: {note}") for note in notes]
+
+
+def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[str]:
     notes = [] if close_up is None else _notes_on_window(clip, close_up)
     if clip.prompts_implied:
         notes.append(
@@ -249,7 +334,8 @@ def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[Entry]:
             f"{undrawable} not drawn: not finite, outside the frame or without the other corner"
         )
     if clip.prompts_missing:
-        notes.append(f"no prompt to draw on prompted frames: {_listed(clip.prompts_missing)}")
+        missing = sorted(set(clip.prompts_missing))
+        notes.append(f"no prompt to draw on prompted frames: {_listed(missing)}")
     if clip.prompts_elsewhere:
         notes.append(f"more prompts on frames not drawn: {_listed(clip.prompts_elsewhere)}")
     if _non_finite(clip.pred):
@@ -262,7 +348,7 @@ def _notes(clip: Clip, close_up: Optional[CloseUp]) -> list[Entry]:
         notes.append(f"{left_out} not fit into num_categories")
     if clip.moment is not None and clip.moment.remark:
         notes.insert(0, fit(clip.moment.remark, _MIN_WIDTH - 2 * MARGIN - text_width("note: ")))
-    return [(None, f"note: {note}") for note in notes]
+    return notes
 
 
 def _notes_on_window(clip: Clip, close_up: CloseUp) -> list[str]:
@@ -294,6 +380,8 @@ def mean_iou_words(clip: Clip) -> str:
     """Say a clip's mean IoU and the frames that it was measured on."""
     if math.isnan(clip.mean_iou):
         return "no object to score" if clip.num_scored_frames else "no frame to score"
+    if clip.is_of_rounds:
+        return f"mean IoU {clip.mean_iou:.3f} after the last click"
     kind = "frames" if clip.prompts_implied else "unprompted frames"
     frames = f"{clip.num_scored_frames} of {clip.num_unprompted_frames} {kind}"
     return f"mean IoU {clip.mean_iou:.3f} over {frames}"
@@ -313,19 +401,22 @@ def _legend(clip: Clip, drawn: list[int]) -> list[Entry]:
     return entries
 
 
-def _keys(clip: Clip) -> list[Entry]:
-    given = clip.prompts()
+def _keys(clips: Iterable[Clip]) -> list[Entry]:
+    shown = list(clips)
+    given = [prompt for clip in shown for prompt in clip.prompts()]
     kinds = {prompt.prompt_type for prompt in given}
     entries: list[Entry] = []
     if "point" in kinds:
         entries += [("positive", "positive click"), ("negative", "negative click")]
     if _any_correction(given):
-        entries.append((None, "number: correction round"))
+        of_rounds = any(clip.is_of_rounds for clip in shown)
+        told = "small: given in a row above" if of_rounds else "number: correction round"
+        entries.append((None, told))
     if "bbox" in kinds:
         entries.append(("bbox", "box prompt"))
     if "mask" in kinds:
         entries.append(("mask", "mask prompt"))
-    if clip.scores is not None:
+    if any(clip.scores is not None for clip in shown):
         entries += [(HIT, "hit"), (MISSED, "missed"), (FALSE, "false")]
     return entries
 
@@ -345,6 +436,8 @@ def _row(clip: Clip, index: int, drawn: list[int], width: int) -> list[list[Entr
 
 
 def _frame_label(frame: ClipFrame) -> str:
+    if frame.round is not None:
+        return f"after {frame.round}"
     label = f"frame {frame.number}"
     if frame.mask_prompted:
         return label + " · mask prompt: the prediction is the prompt"
@@ -411,6 +504,8 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
             words = [] if outcome.present else ["absent"]
         else:
             words = _tracking_words(outcome, category not in clip.not_prompted)
+            gain = _gain(clip, index, category)
+            words[1:1] = [gain] if gain else []
         if category in clip.not_prompted:
             words.append("not prompted")
         if outcome.non_finite:
@@ -418,6 +513,15 @@ def _chips(clip: Clip, index: int, drawn: list[int]) -> list[Entry]:
         if words:
             chips.append((clip.color_of(category), f"{clip.id_of(category)} {' '.join(words)}"))
     return chips
+
+
+def _gain(clip: Clip, index: int, category: int) -> str:
+    """Return what a round of clicks changed in an object's IoU; empty where nothing is known."""
+    if index == 0 or clip.frames[index].round is None or clip.scores is None:
+        return ""
+    before, now = clip.scores.ious[index - 1 : index + 1, category]
+    # Adding 0 makes a negative zero positive.
+    return f"({round(now - before, 2) + 0.0:+.2f})" if math.isfinite(now - before) else ""
 
 
 def _tracking_words(outcome: _Outcome, is_tracked: bool) -> list[str]:

@@ -135,7 +135,7 @@ def _draw_rows(canvas: Canvas, top: int, strips: Sequence[Strip]) -> None:
     letters: dict[Color, list[tuple[int, int, str]]] = {_INK: [], _LIGHT: []}
     for row, strip in enumerate(strips):
         y = top + row * _CELL
-        labels.append((MARGIN, y, fit(_label(strip), _LABEL_WIDTH - 10)))
+        labels.append((MARGIN, y, _label(strip, _LABEL_WIDTH - 10)))
         for column, code in enumerate(strip.track.outcomes[:MAX_FRAMES]):
             name = OUTCOMES[code]
             cell = np.full((_CELL - 1, _CELL - 1, 3), _COLORS[name], np.uint8)
@@ -152,6 +152,9 @@ def _left(column: int) -> int:
     return MARGIN + _LABEL_WIDTH + column * _CELL
 
 
-def _label(strip: Strip) -> str:
+def _label(strip: Strip, width: int) -> str:
+    """Name an object and its video; a long name leaves the video its room, up to half of it."""
     name = f" {plain_text(strip.name)}" if strip.name else ""
-    return f"{strip.object_id}{name} · {plain_text(strip.video)}"
+    video = f" · {plain_text(strip.video)}"
+    room = max(width - text_width(video), width // 2)
+    return fit(fit(f"{strip.object_id}{name}", room) + video, width)

@@ -1,0 +1,88 @@
+"""Clips of one frame, as sheets show them: each round of clicks stands where a frame would."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Optional
+
+from torch import Tensor
+
+from ..official import Batch, FrameOutputs, begins_with_box, rounds_of
+
+# Of more rounds the first ones are drawn, and the last.
+MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of clicks on a clip of one frame.
+
+    Attributes:
+        number: From 0, the initial click or box.
+        begins_with_box: The initial prompt is a box.
+    """
+
+    number: int
+    begins_with_box: bool
+
+    def __str__(self) -> str:
+        """Say what was given so far."""
+        clicks = self.number if self.begins_with_box else self.number + 1
+        words = [f"{clicks} click{'' if clicks == 1 else 's'}"] if clicks else []
+        return " and ".join(["the box", *words] if self.begins_with_box else words)
+
+
+@dataclass(frozen=True)
+class RoundsAsFrames:
+    """A batch of clips of one frame as one of clips with a frame per round; views, no copies.
+
+    Attributes:
+        rounds: R, those drawn.
+        outs_per_frame: R dicts of outputs.
+        img_batch: [R, B, 3, H, W], R times the same.
+        masks: [R, O, H, W], likewise.
+        obj_to_frame_idx: [R, O, 2], likewise.
+        metadata: Its fields that are read, likewise.
+    """
+
+    rounds: list[Round]
+    outs_per_frame: list[FrameOutputs]
+    img_batch: Tensor
+    masks: Tensor
+    obj_to_frame_idx: Tensor
+    metadata: Any
+
+
+def as_frames(batch: Batch, outs_per_frame: Sequence[FrameOutputs]) -> Optional[RoundsAsFrames]:
+    """Return what a batch of clips of one frame shows; None: it has more, or no rounds.
+
+    Args:
+        batch: Checked by `core.official.check_batch_and_outputs`.
+        outs_per_frame: The same.
+    """
+    found = rounds_of(outs_per_frame)
+    if not found:
+        return None
+    numbers = list(range(len(found)))
+    numbers = numbers[: MAX_ROUNDS - 1] + numbers[MAX_ROUNDS - 1 :][-1:]
+    from_box = begins_with_box(found[0])
+    metadata = getattr(batch, "metadata", None)
+    fields = {
+        name: _repeated(value, len(numbers)) if isinstance(value, Tensor) else value
+        for name in ("unique_objects_identifier", "frame_orig_size")
+        if (value := getattr(metadata, name, None)) is not None
+    }
+    return RoundsAsFrames(
+        rounds=[Round(number, from_box) for number in numbers],
+        outs_per_frame=[found[number] for number in numbers],
+        img_batch=_repeated(batch.img_batch, len(numbers)),
+        masks=_repeated(batch.masks, len(numbers)),
+        obj_to_frame_idx=_repeated(batch.obj_to_frame_idx, len(numbers)),
+        metadata=SimpleNamespace(**fields),
+    )
+
+
+def _repeated(values: Tensor, count: int) -> Tensor:
+    """Return [1, ...] as [count, ...], without copying; other tensors as they are."""
+    is_one = values.ndim > 0 and len(values) == 1
+    return values.detach().expand(count, *values.shape[1:]) if is_one else values
