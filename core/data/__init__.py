@@ -10,6 +10,7 @@
     sources.py       several data sets in one run: whose turn it is, numbers of clips
     module.py        VideoDataModule, which puts them together
     check.py         ``python -m core.data``: look before you train
+    health/          the page of the check: what is unusual, in pictures
 
 A training item is a pure function of (seed, epoch, index), whatever the number of workers.
 """

@@ -65,6 +65,7 @@ def test_check_replaces_the_sheets_of_an_earlier_one(tmp_path):
     config = Config(data=make_folder(tmp_path), model=ModelConfig(image_size=64))
     check_data(config, out)
     assert sorted(path.name for path in out.iterdir()) == [
+        "index.html",
         "mine.png",
         "train_0_a.png",
         "val_0_b.png",
@@ -125,8 +126,8 @@ def test_check_writes_one_sheet_per_sampled_clip(tmp_path, capsys):
     config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=64))
     check_data(config, tmp_path / "sheets")
     sheets = sorted((tmp_path / "sheets").iterdir())
-    assert [path.name for path in sheets] == ["train_0_a.png", "val_0_b.png"]
-    assert np.asarray(Image.open(sheets[0])).ndim == 3
+    assert [path.name for path in sheets] == ["index.html", "train_0_a.png", "val_0_b.png"]
+    assert np.asarray(Image.open(sheets[1])).ndim == 3
     assert "train: 1 videos" in capsys.readouterr().out
 
 
