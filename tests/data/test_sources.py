@@ -275,6 +275,20 @@ def test_clips_have_numbers_and_names_of_their_own_though_videos_and_ids_coincid
     assert module.object_names("val", 3) is None
 
 
+def test_clips_of_one_video_have_numbers_and_names_of_their_own(two_folders):
+    data = data_of(two_folders, val_clips_per_video=2, val_batch_size=1)
+    module = VideoDataModule(data, 64, seed=0)
+    firsts = [
+        batch.metadata.unique_objects_identifier[0, 0].tolist()
+        for batch in read(module.val_dataloader())
+    ]
+    assert [number for number, _, _ in firsts] == [0, 2, 1, 3]
+    assert [module.clip_name("val", number) for number in range(4)] == [
+        f"{name}/zero (clip {k} of 2)" for name in ("first", "second") for k in (1, 2)
+    ]
+    assert len({(module.source_of("val", number), frame) for number, _, frame in firsts}) == 4
+
+
 def test_items_do_not_depend_on_workers_nor_data_sets_on_each_other(two_folders):
     def sums(num_workers, **more):
         data = data_of(two_folders, num_workers=num_workers, **more)
@@ -408,9 +422,18 @@ def test_two_ranks_train_on_two_data_sets_and_no_row_replaces_another(two_folder
     assert len([word for word in weights if len(word) == 64]) == 1, train.output
     table = (train.run_dir / "metrics" / "val_step4.csv").read_text()
     rows = list(csv.DictReader(table.splitlines()))
-    assert [(row["video"], row["clip"], row["first_frame"], row["object"]) for row in rows] == [
-        (f"{name}/{video}", str(2 * k + i), "0", str(object_id))
-        for k, name in enumerate(("first", "second"))
-        for i, video in enumerate(("two", "zero"))
-        for object_id in (1, 2)
+    keys = ("video", "clip", "first_frame", "object")
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        (name, str(number), first, object_id)
+        for number, (name, first) in enumerate(
+            [
+                ("first/two", "0"),
+                ("first/zero", "0"),
+                ("second/two (clip 1 of 2)", "0"),
+                ("second/zero (clip 1 of 2)", "0"),
+                ("second/two (clip 2 of 2)", "3"),
+                ("second/zero (clip 2 of 2)", "3"),
+            ]
+        )
+        for object_id in ("1", "2")
     ]
