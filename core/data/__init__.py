@@ -2,12 +2,15 @@
 
     readers/         one file per format: a video's frames and masks; recognise.py: which it is
     split.py         which videos train, which validate
+    finding.py       how many clips of each, and where; known.py: what is asked of a video for that
+    index.py         keeps the answers from one run to the next
     clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py varies them
     datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what
     loader.py        the order of clips, resuming inside an epoch
     sources.py       several data sets in one run: whose turn it is, numbers of clips
     module.py        VideoDataModule, which puts them together
     check.py         ``python -m core.data``: look before you train
+    health/          the page of the check: what is unusual, in pictures
 
 A training item is a pure function of (seed, epoch, index), whatever the number of workers.
 """

@@ -13,7 +13,8 @@ from ..visualization.cadence import TRAIN
 from ..visualization.record import FrameRecord
 from ..visualization.store import EventFile, Folder, NotABook, as_json
 from .clips import ClipEvents, clips_of
-from .summary import summarize, without_paths
+from .page import without_paths
+from .summary import summarize
 
 _MAX_TRAIN_CLIPS = 40
 

@@ -15,14 +15,13 @@ from ..visualization.cadence import TRAIN
 from ..visualization.record import PROMPTS
 from ..visualization.store import Folder, rounded
 from .clips import ClipEvents
+from .page import without_paths
 
 _BLOCKED, _RENDER = "visualizations/blocked_ms", "visualizations/render_ms"
 _DROPPED = "visualizations/dropped"
 # A share of less time than this says nothing.
 _MIN_SECONDS = 30
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
-# The folders of a path from the root of a file system; its last part says enough.
-_FOLDERS = re.compile(r"(?<![^\s\"'(\[{=,])(?:[A-Za-z]:)?[/\\](?:[^/\\\s\"',;]+[/\\])*(?=[^/\\\s])")
 
 
 def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -> dict[str, Any]:
@@ -55,17 +54,6 @@ def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -
         "objects": without_paths(_objects(folder, validated, skipped)),
         "outcomes": without_paths(_outcomes(folder, validated, skipped)),
     }
-
-
-def without_paths(value: Any) -> Any:
-    """Return JSON in which every absolute path of the machine is its last part alone."""
-    if isinstance(value, str):
-        return _FOLDERS.sub("", value)
-    if isinstance(value, list):
-        return [without_paths(item) for item in value]
-    if isinstance(value, dict):
-        return {name: without_paths(item) for name, item in value.items()}
-    return value
 
 
 def _settings(run_dir: Path) -> list[list[Optional[str]]]:

@@ -28,7 +28,8 @@ def make_folder(root) -> DataConfig:
             Image.fromarray(labels).save(root / "Annotations" / name / f"{t:05d}.png")
             frame = Image.new("RGB", (30, 20), (40 * t, 90, 90))
             frame.save(root / "JPEGImages" / name / f"{t:05d}.jpg")
-    return DataConfig(source="vos_folder", root=str(root), num_frames=2)
+    one = {"clips_per_video": 1, "val_clips_per_video": 1}
+    return DataConfig(source="vos_folder", root=str(root), num_frames=2, **one)
 
 
 def test_check_counts_frames_objects_and_sizes(tmp_path):
@@ -64,6 +65,7 @@ def test_check_replaces_the_sheets_of_an_earlier_one(tmp_path):
     config = Config(data=make_folder(tmp_path), model=ModelConfig(image_size=64))
     check_data(config, out)
     assert sorted(path.name for path in out.iterdir()) == [
+        "index.html",
         "mine.png",
         "train_0_a.png",
         "val_0_b.png",
@@ -124,8 +126,8 @@ def test_check_writes_one_sheet_per_sampled_clip(tmp_path, capsys):
     config = Config(data=make_folder(tmp_path / "set"), model=ModelConfig(image_size=64))
     check_data(config, tmp_path / "sheets")
     sheets = sorted((tmp_path / "sheets").iterdir())
-    assert [path.name for path in sheets] == ["train_0_a.png", "val_0_b.png"]
-    assert np.asarray(Image.open(sheets[0])).ndim == 3
+    assert [path.name for path in sheets] == ["index.html", "train_0_a.png", "val_0_b.png"]
+    assert np.asarray(Image.open(sheets[1])).ndim == 3
     assert "train: 1 videos" in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .files import DataError
+from .png import read_plain_png
 from .remarks import Remark
 
 _Read = TypeVar("_Read")
@@ -48,8 +49,10 @@ def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
     Raises:
         ValueError: It has more ids than a frame has objects.
     """
-    with Image.open(path) as image:
-        labels = _ids_of(image)
+    labels = read_plain_png(path)
+    if labels is None:
+        with Image.open(path) as image:
+            labels = _ids_of(image)
     if labels.dtype != np.uint8 and len(np.unique(labels)) > _MOST_OBJECTS:
         raise ValueError(
             f"it has more than {_MOST_OBJECTS} values or colours, expected one per object: was it"
@@ -121,8 +124,7 @@ class LabelMap(Mapping[int, np.ndarray]):
         """See the class."""
         if labels.dtype == np.uint8:
             self.numbers = labels
-            counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
-            ids = {int(key): int(key) for key in np.flatnonzero(counts)}
+            ids = {key: key for key in _values_of(labels).tolist()}
         else:
             keys, numbers = np.unique(labels, return_inverse=True)
             # so that the background is 0 whatever the lowest id is
@@ -148,6 +150,15 @@ class LabelMap(Mapping[int, np.ndarray]):
 
     def __contains__(self, object_id: object) -> bool:
         return object_id in self._numbers
+
+
+def _values_of(labels: np.ndarray) -> np.ndarray:
+    """Return the values in a mask of 8 bits, ascending, much faster than by sorting."""
+    return np.flatnonzero(_histogram(labels))
+
+
+def _histogram(labels: np.ndarray) -> np.ndarray:
+    return cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
 
 
 def ids_present(masks: Mapping[int, np.ndarray]) -> dict[int, bool]:
@@ -190,7 +201,8 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
     """
     if labels.dtype != np.uint8:
         return []
-    ids = np.unique(labels[labels > 0])
+    ids = _values_of(labels)
+    ids = ids[ids > 0]
     taken = "part of the object" if per_object else "an object"
     if _has_rims(labels, ids) or _is_scattered(ids):
         text = (
@@ -223,9 +235,9 @@ def _has_rims(labels: np.ndarray, ids: np.ndarray) -> bool:
     window = np.ones((3, 3), np.uint8)
     low, high = cv2.erode(labels, window), cv2.dilate(labels, window)
     between = (low < labels) & (labels < high)
-    num_pixels = np.bincount(labels.ravel(), minlength=256)[ids]
-    num_between = np.bincount(labels[between], minlength=256)[ids]
-    solid = np.isin(ids, labels[low == high])
+    # histograms, because sorting all pixels takes longer than everything else
+    num_pixels, num_between = (_histogram(part)[ids] for part in (labels, labels * between))
+    solid = np.isin(ids, _values_of(labels * (low == high)))
     num_rims = int((~solid & (2 * num_between > num_pixels)).sum())
     return num_rims >= _FEWEST_RIMS and 2 * num_rims >= len(ids)
 

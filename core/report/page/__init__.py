@@ -1,36 +1,74 @@
-"""The page of the run book: one HTML file that needs no server, no network and no other file."""
+"""Pages: HTML files that need no server, no network and no other file.
+
+page.html, base.css, helpers.js and theme.js are of every page; the others are of the run book.
+"""
 
 import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _ASSETS = Path(__file__).parent
 # In the order in which they run: each uses what stands above it.
+_EVERY_PAGE = ("helpers", "theme")
 _SCRIPTS = (
-    "helpers", "runs", "masks", "frames", "state", "layers", "prompts", "panels", "pointer",
-    "charts", "viewer", "summary", "doctor", "outcomes", "objects", "about", "keys", "start",
+    "runs", "masks", "frames", "state", "layers", "prompts", "panels", "pointer", "charts",
+    "viewer", "summary", "doctor", "outcomes", "objects", "about", "keys", "start",
 )  # fmt: skip
+# The folders of a path from the root of a file system; its last part says enough.
+_FOLDERS = re.compile(r"(?<![^\s\"'(\[{=,])(?:[A-Za-z]:)?[/\\](?:[^/\\\s\"',;]+[/\\])*(?=[^/\\\s])")
+
+
+def page_around(title: str, body: str, style: str, scripts: Sequence[str]) -> tuple[str, str]:
+    """Return the text of a page before and behind the JSON that its scripts show.
+
+    The page forbids its browser every request and every script but its own. In the JSON between
+    the two, which the scripts find in the element ``book``, ``<`` must not stand before ``/``,
+    ``!`` or ``s``: it would end the block or hide its end.
+
+    Args:
+        title: Of the page, until its scripts give it another.
+        body: Its elements, as HTML.
+        style: CSS, beside that of every page.
+        scripts: JavaScript, which runs after that of every page.
+    """
+    texts = "\n".join([*(_asset(f"{name}.js") for name in _EVERY_PAGE), *scripts])
+    script = f'"use strict";\n(() => {{\n{texts}}})();\n'
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        "script-hash": digest,
+        "style": _asset("base.css") + style,
+        "script": script,
+        "title": title,
+        "body": body,
+    }
+    before, behind = (
+        re.sub(r"\{\{([a-z-]+)\}\}", lambda found: parts[found[1]], half)
+        for half in _asset("page.html").split("{{book}}")
+    )
+    return before, behind
 
 
 def page_around_book() -> tuple[str, str]:
-    """Return the text of the page before and behind the JSON of its book.
+    """Return the text of the run book's page before and behind the JSON of its book."""
+    scripts = [_asset(f"{name}.js") for name in _SCRIPTS]
+    return page_around("Run book", _asset("book.html"), _asset("book.css"), scripts)
 
-    The page forbids its browser every request and every script but its own. In the JSON between
-    the two, ``<`` must not stand before ``/``, ``!`` or ``s``: it would end the block or hide its
-    end.
+
+def as_block(data: Any) -> str:
+    """Return JSON that may stand between the two halves of `page_around`.
+
+    Raises:
+        ValueError: It holds NaN or infinite numbers.
     """
-    scripts = "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{scripts}}})();\n'
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = {"script-hash": digest, "style": _asset("book.css"), "script": script}
-    before, behind = (
-        re.sub(r"\{\{([a-z-]+)\}\}", lambda found: parts[found[1]], half)
-        for half in _asset("book.html").split("{{book}}")
-    )
-    return before, behind
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # File names may hold halves of characters, which UTF-8 has not; JSON can escape them.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    # JSON needs no < outside its strings, and in them it may be written so: nothing ends the block.
+    return text.replace("<", "\\u003c")
 
 
 def render_page(book: dict[str, Any]) -> str:
@@ -42,12 +80,19 @@ def render_page(book: dict[str, Any]) -> str:
     Raises:
         ValueError: The book holds NaN or infinite numbers.
     """
-    data = json.dumps(book, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # File names may hold halves of characters, which UTF-8 has not; JSON can escape them.
-    data = data.encode("utf-8", "backslashreplace").decode()
-    # JSON needs no < outside its strings, and in them it may be written so: nothing ends the block.
     before, behind = page_around_book()
-    return before + data.replace("<", "\\u003c") + behind
+    return before + as_block(book) + behind
+
+
+def without_paths(value: Any) -> Any:
+    """Return JSON in which every absolute path of the machine is its last part alone."""
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, dict):
+        return {name: without_paths(item) for name, item in value.items()}
+    return value
 
 
 def _asset(name: str) -> str:

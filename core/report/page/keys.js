@@ -1,31 +1,4 @@
-// Theme, keys, and the place in the address.
-
-function buildTheme() {
-  const button = byId("theme"),
-    system = window.matchMedia("(prefers-color-scheme: dark)");
-  let chosen = null;
-  try {
-    chosen = localStorage.getItem("run-book-theme");
-  } catch {
-    // a page from a file may have no storage: the system's choice holds
-  }
-  const show = () => {
-    const dark = chosen ? chosen === "dark" : system.matches;
-    document.documentElement.dataset.theme = dark ? "dark" : "light";
-    button.textContent = dark ? "☀ Light" : "☾ Dark";
-  };
-  button.addEventListener("click", () => {
-    chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    try {
-      localStorage.setItem("run-book-theme", chosen);
-    } catch {
-      // not remembered
-    }
-    show();
-  });
-  system.addEventListener("change", show);
-  show();
-}
+// Keys, and the place in the address.
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || !state.clip) return;
