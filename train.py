@@ -4,7 +4,6 @@ Composes ``configs/`` with the overrides given, builds module and data, and runs
 """
 
 import dataclasses
-import math
 import signal
 import sys
 from pathlib import Path
@@ -124,8 +123,7 @@ def build(
             use_distributed_sampler=False,
         )
     check_skipping(config.trainer, trainer.world_size)
-    num_batches = math.ceil(len(data.train_dataloader()) / trainer.world_size)
-    check_interval(config.trainer, num_batches)
+    check_interval(config.trainer, data.num_train_batches(trainer.world_size))
     return module, data, trainer
 
 

@@ -66,6 +66,10 @@ DATA_SOURCES = (
 JSON_SOURCES = ("coco_video", "youtube_vis", "coco_images")
 # sources whose clips have one frame
 IMAGE_SOURCES = ("coco_images", "sa1b")
+# what `data.index` says for none
+NO_INDEX = "off"
+# clips of one video that validate where nobody says how many
+MOST_VAL_CLIPS = 8
 
 _PROBABILITY = Rule("a probability in [0, 1]", lambda value: 0 <= value <= 1)
 _IMAGE_SIZE = Rule("a multiple of 32, at least 64", lambda value: value >= 64 and value % 32 == 0)
@@ -477,7 +481,24 @@ class DataConfig(Section):
         or_null(at_least(1)),
         "mask slots per video in the category layout; null: as many as the file has",
     )
-    clips_per_video: int = setting(1, at_least(1), "clips drawn from each video per training epoch")
+    index: Optional[str] = setting(
+        None,
+        A_PATH,
+        "file that keeps what was found out about the videos, so that the next run starts at once; "
+        "null: one per data set in the user's cache folder, `off`: none; a folder for `sources`",
+    )
+    clips_per_video: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "clips drawn from each video per training epoch; null: as many as fit into it one after "
+        "another",
+    )
+    val_clips_per_video: Optional[int] = setting(
+        None,
+        or_null(at_least(1)),
+        "validation clips of each video, evenly spaced; null: as many as fit into it one after "
+        f"another, at most {MOST_VAL_CLIPS}",
+    )
     batch_size: int = setting(2, at_least(1), "clips per training batch and device (B)")
     val_batch_size: int = setting(2, at_least(1), "clips per validation batch and device")
     num_workers: Optional[int] = setting(
@@ -503,6 +524,8 @@ class DataConfig(Section):
         super().__post_init__()
         if self.num_workers is None:
             self.num_workers = min(4, num_cores())
+        # YAML takes the word for false
+        require(self.index != "False", "data.index", "False", "a path, or 'off' in quotes")
         if self.source in IMAGE_SOURCES:
             self.num_frames, self.val_num_frames = 1, None
         if self.sources is not None:
@@ -522,6 +545,16 @@ class DataConfig(Section):
                 self.root,
                 f"the data set's folder for data={self.source}",
             )
+
+
+def cache_folder() -> Optional[Path]:
+    """Return the user's folder for what may be lost; None: nobody knows the home folder."""
+    # the standard of XDG ignores a path that is not absolute
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return Path(told) if Path(told).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
 
 
 @dataclass
@@ -613,6 +646,7 @@ def _source_of(entry: Any, position: int, data: DataConfig) -> SourceConfig:
         for item in dataclasses.fields(DataConfig)
         if item.name != "sources" and item.metadata.get("rule") is not A_PATH
     }
+    shared["index"] = data.index
     preset = CONFIG_DIR / "data" / f"{entry['source']}.yaml"
     own = dict(OmegaConf.load(preset)) if preset.is_file() else {}
     own.pop("num_workers", None)

@@ -83,13 +83,15 @@ def changes_of(config: Config, validating: bool = False, resumes: bool = False) 
 
 
 def _largest_data_set(config: Config, stage: str) -> tuple[str, DataConfig]:
-    """Return the data set with the most frames in a batch, and what its settings begin with."""
+    """Return the data set with the most frames in a batch, and what its overrides begin with."""
 
     def frames_of_batch(named: tuple[str, DataConfig]) -> int:
         data = named[1]
         return _num_frames(data, stage) * (data.val_batch_size if stage else data.batch_size)
 
-    return max(sections_of(config.data), key=frames_of_batch)
+    prefix, data = max(sections_of(config.data), key=frames_of_batch)
+    # brackets would have to be quoted in some shells
+    return prefix.replace("[", ".").replace("]", ""), data
 
 
 def _num_frames(data: DataConfig, stage: str) -> int:

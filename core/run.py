@@ -257,11 +257,11 @@ def describe(
 
 
 def _data(config: Config, data: Any, num_ranks: int) -> str:
-    side, counts = config.model.image_size, data.num_clips()
+    side, counts = config.model.image_size, data.amounts()
     if not sources_of(config.data):
         return _data_set(config.data, counts[None], side)
     batches = data.batches_per_epoch(num_ranks)
-    total, lines = sum(batches.values()), []
+    total, lines = data.num_train_batches(num_ranks), []
     for source in sources_of(config.data):
         name = str(source.name)
         count, said = batches.get(name, 0), _data_set(source, counts[name], side)
@@ -270,12 +270,11 @@ def _data(config: Config, data: Any, num_ranks: int) -> str:
     return _BELOW.join(lines)
 
 
-def _data_set(data: DataConfig, num_clips: tuple[int, int], side: int) -> str:
+def _data_set(data: DataConfig, amount: str, side: int) -> str:
     root = f" in {data.root}" if data.root else ""
     frames = "frame" if data.num_frames == 1 else "frames"
     return (
-        f"{data.source}{root}: {num_clips[0]} training clips, {num_clips[1]} validation clips"
-        f"{_BELOW}"
+        f"{data.source}{root}: {amount}{_BELOW}"
         f"{data.num_frames} {frames} of {side} px, batches of {data.batch_size}"
     )
 

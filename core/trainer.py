@@ -167,21 +167,25 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         return losses[CORE_LOSS]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure one batch of clips, videos also under each further prompt type that is due."""
+        """Measure one batch of clips, also under each further prompt type that is due."""
         outs_per_frame = self._prompted(batch, self.val_prompts.first)
         self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
         self._measure(batch, outs_per_frame)
         self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
-        further = self.val_prompts.further if len(outs_per_frame) > 1 else []
-        if further:
+        further, is_image = self.val_prompts.further, len(outs_per_frame) == 1
+        if further and not is_image:
             maybe_log_prompts(self, batch, outs_per_frame, batch_idx, self.val_prompts.first)
         del outs_per_frame  # or two would be in memory at once
-        for kind in further:
+        for kind in self.val_prompts.further_of_images if is_image else further:
             self._validate_under(kind, batch, batch_idx)
 
     def _validate_under(self, kind: str, batch: Any, batch_idx: int) -> None:
         outs_per_frame = self._prompted(batch, kind)
+        rounds = rounds_of(outs_per_frame)
+        if rounds:
+            self._measure_rounds(batch, rounds)
+            return
         identifiers = batch.metadata.unique_objects_identifier[0]
         prompted = torch.tensor([received_prompt(outs) for outs in outs_per_frame])
         masks = (_predicted_masks(outs_per_frame), batch.masks)
@@ -333,17 +337,22 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         masks, rounds = _predicted_masks(outs_per_frame), rounds_of(outs_per_frame)
         if rounds:  # of one frame, which counts although it was prompted
             self.image_metrics.update(masks, batch.masks, torch.tensor([False]), *ids, *rest)
-            self.round_metrics.update(
-                [_predicted_masks([outs])[0] for outs in rounds],
-                batch.masks[0],
-                begins_with_box(rounds[0]),
-                *(each.tolist() for each in ids),
-            )
+            self._measure_rounds(batch, rounds)
             return
         self.metrics.update(masks, batch.masks, torch.tensor(prompted), *ids, *rest)
         if self.iou_copy is None:
             copied = copied_masks(batch.masks, prompted)
             self.copy_metrics.update(copied, batch.masks, torch.tensor(prompted), *ids)
+
+    def _measure_rounds(self, batch: Any, rounds: list[FrameOutputs]) -> None:
+        identifiers = batch.metadata.unique_objects_identifier[0]
+        self.round_metrics.update(
+            [_predicted_masks([outs])[0] for outs in rounds],
+            batch.masks[0],
+            begins_with_box(rounds[0]),
+            identifiers[:, 0].tolist(),
+            identifiers[:, 1].tolist(),
+        )
 
     def _compute_metrics(self, category_names: Optional[Sequence[str]]) -> dict[str, float]:
         """Return what is logged of all ranks: of videos, or of images where there is nothing else.

@@ -56,6 +56,12 @@ class ValidationPrompts:
         self._metrics: dict[str, VideoMetrics] = {}
         self._states: dict[str, RandomStates] = {}
 
+    @property
+    def further_of_images(self) -> list[str]:
+        """The further type of clips of one frame, to which a mask is a click: boxes or clicks."""
+        others = [kind for kind in self.further if (kind == "bbox") != (self.first == "bbox")]
+        return others[:1]
+
     def begin(self, start: RandomStates, *, is_last: bool) -> None:
         """Begin a validation.
 

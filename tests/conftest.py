@@ -19,6 +19,12 @@ def quick():
 
 
 @pytest.fixture(autouse=True)
+def no_index(monkeypatch):
+    """Nothing is kept of small data sets, some of which tests damage, in the user's cache."""
+    monkeypatch.setattr("core.config.cache_folder", lambda: None)
+
+
+@pytest.fixture(autouse=True)
 def no_traces():
     """A test that leaves SwanLab's run open, a hanging call, or a run book here fails by itself."""
     environment = dict(os.environ)

@@ -15,6 +15,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def train(folder, seed, *overrides, threads=1):
     """Train the default run without pictures; return its last ``val/iou`` and ``val/iou_copy``."""
+    last = validations(folder, seed, *overrides, threads=threads)[-1]
+    return last["val/iou"], last["val/iou_copy"]
+
+
+def validations(folder, seed, *overrides, threads=1):
+    """Train without pictures; return what each validation logged."""
     command = [
         sys.executable,
         str(REPOSITORY / "train.py"),
@@ -33,7 +39,10 @@ def train(folder, seed, *overrides, threads=1):
         raise RuntimeError(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
     with open(Path(folder, "csv", "metrics.csv"), newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["val/iou"]]
-    return float(rows[-1]["val/iou"]), float(rows[-1]["val/iou_copy"])
+    return [
+        {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
+        for row in rows
+    ]
 
 
 def main():

@@ -12,7 +12,7 @@ from scenes import HEIGHT, WIDTH, label_map, moving_squares, rle, save_frame
 from torch.utils.data import DataLoader
 
 from core.checks import UserError
-from core.config import Config, DataConfig, LoraConfig, ModelConfig, SyntheticConfig
+from core.config import Config, DataConfig, LoraConfig, ModelConfig, SyntheticConfig, TrainerConfig
 from core.data import VideoDataModule
 from core.data.datapoint import clip_length
 from core.lora import inject
@@ -225,6 +225,27 @@ def test_videos_beside_images_decide_the_mean(tmp_path):
     with module.objects_table.open() as table:
         videos = [row["video"] for row in csv.DictReader(table)]
     assert videos == ["video 0", "video 0", "video 7", "video 7"]
+
+
+@pytest.mark.parametrize(
+    ("prompt_type", "val_prompts", "of_last"),
+    [
+        ("mixed", None, "val/iou@3clicks"),
+        ("bbox", ["bbox", "mask", "point"], "val/iou@box+2clicks"),
+    ],
+)
+def test_images_are_validated_with_clicks_and_boxes_where_both_are_asked_for(
+    tmp_path, prompt_type, val_prompts, of_last
+):
+    torch.manual_seed(0)
+    model = ModelConfig(image_size=SIZE, prompt_type=prompt_type, num_correction_points=2)
+    section = TrainerConfig(val_prompts=val_prompts)
+    module = SAM2LightningModule(Config(model=model, trainer=section))
+    found = validated(module, tmp_path, [moving_squares(1, SIZE)])
+    assert found["val/iou"] == pytest.approx(found[of_last])
+    names = {name for name in found if name.startswith("val/iou@")}
+    clicks, box = {"val/iou@1click", "val/iou@3clicks"}, {"val/iou@box", "val/iou@box+2clicks"}
+    assert names == clicks | box
 
 
 def test_an_image_without_an_object_is_not_scored(tmp_path):

@@ -48,6 +48,16 @@ def names(config, **how):
     return [change.overrides.split("=")[0] for change in changes_of(config, **how)]
 
 
+def test_of_several_data_sets_the_one_with_the_largest_batches_is_made_smaller():
+    sources = [{"source": "synthetic", "num_frames": 2, "batch_size": 3}, {"source": "synthetic"}]
+    sources[1] |= {"name": "long", "num_frames": 8}
+    overrides = [
+        change.overrides for change in changes_of(Config(data=DataConfig(sources=sources)))
+    ]
+    assert overrides[0] == "data.sources.1.batch_size=1 trainer.accumulate_grad_batches=2"
+    assert "data.sources.1.num_frames=6" in overrides
+
+
 def test_the_cheapest_changes_come_first_and_what_is_set_is_left_out():
     config = Config()
     assert [change.overrides for change in changes_of(config)][:3] == [

@@ -123,6 +123,11 @@ def test_a_choice_that_does_not_fit_is_said_and_a_probe_that_does_not_ends_it():
         plan(Config(), OWN, lambda said: None, lambda config: None)
 
 
+def test_images_are_probed_as_images():
+    sizes = sizes_to_probe(Size(1, 2, 192), Config(model=ModelConfig(prompt_type="point")))
+    assert {size.frames for size in sizes} == {1, 2}
+
+
 def test_mistakes_end_in_one_sentence(capsys):
     assert main(["data.num_frames=0"]) == 1
     assert capsys.readouterr().err.startswith("error: data.num_frames must be at least 1")

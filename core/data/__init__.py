@@ -2,6 +2,8 @@
 
     readers/         one file per format: a video's frames and masks; recognise.py: which it is
     split.py         which videos train, which validate
+    finding.py       how many clips of each, and where; known.py: what is asked of a video for that
+    index.py         keeps the answers from one run to the next
     clips.py         clips cut from videos; synthetic.py draws its own; augmentation.py varies them
     datapoint.py     a clip as Meta's ``VideoDatapoint``; whose generator draws what
     loader.py        the order of clips, resuming inside an epoch

@@ -66,6 +66,7 @@ class SplitReport:
         read: Those of them whose masks were read; what follows is about these.
         objects: Objects (category layout: categories) that are seen, summed over the videos.
         late_objects: Those of them that are not there on the first annotated frame.
+        keeps_slots: Whether clips have a slot for each category, also for absent ones.
         empty_frames: Annotated frames without any object.
         unmatched_frames: Frames without a mask, which are left out.
         unmatched_masks: Masks without a frame.
@@ -79,6 +80,7 @@ class SplitReport:
     read: int = 0
     objects: int = 0
     late_objects: int = 0
+    keeps_slots: bool = False
     empty_frames: int = 0
     unmatched_frames: int = 0
     unmatched_masks: int = 0
@@ -88,16 +90,23 @@ class SplitReport:
     def __str__(self) -> str:
         """Describe the split in one line."""
         sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(5))
+        counted = "categories, summed over videos" if self.keeps_slots else "objects"
         read = f", {self.read} of them read" if self.read < self.frames else ""
         text = (
             f"{self.videos} videos, {self.clips} clips per epoch, {self.frames} annotated frames"
-            f"{read} ({self.empty_frames} empty), {self.objects} objects, frame sizes: {sizes}"
+            f"{read} ({self.empty_frames} empty), {self.objects} {counted}, frame sizes: {sizes}"
+        )
+        late = (
+            "categories are absent on the first frame of their video; a clip keeps a slot for every"
+            " category all the same, empty where it is absent"
+            if self.keeps_slots
+            else "objects are absent on the first frame of their video; a clip contains only the"
+            " objects of its own first frame"
         )
         notes = {
             "frames without a mask are left out": self.unmatched_frames,
             "masks have no frame": self.unmatched_masks,
-            "objects are absent on the first frame of their video; a clip contains only the"
-            " objects of its own first frame": self.late_objects,
+            late: self.late_objects,
         }
         lines = [f"{count} {note}" for note, count in notes.items() if count]
         return "\n  ".join([text, *lines, *in_lines(self.remarks)])
@@ -130,6 +139,7 @@ def check_split(
             _count_drawn(dataset[index], report)
         return report
     report.videos = len(dataset.sources)
+    report.keeps_slots = dataset.reader.num_categories is not None
     for found in scan(dataset, amount, description):
         _count_video(found, report)
         visit(found)

@@ -4,48 +4,35 @@ A training item is a pure function of (seed, epoch, index): it draws from genera
 leaves the global ones alone.
 """
 
-import dataclasses
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Optional, Union
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
 from training.dataset.vos_sampler import RandomUniformSampler
 from training.utils.data_utils import VideoDatapoint
 
-from ..config import DataConfig
+from ..config import MOST_VAL_CLIPS, DataConfig
 from .augmentation import MaskedFrame, Variation, draw_variation, vary_clip
 from .datapoint import (
     AUGMENT,
     CLIP,
     clip_length,
+    count_clips,
     epoch_and_index,
     make_generator,
     to_datapoint,
     use_one_thread_in_workers,
 )
-from .readers.files import DataError, NoAnnotatedFrameError, name_some
+from .finding import ClipSource, span_of
+from .readers.files import DataError
 from .readers.label_maps import ids_present
 from .readers.reader import Reader
-from .readers.remarks import Remark, in_lines
 from .warp import needed_side
-
-_SCAN_THREADS = 4
-
-
-@dataclass
-class ClipSource:
-    """A video of the reader that clips can be cut from, and its first frame with an object."""
-
-    video: int
-    first: int
 
 
 class _Presence:
@@ -69,12 +56,14 @@ class _Presence:
 
 
 class ClipDataset(Dataset):
-    """Clips of a reader's videos.
+    """Clips of a reader's videos: one of each video, then the second ones, and so on.
 
     Training: `data.clips_per_video` random clips per video and epoch, each starting at a frame with
     an object; of its objects at most `data.max_objects`, drawn at random by the official sampler.
-    Validation: one clip of `data.val_num_frames` per video, from its first frame with an object and
-    with the objects of the lowest ids. Category layout: always all slots, empty ones too.
+    Their video id is the video's position in `sources`.
+    Validation: clips of `data.val_num_frames` frames, from frames with an object that `find_clips`
+    chose and with the objects of the lowest ids. Their video id is the clip's index.
+    Category layout: always all slots, empty ones too.
 
     Args:
         reader: Where frames and masks come from.
@@ -97,21 +86,22 @@ class ClipDataset(Dataset):
         """See the class."""
         self.reader, self.sources, self.data = reader, sources, data
         self.image_size, self.seed, self.training = image_size, seed, training
+        self._clips = _in_rounds([source.num_clips for source in sources])
 
     def __len__(self) -> int:
-        return len(self.sources) * (self.data.clips_per_video if self.training else 1)
+        return len(self._clips)
 
     def __getitem__(self, key: Union[int, tuple[int, int]]) -> VideoDatapoint:
         """Return clip `index` of epoch `epoch`; `key` is (epoch, index) or an index."""
         use_one_thread_in_workers()
         epoch, index = epoch_and_index(key, len(self))
-        video_id = index % len(self.sources)
-        source = self.sources[video_id]
+        position, round_number = self._clips[index].tolist()
+        source = self.sources[position]
         video = self.reader.video(source.video)
         if self.training:
             frames, object_ids = self._sample(video, source, epoch, index)
         else:
-            frames, object_ids = self._first_clip(video, source)
+            frames, object_ids = self._clip_at(video, source, source.starts[round_number])
         if self.reader.num_categories is not None:
             object_ids = list(range(self.reader.num_categories))
 
@@ -129,15 +119,33 @@ class ClipDataset(Dataset):
         )
         width, height = self.reader.size(frames[0])
         numbers = [frame.frame_idx for frame in frames]
+        video_id = position if self.training else index
         return to_datapoint(images, masks, object_ids, numbers, video_id, (height, width))
 
-    def _first_clip(self, video: VOSVideo, source: ClipSource) -> tuple[list[VOSFrame], list[int]]:
-        stride = self.data.frame_stride
-        end = source.first + clip_length(self.data, self.training) * stride
-        frames = video.frames[source.first : end : stride]
-        present = _Presence(self.reader, source.video, frames[:1]).load(frames[0].frame_idx)
-        visible = sorted(key for key, there in present.items() if there)
-        return frames, visible[: self.data.max_objects]
+    def _clip_at(
+        self, video: VOSVideo, source: ClipSource, start: int
+    ) -> tuple[list[VOSFrame], list[int]]:
+        """Return the clip that starts at a frame which had an object when clips were looked for.
+
+        Files may have been written again since: the next frame that has one stands for it then.
+        """
+        stride, length = self.data.frame_stride, clip_length(self.data, self.training)
+        last = max(0, len(video.frames) - span_of(length, stride))
+        for position in dict.fromkeys((start, *range(start, last + 1), *range(last + 1))):
+            frames = video.frames[position : position + length * stride : stride]
+            if visible := self._visible(source.video, frames[:1]):
+                return frames, visible[: self.data.max_objects]
+        raise DataError(
+            f"video {video.video_name} has no object left on any frame where a clip could start,"
+            " but had some when the run started: its masks were changed"
+        )
+
+    def _visible(self, video: int, frames: list[VOSFrame]) -> list[int]:
+        """Return the objects on the first of some frames, none where there is no frame."""
+        if not frames:
+            return []
+        present = ids_present(self.reader.masks(video, frames[0]))
+        return sorted(key for key, there in present.items() if there)
 
     def _sample(
         self, video: VOSVideo, source: ClipSource, epoch: int, index: int
@@ -145,7 +153,12 @@ class ClipDataset(Dataset):
         """Draw a clip with the official sampler, from one of the stride's phases."""
         data, rng = self.data, make_generator(CLIP, self.seed, epoch, index)
         length = clip_length(data, self.training)
-        num_starts = _num_starts(video, length, data.frame_stride)
+        num_starts = len(video.frames) - span_of(length, data.frame_stride) + 1
+        if num_starts < 1:
+            raise DataError(
+                f"video {video.video_name} has only {len(video.frames)} annotated frames left, but"
+                f" had {source.num_frames} when the run started: its files were changed"
+            )
         # choosing the phase through a start weighs every start alike
         phase = int(rng.integers(num_starts)) % data.frame_stride
         frames = video.frames[phase :: data.frame_stride]
@@ -164,7 +177,7 @@ class ClipDataset(Dataset):
             return sampled.frames, sampled.object_ids
         except _NoObjects:
             # objects in the starts of other phases only: take the start that is known
-            return self._first_clip(video, source)
+            return self._clip_at(video, source, source.starts[0])
         finally:
             random.setstate(state)
 
@@ -174,13 +187,47 @@ class ClipDataset(Dataset):
             size = self.reader.size(frame)
             yield MaskedFrame(image, size, self.reader.masks(video, frame))
 
+    @property
+    def amount(self) -> str:
+        """Say how many clips of how many videos there are, for the table at the start."""
+        count = len(self.sources)
+        text = f"{count_clips(len(self), self.training)} of {count} video{'s' if count > 1 else ''}"
+        by_length = not self.training and self.data.val_clips_per_video is None
+        if by_length and any(source.num_clips == MOST_VAL_CLIPS for source in self.sources):
+            text += f" (at most {MOST_VAL_CLIPS} of each: data.val_clips_per_video)"
+        return text
+
     def clip_name(self, video_id: int) -> str:
-        """Return the name of the video of index `video_id` in this data set."""
-        return self.reader.names[self.sources[video_id].video]
+        """Return the name of a video, with the clip's number where validation has several of it.
+
+        Args:
+            video_id: ``metadata.unique_objects_identifier[..., 0]``.
+        """
+        position, round_number = self._place(video_id)
+        source = self.sources[position]
+        name = self.reader.names[source.video]
+        if self.training or source.num_clips == 1:
+            return name
+        return f"{name} (clip {round_number + 1} of {source.num_clips})"
 
     def object_names(self, video_id: int) -> Optional[dict[int, str]]:
         """Return {object id: name} of that video, None when there are no names."""
-        return self.reader.object_names(self.sources[video_id].video)
+        return self.reader.object_names(self.sources[self._place(video_id)[0]].video)
+
+    def _place(self, video_id: int) -> tuple[int, int]:
+        """Return the position of a video in `sources`, and which of its clips it is about."""
+        if self.training:
+            return video_id, 0
+        position, round_number = self._clips[video_id].tolist()
+        return position, round_number
+
+
+def _in_rounds(num_clips: list[int]) -> np.ndarray:
+    """Return (video, clip) of every clip, int32 [N, 2]: all first clips, then all second ones."""
+    videos = np.repeat(np.arange(len(num_clips), dtype=np.int32), num_clips)
+    firsts = np.cumsum(num_clips) - num_clips
+    rounds = np.arange(len(videos), dtype=np.int32) - np.repeat(firsts, num_clips)
+    return np.stack([videos, rounds], 1)[np.lexsort((videos, rounds))].astype(np.int32)
 
 
 class _NoObjects(Exception):
@@ -200,150 +247,3 @@ class _StopWhenEmpty:
             if not self.left:
                 raise _NoObjects
         return present
-
-
-def _num_starts(video: VOSVideo, num_frames: int, frame_stride: int) -> int:
-    return len(video.frames) - (num_frames - 1) * frame_stride
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """What was found about a video.
-
-    Attributes:
-        video: Its index.
-        num_starts: Frames that a clip can start at; below 1 the video is too short.
-        first: The first of these frames with an object; None: there is none.
-        bare: Why no frame has a mask; empty: some have.
-        remarks: On the files of its first frame.
-    """
-
-    video: int
-    num_starts: int
-    first: Optional[int]
-    bare: str = ""
-    remarks: tuple[Remark, ...] = ()
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """The videos that no clip can be cut from, by name, and why.
-
-    Attributes:
-        data: The clips that were to be cut.
-        training: Whether they are for training.
-        short: Videos with too few frames.
-        empty: Videos without an object in any frame that a clip can start at.
-        bare: Videos without a frame that has a mask.
-        why_bare: Why the first of them has none.
-    """
-
-    data: DataConfig
-    training: bool
-    short: list[str]
-    empty: list[str]
-    bare: list[str]
-    why_bare: str
-
-    def __bool__(self) -> bool:
-        return bool(self.short or self.empty or self.bare)
-
-    def __str__(self) -> str:
-        data, reasons = self.data, []
-        shorter_too = _takes_shorter_clips(data, self.training)
-        if self.short:
-            setting = "num_frames"
-            if not self.training and data.val_num_frames is not None:
-                setting = "val_num_frames"
-            length = f"data.{setting}={clip_length(data, self.training)}"
-            needed = (_fewest_frames(data, self.training) - 1) * data.frame_stride + 1
-            reasons.append(
-                f"{len(self.short)} with fewer annotated frames than the {needed} needed for"
-                f" {'a clip of 2 frames with' if shorter_too else length + ' and'}"
-                f" data.frame_stride={data.frame_stride} ({name_some(self.short)})"
-            )
-        if self.empty:
-            reasons.append(
-                f"{len(self.empty)} with no object on any frame where a clip could start"
-                f" ({name_some(self.empty)})"
-            )
-        if self.bare:
-            reasons.append(
-                f"{len(self.bare)} without a frame that has a mask ({name_some(self.bare)}):"
-                f" {self.why_bare}"
-            )
-        why = " and ".join(reasons)
-        if self.short and not self.training and not shorter_too:
-            why += "; with data.val_batch_size=1 shorter clips can be used"
-        return why
-
-
-def _takes_shorter_clips(data: DataConfig, training: bool) -> bool:
-    return not training and data.val_batch_size == 1
-
-
-def _fewest_frames(data: DataConfig, training: bool) -> int:
-    length = clip_length(data, training)
-    return min(2, length) if _takes_shorter_clips(data, training) else length
-
-
-def find_clips(
-    reader: Reader, videos: list[int], data: DataConfig, training: bool
-) -> list[ClipSource]:
-    """Find the videos that clips can be cut from, with a warning that names the others.
-
-    Reads one frame's masks per video, more where a video starts without an object, and warns of
-    what should be known of the first frame's files.
-
-    Args:
-        reader: The videos.
-        videos: Which of them.
-        data: The clips to be cut.
-        training: Whether they are for training: validation clips have a length of their own, and
-            may be shorter where each is a batch by itself.
-
-    Raises:
-        DataError: A file is missing or not usable, or no video is left.
-    """
-    fewest, what = _fewest_frames(data, training), "training" if training else "validation"
-    with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        scans = list(pool.map(lambda i: _scan(reader, i, fewest, data.frame_stride), videos))
-    sources = [ClipSource(scan.video, scan.first) for scan in scans if scan.first is not None]
-    skipped = _skipped(reader, scans, data, training)
-    lines = in_lines(remark for scan in scans for remark in scan.remarks)
-    if not sources:
-        raise DataError(f"no {what} video can be used: {'; '.join([str(skipped), *lines])}")
-    if skipped:
-        rank_zero_warn(f"skipped {what} videos: {skipped}")
-    for line in lines:
-        rank_zero_warn(line)
-    return sources
-
-
-def _skipped(reader: Reader, scans: list[_Scan], data: DataConfig, training: bool) -> Skipped:
-    skipped = Skipped(data, training, short=[], empty=[], bare=[], why_bare="")
-    for scan in scans:
-        if scan.first is not None:
-            continue
-        kind = skipped.empty if scan.num_starts >= 1 else skipped.short
-        (skipped.bare if scan.bare else kind).append(reader.names[scan.video])
-    why_bare = next((scan.bare for scan in scans if scan.bare), "")
-    return dataclasses.replace(skipped, why_bare=why_bare)
-
-
-def _scan(reader: Reader, i: int, num_frames: int, frame_stride: int) -> _Scan:
-    """Look for the first frame of a video that a clip can start at and that has an object."""
-    try:
-        video = reader.video(i)
-    except NoAnnotatedFrameError as error:
-        return _Scan(i, 0, None, bare=str(error))
-    num_starts = _num_starts(video, num_frames, frame_stride)
-    if num_starts < 1:
-        return _Scan(i, num_starts, None)
-    # the header is compared with the mask's before the sampler ever sees the video
-    reader.size(video.frames[0])
-    remarks = tuple(reader.remarks(i, video.frames[0]))
-    for start in range(num_starts):
-        if any(ids_present(reader.masks(i, video.frames[start])).values()):
-            return _Scan(i, num_starts, start, remarks=remarks)
-    return _Scan(i, num_starts, None, remarks=remarks)

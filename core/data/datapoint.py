@@ -52,6 +52,11 @@ def clip_length(data: DataConfig, training: bool) -> int:
     return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
 
 
+def count_clips(count: int, training: bool) -> str:
+    """Return how many clips of a kind there are, in words."""
+    return f"{count} {'training' if training else 'validation'} clip{'' if count == 1 else 's'}"
+
+
 def to_datapoint(
     images: np.ndarray,
     masks: np.ndarray,

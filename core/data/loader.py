@@ -27,8 +27,8 @@ Key = tuple[int, int]  # (epoch, index) of a clip
 class Order(Protocol):
     """Which clips are in which batch of an epoch."""
 
-    def __len__(self) -> int:
-        """Return the batches of one rank and epoch."""
+    def count(self, num_ranks: int) -> int:
+        """Return the batches of one epoch that each rank has."""
 
     def batches(self, epoch: int) -> list[list[Key]]:
         """Return those of this rank, the same whenever it is asked."""
@@ -47,8 +47,9 @@ class ClipOrder:
     seed: int
     shuffle: bool
 
-    def __len__(self) -> int:
-        return num_batches(self.num_clips, self.batch_size, world()[1])
+    def count(self, num_ranks: int) -> int:
+        """See `Order`."""
+        return num_batches(self.num_clips, self.batch_size, num_ranks)
 
     def of(self, epoch: int) -> list[int]:
         """Return the indices of this rank's clips in one epoch."""
@@ -187,7 +188,7 @@ class ClipBatches(Sampler[list[Key]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.order.count(world()[1])
 
     def __iter__(self) -> Iterator[list[Key]]:
         start = Position(self.epoch) if self.course is None else self.course.start

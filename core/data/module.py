@@ -16,8 +16,9 @@ from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
 from ..config import DataConfig, SourceConfig, sections_of, sources_of
 from ..official import original_sizes_of
-from .clips import ClipDataset, find_clips
+from .clips import ClipDataset
 from .datapoint import clip_length, normalise, seed_of_source
+from .finding import find_clips
 from .loader import ClipBatches, ClipOrder, Order, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import has_category_layout
@@ -35,9 +36,9 @@ class VideoDataModule(LightningDataModule):
     Batches are ``BatchedVideoDatapoint``: `img_batch` uint8 [T, B, 3, S, S] from the loaders and
     float32, ImageNet-normalised, in the steps of a module that a Trainer runs (`normalise`);
     `masks` bool [T, O, S, S], video-major; `metadata.unique_objects_identifier` [T, O, 3] = (index
-    of the clip's video in its data set, object id or category slot, original frame number). With
-    ``data.sources`` a batch is of one of them, the same one on every rank; the first of these
-    numbers runs over all of them then.
+    of the clip's video in its data set, in validation of the clip itself; object id or category
+    slot; original frame number). With ``data.sources`` a batch is of one of them, the same one on
+    every rank; the first of these numbers runs over all of them then.
 
     Ranks are told apart by ``torch.distributed`` alone: give the Trainer
     ``use_distributed_sampler=False``. Under DDP validation is padded by repeating clips, so that
@@ -113,11 +114,13 @@ class VideoDataModule(LightningDataModule):
         self._take_categories(split.train.reader.category_names)
         parts = {"train": split.train, "val": split.val}
         training = not isinstance(data, SourceConfig) or data.weight != 0
-        return {
+        found: dict[str, Clips] = {
             name: self._cut(part, data, seed, training=name == "train")
             for name, part in parts.items()
             if training or name == "val"
         }
+        split.index.save()
+        return found
 
     def _take_categories(self, names: Optional[list[str]]) -> None:
         if self.category_names not in (None, names):
@@ -129,16 +132,24 @@ class VideoDataModule(LightningDataModule):
         self.num_categories = None if names is None else len(names)
 
     def _cut(self, part: Videos, data: DataConfig, seed: int, training: bool) -> ClipDataset:
-        sources = find_clips(part.reader, part.indices, data, training)
+        sources = find_clips(part.known, part.indices, data, training)
         return ClipDataset(part.reader, sources, data, self.image_size, seed, training=training)
 
-    def num_clips(self) -> dict[Optional[str], tuple[int, int]]:
-        """Return the clips of training and of validation, by data set; None: there is one."""
+    def amounts(self) -> dict[Optional[str], str]:
+        """Say how many clips train and validate, by data set; None: there is one."""
         train, val = self.datasets["train"], self.datasets["val"]
-        if not (isinstance(train, MixedDataset) and isinstance(val, MixedDataset)):
-            return {None: (len(train), len(val))}
-        trained = train.sizes()
-        return {name: (trained.get(name, 0), count) for name, count in val.sizes().items()}
+        if isinstance(train, MixedDataset) or isinstance(val, MixedDataset):
+            trained, validating = (
+                dict(zip(mixed.names, mixed.datasets, strict=True))
+                for mixed in (train, val)
+                if isinstance(mixed, MixedDataset)
+            )
+            return {name: _amounts(trained.get(name), clips) for name, clips in validating.items()}
+        return {None: _amounts(train, val)}
+
+    def num_train_batches(self, num_ranks: int) -> int:
+        """Return how many training batches of an epoch each of some ranks has."""
+        return self._order("train").count(num_ranks)
 
     def batches_per_epoch(self, num_ranks: int) -> dict[str, int]:
         """Return how many training batches of an epoch are of each of ``data.sources``.
@@ -253,6 +264,10 @@ class VideoDataModule(LightningDataModule):
         if not isinstance(dataset, MixedDataset):
             return None
         return dataset.source_of(int(dataset_video_id))
+
+
+def _amounts(train: Optional[Clips], val: Clips) -> str:
+    return f"{'no training clips' if train is None else train.amount}, {val.amount}"
 
 
 def _category_layout(data: DataConfig) -> bool:

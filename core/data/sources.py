@@ -44,8 +44,9 @@ class MixedOrder:
     parts: Sequence[Part]
     seed: int
 
-    def __len__(self) -> int:
-        return sum(self.counts(world()[1]))
+    def count(self, num_ranks: int) -> int:
+        """Return the batches of one epoch that each rank has."""
+        return sum(self.counts(num_ranks))
 
     def counts(self, num_ranks: int) -> list[int]:
         """Return how many batches of an epoch are of each data set."""
@@ -86,8 +87,8 @@ class InTurn:
 
     parts: Sequence[Part]
 
-    def __len__(self) -> int:
-        num_ranks = world()[1]
+    def count(self, num_ranks: int) -> int:
+        """Return the batches of one validation that each rank has."""
         return sum(num_batches(part.num_clips, part.batch_size, num_ranks) for part in self.parts)
 
     def batches(self, epoch: int) -> list[list[Key]]:

@@ -1,6 +1,9 @@
 """Which videos train, which validate."""
 
+import contextlib
+import gc
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -8,6 +11,8 @@ from typing import Optional
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import DataConfig
+from .index import Index
+from .known import KnownVideos
 from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
 from .readers.reader import SOURCES, Reader, Source
 from .readers.recognise import hint_at_source
@@ -17,16 +22,22 @@ from .readers.recognise import hint_at_source
 class Videos:
     """Some videos of a reader, by their indices."""
 
-    reader: Reader
+    known: KnownVideos
     indices: list[int]
+
+    @property
+    def reader(self) -> Reader:
+        """Where their frames and masks come from."""
+        return self.known.reader
 
 
 @dataclass(frozen=True)
 class Split:
-    """The videos of training and of validation; the reader may be the same."""
+    """The videos of training and of validation, whose reader may be the same, and their index."""
 
     train: Videos
     val: Videos
+    index: Index
 
 
 def split_videos(data: DataConfig) -> Split:
@@ -41,15 +52,18 @@ def split_videos(data: DataConfig) -> Split:
         DataError: The data set or a list cannot be used.
     """
     source = SOURCES[data.source]
-    reader, val_reader = _open(source, data)
+    with _without_garbage_collection():
+        index = Index(data)
+        reader, val_reader = _open(source, data)
+    known = index.videos_of(reader)
     if val_reader is not reader:
-        return Split(_all_videos(reader), _all_videos(val_reader))
+        return Split(_all_videos(known), _all_videos(index.videos_of(val_reader)), index)
     train_list, val_list = _lists(data, source)
     train = None if train_list is None else _read_list(train_list, "train_list", reader, data)
     if val_list is None:
-        return _split_by_fraction(reader, train, data.val_fraction)
+        return Split(*_split_by_fraction(known, train, data.val_fraction), index)
     val = _read_list(val_list, "val_list", reader, data)
-    return _split_by_lists(reader, train, val, data)
+    return Split(*_split_by_lists(known, train, val, data), index)
 
 
 def _open(source: Source, data: DataConfig) -> tuple[Reader, Reader]:
@@ -61,8 +75,20 @@ def _open(source: Source, data: DataConfig) -> tuple[Reader, Reader]:
         raise DataError(f"{error}{hint_at_source(data)}") from error
 
 
-def _all_videos(reader: Reader) -> Videos:
-    return Videos(reader, list(range(len(reader.names))))
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Of what is read nothing is garbage yet: looking for some takes longer than reading."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _all_videos(known: KnownVideos) -> Videos:
+    return Videos(known, list(range(len(known.reader.names))))
 
 
 def _lists(data: DataConfig, source: Source) -> tuple[Optional[str], Optional[str]]:
@@ -76,49 +102,52 @@ def _lists(data: DataConfig, source: Source) -> tuple[Optional[str], Optional[st
 
 
 def _split_by_lists(
-    reader: Reader, train: Optional[list[int]], val: list[int], data: DataConfig
-) -> Split:
+    known: KnownVideos, train: Optional[list[int]], val: list[int], data: DataConfig
+) -> tuple[Videos, Videos]:
     """Split as the list of validation says; without one of training all others are for training."""
-    listed = set(val)
+    listed, names = set(val), known.reader.names
     if train is None:
-        train = [i for i in range(len(reader.names)) if i not in listed]
+        train = [i for i in range(len(names)) if i not in listed]
         if not train:
             raise DataError(
                 f"data.val_list={data.val_list} lists every video, expected some left for training"
             )
-        return Split(Videos(reader, train), Videos(reader, val))
-    shared = [reader.names[i] for i in train if i in listed]
+        return Videos(known, train), Videos(known, val)
+    shared = [names[i] for i in train if i in listed]
     if shared:
         rank_zero_warn(
             f"{len(shared)} videos are listed for both training and validation"
             f" ({name_some(shared)}): val/* does not measure unseen videos"
         )
-    return Split(Videos(reader, train), Videos(reader, val))
+    return Videos(known, train), Videos(known, val)
 
 
-def _split_by_fraction(reader: Reader, listed: Optional[list[int]], val_fraction: float) -> Split:
+def _split_by_fraction(
+    known: KnownVideos, listed: Optional[list[int]], val_fraction: float
+) -> tuple[Videos, Videos]:
     """Keep the last of the videos, by name, for validation; a single video serves both.
 
     Those without any mask are left to training, which skips them with a warning.
     """
-    videos = list(range(len(reader.names))) if listed is None else listed
+    names = known.reader.names
+    videos = list(range(len(names))) if listed is None else listed
     if len(videos) == 1:
         rank_zero_warn(
-            f"the data set has only one video, {reader.names[videos[0]]!r}: it is used for both"
+            f"the data set has only one video, {names[videos[0]]!r}: it is used for both"
             " training and validation, so val/* says nothing about other videos"
         )
-        return Split(Videos(reader, videos), Videos(reader, videos))
-    videos = sorted(videos, key=lambda i: reader.names[i])
+        return Videos(known, videos), Videos(known, videos)
+    videos = sorted(videos, key=lambda i: names[i])
     num_val = min(max(1, round(val_fraction * len(videos))), len(videos) - 1)
-    annotated = (i for i in reversed(videos) if _has_masks(reader, i))
+    annotated = (i for i in reversed(videos) if _has_masks(known, i))
     val = set(itertools.islice(annotated, num_val)) or set(videos[-num_val:])
     parts = [i for i in videos if i not in val], [i for i in videos if i in val]
-    return Split(Videos(reader, parts[0]), Videos(reader, parts[1]))
+    return Videos(known, parts[0]), Videos(known, parts[1])
 
 
-def _has_masks(reader: Reader, i: int) -> bool:
+def _has_masks(known: KnownVideos, i: int) -> bool:
     try:
-        reader.video(i)
+        known.num_frames(i)
     except NoAnnotatedFrameError:
         return False
     return True

@@ -16,6 +16,7 @@ from .datapoint import (
     SYNTHETIC_TRAIN,
     SYNTHETIC_VAL,
     clip_length,
+    count_clips,
     epoch_and_index,
     make_generator,
     to_datapoint,
@@ -86,6 +87,11 @@ class SyntheticDataset(Dataset):
             video_id=index,
             original_size=(size, size),
         )
+
+    @property
+    def amount(self) -> str:
+        """Say how many clips there are, for the table at the start."""
+        return count_clips(len(self), self.training)
 
     def clip_name(self, video_id: int) -> str:
         """Return the name of clip `video_id`."""

@@ -4,6 +4,7 @@ mixin.py        is a picture due (cadence.py)? hand the batch over
 visualizer.py   training thread: take a snapshot, queue it, go on (limits.py: budget, failures)
 snapshot.py     small copies of what a sheet needs (reduction.py; coverage.py: which panel pixels
                 a mask covers), copied to the host once (transfer.py)
+                of an image each round of clicks stands for a frame (rounds.py)
                 and, of small objects, a window of the frame (window.py; rows.py: whose is what)
 worker.py       one background thread, bounded
 publisher.py    on that thread: snapshot -> clips (clip.py, palette.py) -> sheets (drawing/)

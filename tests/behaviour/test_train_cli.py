@@ -15,7 +15,8 @@ from PIL import Image
 from processes import REPOSITORY, SLURM, TINY, png_files, run_apart, run_here
 from scenes import label_map, make_video, save_mask
 
-from core.config import Config, ModelConfig
+from core.config import Config, DataConfig, ModelConfig, SyntheticConfig
+from core.data import VideoDataModule
 from core.export import loading_code
 from core.run import describe, say_how_to_go_on
 
@@ -333,7 +334,9 @@ def test_the_start_says_what_is_trained_on_what(
     model = torch.nn.Linear(1000, 1499)
     model.bias.requires_grad_(False)
     module = SimpleNamespace(load_report=None, model=model)
-    data = SimpleNamespace(datasets={"train": range(30), "val": range(7)})
+    clips = DataConfig(synthetic=SyntheticConfig(num_train_clips=30, num_val_clips=7))
+    data = VideoDataModule(clips, 64, seed=0)
+    data.setup()
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = SimpleNamespace(strategy=strategy, world_size=2)
     config = Config(model=ModelConfig(architecture=architecture, image_size=64))

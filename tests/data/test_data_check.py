@@ -28,7 +28,8 @@ def make_folder(root) -> DataConfig:
             Image.fromarray(labels).save(root / "Annotations" / name / f"{t:05d}.png")
             frame = Image.new("RGB", (30, 20), (40 * t, 90, 90))
             frame.save(root / "JPEGImages" / name / f"{t:05d}.jpg")
-    return DataConfig(source="vos_folder", root=str(root), num_frames=2)
+    one = {"clips_per_video": 1, "val_clips_per_video": 1}
+    return DataConfig(source="vos_folder", root=str(root), num_frames=2, **one)
 
 
 def test_check_counts_frames_objects_and_sizes(tmp_path):

@@ -18,7 +18,8 @@ NO_AUGMENTATION = AugmentationConfig(horizontal_flip=0)
 
 
 def module_for(root, source="vos_folder", **fields) -> VideoDataModule:
-    fields = {"num_frames": 3, "augmentation": NO_AUGMENTATION, **fields}
+    one_clip = {"clips_per_video": 1, "val_clips_per_video": 1}
+    fields = {"num_frames": 3, "augmentation": NO_AUGMENTATION, **one_clip, **fields}
     if source != "coco_video":
         fields["root"] = str(root)
     module = VideoDataModule(DataConfig(source=source, **fields), 32, seed=0)

@@ -1,6 +1,7 @@
 """The registry of sources, and readers beside the official code."""
 
 import pickle
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -65,6 +66,83 @@ def test_a_movie_gives_the_frame_asked_for_in_any_order(tmp_path):
     indices = [3, 3, 4, 0, 5, 2]
     levels = [movie.frame(str(tmp_path / "a.mp4"), i).mean() for i in indices]
     assert levels == pytest.approx([40 * i for i in indices], abs=8)
+
+
+def write_stamped(path, stamps) -> None:
+    """Write a movie whose frames have these times, in 24ths of a second, and tell themselves."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = 12
+        for k, stamp in enumerate(stamps):
+            pixels = np.full((48, 64, 3), 2 * k % 256, np.uint8)
+            pixels[: 4 * (k % 12)] = 255 - 2 * k % 256
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+class Watched:
+    """``cv2.VideoCapture`` that counts decoded frames, and may land beside the frame sought."""
+
+    decoded, beside, capture = 0, 0, cv2.VideoCapture
+
+    def __init__(self, path):
+        self.inner = Watched.capture(path)
+
+    def set(self, prop, value):
+        if prop == cv2.CAP_PROP_POS_FRAMES:
+            value += Watched.beside
+        return self.inner.set(prop, value)
+
+    def grab(self):
+        Watched.decoded += 1
+        return self.inner.grab()
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Watched)
+    monkeypatch.setattr(Watched, "decoded", 0)
+    return monkeypatch
+
+
+WITH_A_GAP = [*range(60), *range(65, 165)]
+
+
+# how many frames are decoded: one for each that is near or sought, or all from the beginning
+SOUGHT, READ_THROUGH = 6 + 4, 1 + 151 + 1 + 41 + 115 + 101 + 100 + 4
+
+
+@pytest.mark.parametrize(
+    ("stamps", "beside", "decoded"),
+    [
+        (range(160), 0, SOUGHT),
+        (WITH_A_GAP, 0, READ_THROUGH),
+        (range(160), -1, READ_THROUGH),
+        (range(160), 1, READ_THROUGH),
+    ],
+    ids=["exact", "gap", "early", "late"],
+)
+def test_far_frames_of_a_movie_are_sought_where_that_is_exact(
+    tmp_path, watched, stamps, beside, decoded
+):
+    path = str(tmp_path / "a.mp4")
+    write_stamped(path, stamps)
+    capture, frames = Watched.capture(path), []
+    while capture.grab():
+        frames.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    assert len(frames) == 160
+    watched.setattr(Watched, "beside", beside)
+    movie = _Movie()
+    for index in (150, 151, 40, 155, 100, 99, 3):
+        np.testing.assert_array_equal(movie.frame(path, index), frames[index])
+    assert Watched.decoded == decoded
 
 
 def test_an_open_movie_can_be_sent_to_a_worker(tmp_path):

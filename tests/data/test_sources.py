@@ -3,6 +3,9 @@
 import csv
 import dataclasses
 import json
+import math
+import random
+import re
 from collections import Counter
 
 import pytest
@@ -13,7 +16,17 @@ from processes import TrainProcess
 from videos import Disc, draw, write_vos
 
 from core.checks import UserError
-from core.config import CONFIG_DIR, Config, DataConfig, ModelConfig, config_of, in_source, to_config
+from core.config import (
+    CONFIG_DIR,
+    DATA_SOURCES,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SourceConfig,
+    config_of,
+    in_source,
+    to_config,
+)
 from core.data import DataError, VideoDataModule
 from core.data.check import check_data
 from core.data.sources import InTurn, MixedOrder, Part, share_out
@@ -116,6 +129,26 @@ def test_data_sets_are_checked_together_and_with_the_model():
         Config(data=data, model=ModelConfig(num_init_cond_frames=2, num_frames_to_correct=2))
 
 
+def test_whatever_stands_in_a_data_set_is_taken_or_refused_in_a_sentence_that_names_it():
+    pick, refused = random.Random(0), []
+    keys = [*(item.name for item in dataclasses.fields(SourceConfig)), "rot", "", 5, None]
+    values = [
+        None, 0, 1, -1, 2.5, math.nan, math.inf, True, "", "x", "auto", "sav", "a/b", "..", [], [1],
+        {}, {"degrees": 5}, {"degrees": None}, {"q": 1}, "???", "${data.root}", 10**30, b"x", (1,),
+    ]  # fmt: skip
+    for _ in range(40):
+        entry = {"source": pick.choice(DATA_SOURCES), "root": "/d", "train_annotations": "x.json"}
+        entry |= {pick.choice(keys): pick.choice(values) for _ in range(pick.randint(0, 2))}
+        second = entry if pick.random() < 0.9 else pick.choice(values)
+        try:
+            DataConfig(sources=[second])
+        except UserError as error:
+            refused.append(str(error))
+    assert 5 < len(refused) < 35
+    named = re.compile(r"(unknown setting )?data\.sources\[0\].*")
+    assert [said for said in refused if not named.fullmatch(said)] == []
+
+
 def test_a_message_names_the_data_set_and_no_folder():
     said = "data.root=/data.root/x/data.val_list: data.val_list, not my_data.root"
     assert in_source(said, 2) == (
@@ -160,7 +193,7 @@ def test_ranks_draw_the_same_data_set_and_see_every_clip_before_any_comes_again(
         ranks = []
         for rank in range(num_ranks):
             as_rank(monkeypatch, rank, num_ranks)
-            assert len(order) == sum(whole)
+            assert order.count(num_ranks) == sum(whole)
             ranks.append(order.batches(epoch))
             assert ranks[-1] == order.batches(epoch)
         turns.append([part_of(batch[0][1]) for batch in ranks[0]])
@@ -196,7 +229,7 @@ def test_data_sets_take_turns_in_validation_and_ranks_get_equally_many_batches(m
     for rank in range(2):
         as_rank(monkeypatch, rank, 2)
         ranks.append([[index for _, index in batch] for batch in order.batches(0)])
-        assert len(ranks[-1]) == len(order)
+        assert len(ranks[-1]) == order.count(2)
     assert ranks == [[[0, 2], [3], [5]], [[1, 0], [4], [6]]]
 
 
@@ -216,7 +249,8 @@ def data_of(root, **shared):
         {"source": "vos_folder", "root": str(root / "a"), "name": "first", "num_frames": 3},
         {"source": "vos_folder", "root": str(root / "b"), "name": "second"},
     ]
-    return DataConfig(**{"sources": sources, "num_frames": 2, "batch_size": 1, **shared})
+    fixed = {"num_frames": 2, "batch_size": 1, "clips_per_video": 1, "val_clips_per_video": 1}
+    return DataConfig(**{"sources": sources, **fixed, **shared})
 
 
 def read(loader, epoch=0):
@@ -262,7 +296,10 @@ def test_a_data_set_of_weight_0_is_for_validation_alone(two_folders):
     data.sources[0].weight, data.sources[1].weight = 0.0, 1.0
     module = VideoDataModule(data, 64, seed=0)
     module.setup("fit")
-    assert module.num_clips() == {"first": (0, 1), "second": (2, 1)}
+    assert module.amounts() == {
+        "first": "no training clips, 1 validation clip of 1 video",
+        "second": "2 training clips of 2 videos, 1 validation clip of 1 video",
+    }
     assert module.batches_per_epoch(1) == {"second": 2}
 
 
@@ -272,7 +309,8 @@ def test_the_start_of_a_run_states_how_long_an_epoch_is(two_folders):
     module = VideoDataModule(data, 64, seed=0)
     module.setup()
     said = _data(Config(data=data, model=ModelConfig(image_size=64)), module, 1).splitlines()
-    assert said[0] == f"first: vos_folder in {two_folders}/a: 2 training clips, 1 validation clips"
+    amounts = "2 training clips of 2 videos, 1 validation clip of 1 video"
+    assert said[0] == f"first: vos_folder in {two_folders}/a: {amounts}"
     assert said[1].split() == "3 frames of 64 px, batches of 1, 3 of them per epoch (75%)".split()
     assert said[4].strip() == "an epoch has 4 batches, each of one data set"
 

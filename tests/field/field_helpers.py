@@ -113,6 +113,7 @@ class Made:
 
     def settings(self) -> dict[str, Any]:
         settings = {"num_frames": 2, "num_workers": 0, "root": str(self.root)}
+        settings |= {"clips_per_video": 1, "val_clips_per_video": 1}
         if self.source in JSON_SOURCES:
             del settings["root"]
             settings |= {"train_annotations": str(self.json), "image_root": str(self.frames)}

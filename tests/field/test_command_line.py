@@ -394,6 +394,12 @@ IMPOSSIBLE = {
         ["trainer.limit_val_batches=0", "trainer.early_stopping_patience=2"],
         ["trainer.early_stopping_patience", "trainer.limit_val_batches"],
     ),
+    "mixed validation": (["trainer.val_prompts=[mixed]"], ["trainer.val_prompts", "mixed"]),
+    "validation under no prompts": (["trainer.val_prompts=[]"], ["trainer.val_prompts", "[]"]),
+    "all prompts every 0 validations": (
+        ["trainer.val_prompts_every=0"],
+        ["trainer.val_prompts_every", "0"],
+    ),
     "negative clipping": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val", "-1"]),
     "clipping at nan": (["trainer.gradient_clip_val=nan"], ["trainer.gradient_clip_val", "nan"]),
     "negative epochs": (

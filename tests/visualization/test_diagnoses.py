@@ -65,6 +65,21 @@ def test_what_is_wrong_reaches_the_logger_the_page_and_the_sheet(tmp_path, monke
     assert not any("doctor" in note for step in (6, 9) for note in first[step])
 
 
+def test_a_validation_that_is_interrupted_has_its_pinned_clip_drawn_all_the_same(tmp_path):
+    class Stops(SickModule):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            if batch_idx == 1:
+                raise InterruptedError
+
+    logger = RememberingLogger()
+    module = Stops(visualizations(run_book=False, every_n_steps=100))
+    trainer = make_trainer(tmp_path, logger, val_check_interval=1)
+    with pytest.raises(InterruptedError):
+        trainer.fit(module, clips(2), clips(2, batch_size=1))
+    assert logger.moments_of("val") == [("val/composites", 1)]
+
+
 def remember(notes, clip, close_up, told):
     found = told(clip, close_up)
     notes.append((clip.moment.stage, clip.moment.step, found))

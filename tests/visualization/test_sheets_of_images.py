@@ -105,7 +105,7 @@ def test_a_row_says_what_its_click_changed(written):
     sheet = render_sheet(clip)
     assert sheet.shape[0] > 3 * 240
     said = " ".join(written)
-    assert "mean IoU 0.750 after the last click" in said
+    assert "mean IoU 0.750 after 3 clicks" in said
     assert "1 IoU 0.50 (+0.25) est. 0.20 score +2.0" in said
     assert "0 IoU 0.25 est. 0.10 score +1.0" in said
     assert "small: given in a row above" in written

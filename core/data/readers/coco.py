@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ...config import DataConfig
 from .files import DataError, NoAnnotatedFrameError, check_folder, exists, read_json
 from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
 from .kinds import hint_at_kind
+from .packed import Packed
 from .remarks import Remark
 from .segmentations import decode_polygons, decode_rle, fault_of_polygons, rle_size
 
@@ -65,8 +67,7 @@ class CocoFile:
                 )
             # by the names alone: links below the root may lead wherever their owner wants
             joined = _below(Path(self.image_root), name)
-            root = os.path.normpath(self.image_root)
-            if Path(os.path.relpath(joined, root)).parts[:1] == (os.pardir,):
+            if not _stays_below(self.image_root, name, joined):
                 raise DataError(
                     f"{self.setting} has an image {name!r} outside data.image_root="
                     f"{self.image_root}, expected a path below it"
@@ -236,6 +237,23 @@ def _below(folder: Path, name: str) -> str:
     return path
 
 
+def _stays_below(folder: str, name: str, joined: str) -> bool:
+    if os.pardir not in name and not name.startswith(("/", "\\")):
+        return True
+    return Path(os.path.relpath(joined, folder)).parts[:1] != (os.pardir,)
+
+
+@dataclass
+class CocoFrame(AnnotatedFrame):
+    """A frame of a file.
+
+    Attributes:
+        told: (width, height) as the file has them; None: it has not, or no masks of the frame.
+    """
+
+    told: Optional[tuple[int, int]] = None
+
+
 @dataclass
 class CocoVideo:
     """A video of a file.
@@ -245,15 +263,13 @@ class CocoVideo:
         object_names: {object id or slot: name}.
         frames: All of its frames, in order.
         segments: {frame number: its masks} of those whose masks are known.
-        told: {path of such a frame: (width, height) as the file has them}.
         bare: Paths of those that have annotations without a mask beside others.
     """
 
     name: str
     object_names: dict[int, str]
-    frames: list[AnnotatedFrame] = field(default_factory=list)
+    frames: list[CocoFrame] = field(default_factory=list)
     segments: dict[int, list[ObjectSegmentation]] = field(default_factory=dict)
-    told: dict[str, tuple[int, int]] = field(default_factory=dict)
     bare: set[str] = field(default_factory=set)
 
     def add_frame(
@@ -271,17 +287,16 @@ class CocoVideo:
             told: (width, height) as the file has them.
             segments: Its masks, some of them missing perhaps; None: they are not known.
         """
-        frame = AnnotatedFrame(number, path, masks_size=told)
+        frame = CocoFrame(number, path, masks_size=told)
         self.frames.append(frame)
         if segments is None:
             return
+        frame.told = told
         known = [item for item in segments if not is_missing(item[1])]
         self.segments[number] = known
         if len(known) < len(segments):
             self.bare.add(path)
-        if told is not None:
-            self.told[path] = told
-        else:
+        if told is None:
             sizes = (rle_size(segmentation) for _, segmentation in known)
             frame.masks_size = next((size for size in sizes if size is not None), None)
 
@@ -316,16 +331,26 @@ class CocoReader:
             None if num_categories is None else list(categories.values())[:num_categories]
         )
         self.names = [video.name for video in videos]
-        self._videos = videos
-        self._known = [
-            VOSVideo(v.name, i, [frame for frame in v.frames if frame.frame_idx in v.segments])
-            for i, v in enumerate(videos)
-        ]
-        self._told = {path: size for video in videos for path, size in video.told.items()}
+        self._path, self._packed = file.path, Packed(videos)
+        self._first_paths = Packed(
+            [frame.image_path for frame in video.frames if frame.frame_idx in video.segments][:1]
+            for video in videos
+        )
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
+    def _read(self, i: int) -> tuple[CocoVideo, VOSVideo]:
+        """Return a video, and its frames whose masks are known."""
+        video = self._packed[i]
+        known = [frame for frame in video.frames if frame.frame_idx in video.segments]
+        return video, VOSVideo(video.name, i, known)
+
+    def depends_on(self, i: int) -> list[str]:
+        """Return the file, and the first frame whose masks are known."""
+        return [self._path, *self._first_paths[i]]
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
-        video = self._known[i]
+        video = self._read(i)[1]
         if not video.frames:
             raise NoAnnotatedFrameError(
                 f"{self.setting} has no known masks for it, expected annotations with a"
@@ -335,10 +360,11 @@ class CocoReader:
 
     def all_frames(self, i: int) -> list[AnnotatedFrame]:
         """Return every frame of video `i`, also those whose masks are unknown."""
-        size = next((frame.masks_size for frame in self._known[i].frames), None)
+        video, known = self._read(i)
+        size = next((frame.masks_size for frame in known.frames), None)
         return [
             frame if frame.masks_size else dataclasses.replace(frame, masks_size=size)
-            for frame in self._videos[i].frames
+            for frame in video.frames
         ]
 
     def size(self, frame: AnnotatedFrame) -> tuple[int, int]:
@@ -353,8 +379,8 @@ class CocoReader:
                 f"{self.setting} names a frame {frame.image_path} that does not exist{hint}"
             )
         size = frame_size(frame, self.max_pixels)
-        told = self._told.get(frame.image_path, size)
-        if size != told:
+        told = frame.told if isinstance(frame, CocoFrame) else None
+        if told is not None and size != told:
             raise DataError(
                 f"{frame.image_path} is {size[0]} x {size[1]} pixels, but {self.setting} gives"
                 f" {told[0]} x {told[1]}: its masks belong to frames of that size"
@@ -370,7 +396,7 @@ class CocoReader:
         """Return what a person should know of the files of a frame."""
         width, height = self.size(frame)
         remarks = remarks_on_frame(frame, self.max_pixels)
-        if frame.image_path in self._videos[i].bare:
+        if frame.image_path in self._read(i)[0].bare:
             text = (
                 f"{self.setting} annotates objects without a mask beside those that have one: they"
                 " count as absent"
@@ -385,7 +411,7 @@ class CocoReader:
         return remarks
 
     def _used_segments(self, i: int, frame: AnnotatedFrame) -> list[ObjectSegmentation]:
-        segments = self._videos[i].segments[frame.frame_idx]
+        segments = self._read(i)[0].segments[frame.frame_idx]
         limit = self.num_categories
         return [item for item in segments if limit is None or item[0] < limit]
 
@@ -407,8 +433,9 @@ class CocoReader:
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id or slot: category name}."""
-        return self._videos[i].object_names
+        return self._read(i)[0].object_names
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many images of video `i` are left out, and 0: no mask is without its image."""
-        return len(self._videos[i].frames) - len(self._known[i].frames), 0
+        video, known = self._read(i)
+        return len(video.frames) - len(known.frames), 0

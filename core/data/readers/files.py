@@ -156,7 +156,7 @@ def is_foreign(name: str) -> bool:
 
 def list_folders(folder: Path) -> list[Path]:
     """Return the folders in a folder by name, without `is_foreign` ones; none if it is missing."""
-    return [path for path in _list(folder) if path.is_dir()]
+    return [folder / entry.name for entry in _list(folder) if _is_folder(entry)]
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -164,14 +164,25 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
     Without `is_foreign` names; none if the folder is missing.
     """
-    return [path for path in _list(folder) if path.suffix.lower() in suffixes]
+    paths = (folder / entry.name for entry in _list(folder))
+    return [path for path in paths if path.suffix.lower() in suffixes]
 
 
-def _list(folder: Path) -> list[Path]:
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere, or in circles
+        return False
+
+
+def _list(folder: Path) -> list["os.DirEntry[str]"]:
+    """Return what is in a folder, by name; an entry knows without asking whether it is one."""
     if not is_folder(folder):
         return []
     try:
-        return sorted(path for path in folder.iterdir() if not is_foreign(path.name))
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not is_foreign(entry.name)]
+        return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error}), expected a readable folder") from error
 

@@ -89,6 +89,7 @@ class VosFolderReader(PictureFiles):
             setting = f"data.root={data.root}, data.{name}={getattr(data, name)}"
             check_folder(folder, setting, expected)
         self.image_folder, self.mask_folder = _at_one_resolution(images, masks)
+        self._folders = str(self.image_folder), str(self.mask_folder)
         self.max_pixels = data.max_image_pixels
         self.per_object, self.ignore_id = per_object, data.ignore_id
         self.num_categories = self.category_names = None
@@ -130,6 +131,12 @@ class VosFolderReader(PictureFiles):
         if any(list_files(folder, MASK_SUFFIXES) for folder in folders):
             message += f"; the masks found there need data={other}"
         return message
+
+    def depends_on(self, i: int) -> list[str]:
+        """Return the folders of the frames and masks of video `i`."""
+        frames, masks = (f"{folder}/{self.names[i]}" for folder in self._folders)
+        objects = map(str, list_folders(Path(masks))) if self.per_object else ()
+        return [frames, masks, *objects]
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` have no mask, and how many masks no frame."""

@@ -1,5 +1,6 @@
 """Reader of MOTS: PNGs of 16 bits whose values are 1000 x class + instance."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,19 +38,17 @@ _KITTI = ("image_02", "training/image_02")
 
 
 @dataclass(frozen=True)
-class _Folders:
-    """Where the frames and masks of a video are.
+class _Place:
+    """Where the frames and masks of a video, or of several, are.
 
     Attributes:
-        name: What it is called.
-        frames: The folder of its frames.
-        masks: The folder of its masks.
+        frames: The folder of frames, or of folders of them.
+        masks: The folder of masks, or of folders of them.
         classes: {class: name}.
         labels: The file that has them, None without one.
         object_names: {value: name of its class} of all values that these classes can have.
     """
 
-    name: str
     frames: Path
     masks: Path
     classes: dict[int, str]
@@ -81,18 +80,39 @@ class MotsReader(PictureFiles):
         places = [place for place in places if is_folder(place / data.annotation_folder)]
         if not places:
             check_folder(root / data.annotation_folder, setting, "a folder of masks, or of videos")
-        self._folders = []
         # CVAT has a folder for each subset of a task
-        for place in places[:1] if places[0] == root else places:
-            self._folders += _find_videos(place, "" if place == root else place.name, data)
-        if not self._folders:
+        places = places[:1] if places[0] == root else places
+        self._places = [_read_place(place, data) for place in places]
+        found = [
+            (_title(place, folder, root), number, folder)
+            for number, place in enumerate(places)
+            for folder in _folders_of_videos(place / data.annotation_folder)
+        ]
+        if not found:
             raise DataError(f"{setting} has no videos: expected PNGs, or folders of them")
-        self._folders.sort(key=lambda folders: folders.name)
-        self.names = [folders.name for folders in self._folders]
+        found.sort(key=lambda item: item[0])
+        self.names = [name for name, _, _ in found]
+        # the place and the folder in it: not an object with paths for each video, see `Packed`
+        self._found = [(number, folder) for _, number, folder in found]
+        for number in {number for number, _ in self._found}:
+            expected = f"data.root={data.root}, data.image_folder={data.image_folder}"
+            check_folder(self._places[number].frames, expected)
+
+    def _place(self, i: int) -> _Place:
+        """Return where video `i` itself is."""
+        number, folder = self._found[i]
+        place = self._places[number]
+        return dataclasses.replace(place, frames=place.frames / folder, masks=place.masks / folder)
+
+    def depends_on(self, i: int) -> list[str]:
+        """Return the folders of the frames and masks of video `i`, and the file of its classes."""
+        place = self._place(i)
+        labels = [] if place.labels is None else [place.labels]
+        return [str(path) for path in (place.frames, place.masks, *labels)]
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
-        folders = self._folders[i]
+        folders = self._place(i)
         masks = _by_stem(list_files(folders.masks, MASK_SUFFIXES))
         frames = []
         for number, path in self._numbered(i):
@@ -102,11 +122,11 @@ class MotsReader(PictureFiles):
             raise NoAnnotatedFrameError(
                 f"no mask in {folders.masks} has the name of a frame in {folders.frames}"
             )
-        return VOSVideo(folders.name, i, frames)
+        return VOSVideo(self.names[i], i, frames)
 
     def _numbered(self, i: int) -> list[tuple[int, Path]]:
         """Return the frames of a video with their numbers: those in their names, or their order."""
-        frames = _by_stem(list_files(self._folders[i].frames, FRAME_SUFFIXES))
+        frames = _by_stem(list_files(self._place(i).frames, FRAME_SUFFIXES))
         order = sorted(frames, key=natural_key)
         numbers = [int(stem) for stem in order if stem.isdecimal()]
         if len(set(numbers)) < len(order):
@@ -143,7 +163,7 @@ class MotsReader(PictureFiles):
 
     def _is_object(self, i: int, value: int, path: str) -> bool:
         """Return False for a region to ignore; refuses classes that nobody names."""
-        folders, number = self._folders[i], value // _INSTANCES
+        folders, number = self._places[self._found[i][0]], value // _INSTANCES
         if number == _IGNORED and _IGNORED not in folders.classes:
             return False
         if folders.labels is not None and number not in folders.classes:
@@ -155,18 +175,18 @@ class MotsReader(PictureFiles):
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {value: class name}."""
-        return self._folders[i].object_names
+        return self._places[self._found[i][0]].object_names
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` have no mask, and how many masks no frame."""
-        folders = self._folders[i]
+        folders = self._place(i)
         frames = _by_stem(list_files(folders.frames, FRAME_SUFFIXES)).keys()
         masks = _by_stem(list_files(folders.masks, MASK_SUFFIXES)).keys()
         return len(frames - masks), len(masks - frames)
 
 
-def _find_videos(place: Path, name: str, data: DataConfig) -> list[_Folders]:
-    """Return the videos of a folder: its masks themselves, or folders of them, have their names."""
+def _read_place(place: Path, data: DataConfig) -> _Place:
+    """Return where the frames and masks in a folder are, and what their classes are called."""
     masks = place / data.annotation_folder
     candidates = [place / folder for folder in (data.image_folder, *_KITTI)]
     images = next((path for path in candidates if is_folder(path)), candidates[0])
@@ -177,14 +197,19 @@ def _find_videos(place: Path, name: str, data: DataConfig) -> list[_Folders]:
         for number, text in classes.items()
         for instance in range(_INSTANCES)
     }
-    found = []
+    return _Place(images, masks, classes, labels if exists(labels) else None, names)
+
+
+def _folders_of_videos(masks: Path) -> list[str]:
+    """Return the folders of masks in a folder; empty, itself, if it has masks too."""
     inside = [path.name for path in list_folders(masks)]
-    for folder in ([""] if list_files(masks, MASK_SUFFIXES) else []) + inside:
-        title = "/".join(part for part in (name, folder) if part) or place.absolute().name
-        check_folder(images, f"data.root={data.root}, data.image_folder={data.image_folder}")
-        known = labels if exists(labels) else None
-        found.append(_Folders(title, images / folder, masks / folder, classes, known, names))
-    return found
+    return ([""] if list_files(masks, MASK_SUFFIXES) else []) + inside
+
+
+def _title(place: Path, folder: str, root: Path) -> str:
+    """Return what a video is called: its folders, or that of the data set where it has none."""
+    parts = ("" if place == root else place.name, folder)
+    return "/".join(part for part in parts if part) or place.absolute().name
 
 
 def _read_classes(path: Path) -> dict[int, str]:

@@ -68,6 +68,12 @@ class Reader(Protocol):
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id or slot: name} of video `i`, None where there are no names."""
 
+    def depends_on(self, i: int) -> list[str]:
+        """Return the folders and files that decide which frames video `i` has, missing ones too.
+
+        And of those that have its masks the ones that are no pictures.
+        """
+
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` lack a mask, and how many masks a frame.
 

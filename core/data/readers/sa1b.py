@@ -1,6 +1,7 @@
 """Reader of SA-1B: a JSON of masks beside each image."""
 
 import functools
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -77,14 +78,23 @@ class Sa1bReader(PictureFiles):
 
     def video(self, i: int) -> VOSVideo:
         """Return the one frame of image `i`."""
-        stem = self.image_folder / self.names[i]
-        paths = (stem.with_name(stem.name + suffix) for suffix in FRAME_SUFFIXES)
-        path = next((path for path in paths if exists(path)), None)
+        path = next((path for path in self._image_paths(i) if exists(path)), None)
         if path is None:
-            raise NoAnnotatedFrameError(f"{self.names[i]}.json has no image, expected {stem}.jpg")
+            raise NoAnnotatedFrameError(
+                f"{self.names[i]}.json has no image, expected {self._image_paths(i)[0]}"
+            )
         rles = self._annotations(i)
         size = rle_size(rles[0]) if rles else None
         return VOSVideo(self.names[i], i, [AnnotatedFrame(0, str(path), masks_size=size)])
+
+    def _image_paths(self, i: int) -> list[Path]:
+        return [self.image_folder / f"{self.names[i]}{suffix}" for suffix in FRAME_SUFFIXES]
+
+    def depends_on(self, i: int) -> list[str]:
+        """Return the JSON file and the image of image `i`."""
+        paths = self._image_paths(i)
+        number = next((k for k, path in enumerate(paths) if exists(path)), len(paths))
+        return [f"{self.json_folder / self.names[i]}.json", *map(str, paths[: number + 1])]
 
     def all_frames(self, i: int) -> list[AnnotatedFrame]:
         """Return the one frame of image `i`."""

@@ -35,13 +35,17 @@ from .remarks import Remark
 from .segmentations import decode_rle, rle_size
 
 SAV_FRAMES_FPS = 24
+# nearer frames of a movie are reached by decoding those before them
+_FAR = 32
+# of a frame: how well the time of one that was sought has to agree
+_EXACT = 0.01
 
 
 class SavReader:
     """SA-V: ``<id>_manual.json`` beside ``<id>.mp4``, or frames in ``<image_folder>/<id>/``.
 
     Labels come at 6 fps for frames at 24 fps; frames without labels are left out, as the official
-    reader does. Frames of an mp4 file are decoded in order when they are asked for.
+    reader does. Frames of an mp4 file are decoded when they are asked for.
 
     Raises:
         DataError: A folder is missing, or there are no videos.
@@ -108,14 +112,23 @@ class SavReader:
         folder = self.image_folder / name
         if is_folder(folder):
             return {number: str(path) for number, path in frame_files(folder).items()}
-        folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
-        beside = [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
+        beside = self._movie_paths(name)
         path = next((path for path in beside if path.is_file()), None)
         if path is None:
             raise NoAnnotatedFrameError(
                 f"{json_path} has no frames: expected {beside[1]} or a folder {folder}"
             )
         return dict.fromkeys(range(_movie_info(str(path)).num_frames), str(path))
+
+    def _movie_paths(self, name: str) -> list[Path]:
+        folders, suffixes = (self.image_folder, self.json_folder), (".mp4", ".MP4")
+        return [place / f"{name}{suffix}" for suffix in suffixes for place in folders]
+
+    def depends_on(self, i: int) -> list[str]:
+        """Return the JSON file of video `i`, the folder of its frames and the files it may be."""
+        name = self.names[i]
+        paths = [self.json_folder / f"{name}_manual.json", self.image_folder / name]
+        return [str(path) for path in (*paths, *self._movie_paths(name))]
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
@@ -296,31 +309,57 @@ class _OpenFile:
 
 
 class _Movie:
-    """One open mp4 file, read forwards: seeking in compressed video is not exact everywhere."""
+    """One open mp4 file, which is read forwards to near frames and seeks those that are far.
+
+    Seeking in compressed video is not exact everywhere: where the frame that was found has not the
+    time of the one asked for, the file is read from its beginning, and is not trusted again.
+    """
 
     def __init__(self) -> None:
         self._file: Optional[_OpenFile] = None
+        self._inexact: set[str] = set()
 
     def __getstate__(self) -> dict:
         # an open file cannot travel to a worker
-        return {"_file": None}
+        return {"_file": None, "_inexact": self._inexact}
 
     def frame(self, path: str, index: int, upright: bool = True) -> np.ndarray:
         """Return frame `index` as uint8 RGB [H, W, 3], upright or as it is stored."""
         file = self._file
         # a forked worker must not share its parent's file position
         key = (path, upright, os.getpid())
-        same = file is not None and (file.path, file.upright, file.pid) == key
-        if file is None or not same or index < file.next_index - 1:
+        if file is None or (file.path, file.upright, file.pid) != key:
             self._file = file = _OpenFile(*key, _open_movie(path, upright))
         if index == file.next_index - 1 and file.last is not None:
             return file.last
+        if not self._reaches(file, index):
+            self._file = file = _OpenFile(*key, _open_movie(path, upright))
         image = _read_on(file, index)
         if image is None:
             self._file = None
             raise DataError(f"{path} cannot be decoded at frame {index}")
         file.last = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return file.last
+
+    def _reaches(self, file: _OpenFile, index: int) -> bool:
+        """Seek a frame that is far; return whether reading on gets to it."""
+        ahead = index - file.next_index
+        if index < _FAR or 0 <= ahead < _FAR or file.path in self._inexact:
+            return ahead >= 0
+        if _seek(file, index):
+            return True
+        self._inexact.add(file.path)
+        return False
+
+
+def _seek(file: _OpenFile, index: int) -> bool:
+    """Decode frame `index` from the key frame before it; False: another one was found, or none."""
+    capture = file.capture
+    if not (capture.set(cv2.CAP_PROP_POS_FRAMES, index) and capture.grab()):
+        return False
+    position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 * capture.get(cv2.CAP_PROP_FPS)
+    file.next_index = index + 1
+    return abs(position - index) <= _EXACT
 
 
 def _read_on(file: _OpenFile, index: int) -> Optional[np.ndarray]:

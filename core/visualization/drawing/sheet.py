@@ -381,7 +381,7 @@ def mean_iou_words(clip: Clip) -> str:
     if math.isnan(clip.mean_iou):
         return "no object to score" if clip.num_scored_frames else "no frame to score"
     if clip.is_of_rounds:
-        return f"mean IoU {clip.mean_iou:.3f} after the last click"
+        return f"mean IoU {clip.mean_iou:.3f} after {clip.frames[-1].round}"
     kind = "frames" if clip.prompts_implied else "unprompted frames"
     frames = f"{clip.num_scored_frames} of {clip.num_unprompted_frames} {kind}"
     return f"mean IoU {clip.mean_iou:.3f} over {frames}"
