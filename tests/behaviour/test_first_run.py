@@ -41,7 +41,8 @@ def test_images_with_clicks_are_learnt(tmp_path):
     first, *_, last = validations(tmp_path, 0, *IMAGES)
     assert first["val/iou"] < 0.2
     assert last["val/iou@3clicks"] == pytest.approx(last["val/iou"])
-    assert last["val/iou@1click"] > 0.6  # all shapes of an image, whichever was clicked: 0.45
+    # measured: 0.84; all shapes of an image, whichever was clicked: 0.45
+    assert last["val/iou@1click"] > 0.6
     assert last["val/iou"] > 0.7
 
 
@@ -84,4 +85,4 @@ def test_instances_of_a_file_are_learnt(tmp_path):
     settings = moving_shapes_as_tracks(tmp_path)
     first, *_, last = validations(tmp_path / "run", 0, *settings, "trainer.max_steps=400")
     assert first["val/iou"] < 0.3
-    assert last["val/iou"] > 0.6
+    assert last["val/iou"] > 0.8  # measured: 0.96; the prompt's mask left in place: 0.44

@@ -35,8 +35,6 @@ _MOST_THUMBNAILS, _MOST_ALIGNED = 6000, 600
 _PER_VIDEO, _ALIGNED_PER_VIDEO = 8, 3
 # JPEGs are decoded no larger than needed.
 _THUMBNAIL_SIDE, _EDGES_SIDE = 48, 200
-# Files of a video that are looked at wholly where not every frame is.
-_MOST_REMARKED = 8
 
 
 @dataclass(frozen=True)
@@ -277,14 +275,16 @@ def _scan_part(reader: Reader, video: int, order: int, part: int, amount: Amount
     pictured = set(_spread(chosen, amount.thumbnails))
     is_aligned = order // amount.every % amount.aligned_every == 0
     aligned = set(_spread(chosen, _ALIGNED_PER_VIDEO + 2)[1:-1]) if is_aligned else set()
-    known: set[tuple] = set()
+    known: set[int] = set()
     rows: list[tuple] = []
     for place in np.array_split(chosen, amount.parts)[part].tolist():
         frame = frames[place]
         masks, own = _read_masks(reader, found, place, frame)
         rows += own
-        if amount.frames or _is_new(tuple(sorted(masks)), known):
+        # files like those before are not looked at again
+        if amount.frames or not known.issuperset(masks):
             found.remarks += [(place, remark) for remark in reader.remarks(video, frame)]
+        known.update(masks)
         if amount.frames or place in pictured:
             grey = _grey(reader, frame, _THUMBNAIL_SIDE)
             found.decoded += 1
@@ -294,13 +294,6 @@ def _scan_part(reader: Reader, video: int, order: int, part: int, amount: Amount
             _compare(reader, frames, place, masks, found)
     found.rows = np.array(rows, ROW)
     return found
-
-
-def _is_new(kind: tuple, known: set[tuple]) -> bool:
-    if kind in known or len(known) >= _MOST_REMARKED:
-        return False
-    known.add(kind)
-    return True
 
 
 def _spread(places: np.ndarray, count: int) -> list[int]:
