@@ -15,6 +15,7 @@ from scenes import coco_content, label_map, make_video, rle, save_frame, save_ma
 from core.config import DataConfig, cache_folder
 from core.data import DataError, VideoDataModule
 from core.data.index import _digest
+from core.data.known import stamp_of
 from core.data.readers.folders import VosFolderReader
 from core.data.readers.packed import Packed
 
@@ -339,6 +340,14 @@ def test_remarks_are_told_again_until_their_file_changes(tmp_path, settled):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start(tmp_path)
+
+
+def test_stamps_tell_files_apart_that_were_written_together(tmp_path):
+    one, two, strange = (str(tmp_path / name) for name in ("one", "two", "\ud800"))
+    Path(one).write_text("1")
+    os.link(one, two)
+    assert stamp_of([one]) == stamp_of([one])
+    assert len({stamp_of(paths)[0] for paths in ([one], [two], [one, two], [strange], [])}) == 5
 
 
 def test_packed_items_are_those_that_were_packed():
