@@ -169,8 +169,10 @@ def stamp_of(paths: Iterable[str]) -> tuple[str, int]:
         try:
             found = os.stat(path)  # noqa: PTH116 (a path object per file takes longer)
         except (OSError, ValueError):
-            told.append("missing")
+            told.append(f"{path} missing")
             continue
-        told.append(f"{found.st_mtime_ns} {found.st_ctime_ns} {found.st_size}")
+        told.append(f"{path} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_size}")
         newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-    return hashlib.blake2b("\n".join(told).encode(), digest_size=12).hexdigest(), newest
+    # names may hold what is no text
+    text = "\n".join(told).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=12).hexdigest(), newest

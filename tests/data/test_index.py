@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from scenes import coco_content, label_map, make_video, rle, save_frame, save_mask
+from test_auto import MADE
 
 from core.config import DataConfig, cache_folder
 from core.data import DataError, VideoDataModule
 from core.data.index import _digest
+from core.data.known import stamp_of
 from core.data.readers.folders import VosFolderReader
 from core.data.readers.packed import Packed
 
@@ -88,6 +90,54 @@ def test_a_long_look_through_many_videos_is_announced(tmp_path, settled, monkeyp
         ]
         start(tmp_path)
     assert len(caplog.messages) == 1
+
+
+def make_sav(root) -> None:
+    for t in range(3):
+        save_frame(root / "JPEGImages/sav_000/v" / f"{t:05d}.jpg", t)
+    path = root / "sav_000/v_manual.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"masklet": [[rle(label_map(1) > 0)]] * 3}))
+
+
+SETS = {**MADE, "sav": make_sav}
+
+
+# the last of their videos cannot validate
+BOTH = {
+    "youtube_vis": "data/annotations/train.json",
+    "coco_images": "data/annotations/instances_train.json",
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_no_mask_of_any_format_is_read_again_unless_its_file_changed(
+    tmp_path, monkeypatch, settled, name
+):
+    (tmp_path / "data").mkdir()
+    SETS[name](tmp_path / "data")
+    fields = {"val_annotations": str(tmp_path / BOTH[name])} if name in BOTH else {}
+    first = start(tmp_path, "auto", **fields)
+    reader, reread = first.datasets["train"].reader, []
+    kind, masks = type(reader), type(reader).masks
+
+    def read(self, i, frame):
+        reread.append(i)
+        return masks(self, i, frame)
+
+    monkeypatch.setattr(kind, "masks", read)
+    used = {each.video for data in first.datasets.values() for each in data.sources}
+    assert found(start(tmp_path, "auto", **fields)) == found(first)
+    assert not used & {*reread}
+    depends_on = reader.depends_on(first.datasets["val"].sources[0].video)
+    there = [path for path in map(Path, depends_on) if path.exists()]
+    assert there
+    for path in there:
+        path.rename(f"{path}.x")
+        Path(f"{path}.x").rename(path)
+    start(tmp_path, "auto", **fields)
+    assert used & {*reread}
 
 
 def test_what_was_written_just_now_is_not_believed(tmp_path, reads):
@@ -339,6 +389,14 @@ def test_remarks_are_told_again_until_their_file_changes(tmp_path, settled):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start(tmp_path)
+
+
+def test_stamps_tell_files_apart_that_were_written_together(tmp_path):
+    one, two, strange = (str(tmp_path / name) for name in ("one", "two", "\ud800"))
+    Path(one).write_text("1")
+    os.link(one, two)
+    assert stamp_of([one]) == stamp_of([one])
+    assert len({stamp_of(paths)[0] for paths in ([one], [two], [one, two], [strange], [])}) == 5
 
 
 def test_packed_items_are_those_that_were_packed():
