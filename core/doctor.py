@@ -425,7 +425,8 @@ def one_mask_for_all(case: Case) -> Optional[Fault]:
         "the objects of a clip get the same mask",
         f"on {share:.0%} of the frames another object has the same mask (IoU of at least "
         f"{MERGED_IOU})",
-        f"optimizer.lr={case.lr / 2:.2g}, twice the data.batch_size, or released weights; see "
+        f"optimizer.lr={case.lr / 2:.2g}, twice the data.batch_size, released weights, or "
+        "model.trainable_modules=null where random memory is frozen; see "
         '"Objects melt together" in docs/faults.md',
     )
 
