@@ -17,7 +17,7 @@ def checked(tmp_path_factory):
     write_video(root, NAME, 0, SPOILS["gaps"])
     write_video(root, "moved", 1, SPOILS["shifted"])
     write_video(root, "z", 2)
-    data = DataConfig(source="vos_folder", root=str(root), num_frames=2)
+    data = DataConfig(source="vos_folder", root=str(root), num_frames=8)
     out = tmp_path_factory.mktemp("out")
     check_data(Config(data=data, model=ModelConfig(image_size=128)), out)
     return out / "index.html"
