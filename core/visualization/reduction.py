@@ -701,7 +701,7 @@ def average_kept_windows(
 def _average_frames(images: Tensor, frames: Sequence[int], grid: Grid) -> np.ndarray:
     """Reduce some frames of [T, 3, H, W]: [T', 3, h, w] float32."""
     if grid.keeps_size:
-        return np.stack([as_array(images[t]) for t in frames], dtype=np.float32)
+        return as_array(images)[list(frames)].astype(np.float32, copy=False)
     out = np.empty((len(frames), 3, *grid.size), np.float32)
     for position, t in enumerate(frames):
         image = as_array(images[t])

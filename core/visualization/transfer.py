@@ -67,8 +67,9 @@ def _with_each(value: Any, function: Callable[[Any], np.ndarray]) -> Any:
     if isinstance(value, dict):
         return {name: _with_each(item, function) for name, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # `dataclasses.replace` looks at each field once more, while training waits.
         items = {name: _with_each(item, function) for name, item in vars(value).items()}
-        return dataclasses.replace(value, **items)
+        return type(value)(**items)
     return value
 
 

@@ -80,6 +80,8 @@ def train(tmp_path, prompt_type, image_size, **data):
         ),
     )
     config.data.synthetic.num_val_clips = 2
+    if prompt_type == "mixed":
+        config.trainer.val_prompts = ["mask"]  # or there would be `val/prompts`, too
     pl.seed_everything(0, verbose=False)
     module = RecordingModule(config)
     trainer = make_trainer(
