@@ -547,6 +547,11 @@ class DataConfig(Section):
             )
 
 
+def clip_length(data: DataConfig, training: bool) -> int:
+    """Return the frames of a clip: validation may have a length of its own."""
+    return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
+
+
 def cache_folder() -> Optional[Path]:
     """Return the user's folder for what may be lost; None: nobody knows the home folder."""
     # the standard of XDG ignores a path that is not absolute
@@ -666,9 +671,7 @@ def _check_keys_of_source(entry: Mapping, place: str, data: DataConfig) -> None:
     names = [item.name for item in dataclasses.fields(SourceConfig)]
     for key in entry:
         if key not in names:
-            near = nearest(str(key), names, cutoff=0.5)
-            hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
-            raise UserError(f"unknown setting {place}.{key}{hint}")
+            raise _unknown(f"{place}.{key}", str(key), names)
     one_of(*DATA_SOURCES).check(f"{place}.source", entry.get("source"))
     workers = entry.get("num_workers", data.num_workers)
     require(
@@ -1210,11 +1213,16 @@ def explain_typos(overrides: list[str], schema: type[Config] = Config) -> None:
             continue
         if key not in names:
             known = names if of_source is None else of_sources
-            near = nearest(of_source or key, sorted(known), cutoff=0.5)
-            hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
-            raise UserError(f"unknown setting {key or override}{hint}")
+            raise _unknown(key or override, of_source or key, sorted(known))
         if key in groups and "(" not in value:  # otherwise a field, or a sweep that Hydra expands
             _explain_choices(key, value.split(","), groups[key])
+
+
+def _unknown(said: str, key: str, names: list[str]) -> UserError:
+    """Return the error for a setting that nobody has, with the one that may be meant."""
+    near = nearest(key, names, cutoff=0.5)
+    hint = f"; did you mean {near}?" if near else "; core/config.py lists all settings"
+    return UserError(f"unknown setting {said}{hint}")
 
 
 def _group_files() -> dict[str, list[str]]:

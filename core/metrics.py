@@ -94,8 +94,9 @@ def object_ious_of_frame(pred_masks: Tensor, gt_masks: Tensor) -> Tensor:
         pred_masks: [O, H, W] bool.
         gt_masks: [O, H, W] bool on the same device.
     """
-    intersections, unions = (pred_masks & gt_masks).sum((1, 2)), (pred_masks | gt_masks).sum((1, 2))
-    return torch.where(gt_masks.any(2).any(1), intersections / unions.clamp(min=1), math.nan)
+    counts = (pred_masks & gt_masks, pred_masks | gt_masks, gt_masks)
+    intersections, unions, gt_areas = (masks.sum((1, 2))[None] for masks in counts)
+    return object_ious(intersections, unions, gt_areas, torch.zeros_like(unions, dtype=torch.bool))
 
 
 def mean_iou(pred_masks: Tensor, gt_masks: Tensor, prompted: Sequence[bool]) -> Tensor:

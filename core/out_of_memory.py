@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from .config import Config, DataConfig, sections_of
+from .config import Config, DataConfig, clip_length, sections_of
 from .console import short_path
 from .memory import held_memory, kind_of_memory, peak_memory
 
@@ -87,17 +87,11 @@ def _largest_data_set(config: Config, stage: str) -> tuple[str, DataConfig]:
 
     def frames_of_batch(named: tuple[str, DataConfig]) -> int:
         data = named[1]
-        return _num_frames(data, stage) * (data.val_batch_size if stage else data.batch_size)
+        return clip_length(data, not stage) * (data.val_batch_size if stage else data.batch_size)
 
     prefix, data = max(sections_of(config.data), key=frames_of_batch)
     # brackets would have to be quoted in some shells
     return prefix.replace("[", ".").replace("]", ""), data
-
-
-def _num_frames(data: DataConfig, stage: str) -> int:
-    if not stage or data.val_num_frames is None:
-        return data.num_frames
-    return data.val_num_frames
 
 
 def _smaller_batch(config: Config, stage: str = "") -> list[Change]:
@@ -137,7 +131,7 @@ def _fewer_weights(config: Config) -> list[Change]:
 
 def _clips(config: Config, stage: str = "") -> list[Change]:
     prefix, data = _largest_data_set(config, stage)
-    frames, side = _num_frames(data, stage), config.model.image_size
+    frames, side = clip_length(data, not stage), config.model.image_size
     fewer, smaller = max(2, frames * 3 // 4), max(64, side * 3 // 4 // 32 * 32)
     changes = []
     if fewer < frames:

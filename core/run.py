@@ -301,7 +301,7 @@ def _validation(config: Config) -> list[tuple[str, str]]:
     when = "each time" if every == 1 else f"every {every} validations and at the last"
     types = " and ".join(others)
     said = (
-        f"under {first} prompts, which val/iou is of; {when}\n{'':<11} under {types} prompts too: "
+        f"under {first} prompts, which val/iou is of; {when}{_BELOW}under {types} prompts too: "
         "one more validation per further type"
     )
     return [("validation", said)]

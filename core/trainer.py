@@ -30,7 +30,6 @@ from .metrics import (
     copied_masks,
     mean_iou,
     mean_ious_by,
-    object_ious_of_frame,
 )
 from .model import build_model, freeze, load_weights
 from .official import FrameOutputs, begins_with_box, received_prompt, rounds_of
@@ -315,15 +314,16 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every_n_steps:
             return
-        prompted = [received_prompt(outs) for outs in outs_per_frame]
-        rounds, num_videos = rounds_of(outs_per_frame), batch.img_batch.shape[1]
+        rounds = rounds_of(outs_per_frame)
+        # The one frame of an image counts although it was prompted.
+        prompted = [not rounds and received_prompt(outs) for outs in outs_per_frame]
+        if all(prompted):
+            return
+        name = "train/iou"
         if rounds:
-            name = name_of_round(len(rounds) - 1, begins_with_box(rounds[0]))
-            ious = object_ious_of_frame(_predicted_masks(outs_per_frame)[0], batch.masks[0])
-            self.log(f"train/iou@{name}", ious.nanmean(), batch_size=num_videos)
-        elif not all(prompted):
-            iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
-            self.log("train/iou", iou, batch_size=num_videos)
+            name += f"@{name_of_round(len(rounds) - 1, begins_with_box(rounds[0]))}"
+        iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
+        self.log(name, iou, batch_size=batch.img_batch.shape[1])
 
     def _measure(self, batch: Any, outs_per_frame: list[FrameOutputs]) -> None:
         """Add a batch of validation clips to the metrics of clips of their length."""

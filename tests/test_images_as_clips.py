@@ -4,17 +4,24 @@ import csv
 import json
 import math
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from processes import TINY, run_here
 from scenes import HEIGHT, WIDTH, label_map, moving_squares, rle, save_frame
 from torch.utils.data import DataLoader
+from trainings import make_trainer
 
 from core.checks import UserError
-from core.config import Config, DataConfig, LoraConfig, ModelConfig, SyntheticConfig, TrainerConfig
+from core.config import (
+    Config,
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    SyntheticConfig,
+    TrainerConfig,
+    clip_length,
+)
 from core.data import VideoDataModule
-from core.data.datapoint import clip_length
 from core.lora import inject
 from core.model import build_model, freeze
 from core.official import begins_with_box, rounds_of
@@ -175,14 +182,7 @@ def module_of(**model):
 
 
 def validated(module, tmp_path, batches):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = make_trainer(tmp_path)
     trainer.validate(module, DataLoader(batches, batch_size=None), verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -261,17 +261,7 @@ def test_a_training_step_logs_what_its_last_round_reached(tmp_path, prompt_type)
     synthetic = SyntheticConfig(num_train_clips=2, num_val_clips=1)
     data = DataConfig(num_frames=1, batch_size=2, val_batch_size=1, synthetic=synthetic)
     module = module_of(prompt_type=prompt_type)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_steps=1,
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        default_root_dir=tmp_path,
-    )
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
     trainer.fit(module, VideoDataModule(data, SIZE, seed=0))
     name = {"point": "train/iou@3clicks", "bbox": "train/iou@box+2clicks"}[prompt_type]
     assert 0 <= trainer.callback_metrics[name] <= 1
@@ -290,16 +280,7 @@ def test_images_and_videos_train_together(tmp_path):
             model=ModelConfig(image_size=SIZE, prompt_type="mixed", num_correction_points=1),
         )
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_epochs=1,
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = make_trainer(tmp_path)
     trainer.fit(module, VideoDataModule(module.config.data, SIZE, seed=0))
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert trainer.global_step == 3  # two videos, and both images in one batch

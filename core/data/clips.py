@@ -16,12 +16,11 @@ from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
 from training.dataset.vos_sampler import RandomUniformSampler
 from training.utils.data_utils import VideoDatapoint
 
-from ..config import MOST_VAL_CLIPS, DataConfig
+from ..config import MOST_VAL_CLIPS, DataConfig, clip_length
 from .augmentation import MaskedFrame, Variation, draw_variation, vary_clip
 from .datapoint import (
     AUGMENT,
     CLIP,
-    clip_length,
     count_clips,
     epoch_and_index,
     make_generator,

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from training.utils.data_utils import Frame, Object, VideoDatapoint
 
-from ..config import DataConfig
 from ..official import IMAGENET_MEAN, IMAGENET_STD
 
 # In the frames' own precision: double would make every frame double.
@@ -45,11 +44,6 @@ def use_one_thread_in_workers() -> None:
     """Keep OpenCV to one thread in a worker of a loader, as torch keeps itself."""
     if get_worker_info() is not None:
         cv2.setNumThreads(0)
-
-
-def clip_length(data: DataConfig, training: bool) -> int:
-    """Return the frames of a clip: validation may have a length of its own."""
-    return data.num_frames if training or data.val_num_frames is None else data.val_num_frames
 
 
 def count_clips(count: int, training: bool) -> str:

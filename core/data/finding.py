@@ -11,8 +11,7 @@ from typing import Optional
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ..config import MOST_VAL_CLIPS, DataConfig
-from .datapoint import clip_length
+from ..config import MOST_VAL_CLIPS, DataConfig, clip_length
 from .known import KnownVideos
 from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.reader import Reader

@@ -14,10 +14,10 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
 
-from ..config import DataConfig, SourceConfig, sections_of, sources_of
+from ..config import DataConfig, SourceConfig, clip_length, sections_of, sources_of
 from ..official import original_sizes_of
 from .clips import ClipDataset
-from .datapoint import clip_length, normalise, seed_of_source
+from .datapoint import normalise, seed_of_source
 from .finding import find_clips
 from .loader import ClipBatches, ClipOrder, Order, ResumableLoader
 from .readers.files import DataError

@@ -148,10 +148,6 @@ class MixedDataset(Dataset):
     def _position(self, number: int) -> int:
         return int(np.searchsorted(self.firsts, number, side="right")) - 1
 
-    def sizes(self) -> dict[str, int]:
-        """Return how many clips each data set has."""
-        return dict(zip(self.names, map(len, self.datasets), strict=True))
-
     def source_of(self, video_id: int) -> str:
         """Return the name of the data set that a clip is of."""
         return self.names[self._position(video_id)]

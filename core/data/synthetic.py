@@ -9,13 +9,12 @@ import numpy as np
 from torch.utils.data import Dataset
 from training.utils.data_utils import VideoDatapoint
 
-from ..config import DataConfig, SyntheticConfig
+from ..config import DataConfig, SyntheticConfig, clip_length
 from .augmentation import augment_clip
 from .datapoint import (
     AUGMENT,
     SYNTHETIC_TRAIN,
     SYNTHETIC_VAL,
-    clip_length,
     count_clips,
     epoch_and_index,
     make_generator,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..checks import UserError, nearest
-from ..config import DataConfig
-from ..data.datapoint import SYNTHETIC_VAL, clip_length, make_generator
+from ..config import DataConfig, clip_length
+from ..data.datapoint import SYNTHETIC_VAL, make_generator
 from ..data.readers.files import DataError, name_some
 from ..data.readers.frames import AnnotatedFrame
 from ..data.readers.label_maps import has_void

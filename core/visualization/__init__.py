@@ -1,6 +1,6 @@
 """From a batch to a picture on a dashboard.
 
-mixin.py        is a picture due (cadence.py)? hand the batch over
+mixin.py        is a picture due (cadence.py)? hand it over (hosts.py: what a module has)
 visualizer.py   training thread: take a snapshot, queue it, go on (limits.py: budget, failures)
 snapshot.py     small copies of what a sheet needs (reduction.py; coverage.py: which panel pixels
                 a mask covers), copied to the host once (transfer.py)

@@ -4,14 +4,13 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Optional, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..doctor import Baseline, Diagnosis, Doctor
 from ..outcomes import Findings
-
-Kind = TypeVar("Kind")
+from .hosts import own_of
 
 
 class Flushable(Protocol):
@@ -75,12 +74,11 @@ class FlushCallback(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the clips of the validation run that were kept, what became of all, and why."""
         if trainer.is_global_zero and not trainer.sanity_checking:
-            doctor = _own(pl_module, "doctor", Doctor)
+            doctor = own_of(pl_module, "doctor", Doctor)
             self._visualizer.log_pinned(None if doctor is None else doctor.in_short())
             self._visualizer.log_prompts(trainer.loggers, trainer.global_step)
             self._visualizer.log_worst(trainer.loggers, trainer.global_step)
-            # A host may have something of its own by these names.
-            findings = _own(pl_module, "findings", Findings)
+            findings = own_of(pl_module, "findings", Findings)
             if findings is not None:
                 self._visualizer.log_outcomes(trainer.loggers, findings, trainer.global_step)
             if doctor is not None:
@@ -88,8 +86,8 @@ class FlushCallback(Callback):
                     trainer.loggers, doctor.diagnoses, trainer.global_step
                 )
             self._visualizer.note_curves(trainer, after_validation=True)
-            table = _own(pl_module, "objects_table", Path)
-            baseline = _own(pl_module, "baseline", Baseline)
+            table = own_of(pl_module, "objects_table", Path)
+            baseline = own_of(pl_module, "baseline", Baseline)
             self._visualizer.write_page(table, trainer.global_step, baseline)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
@@ -120,11 +118,6 @@ class FlushCallback(Callback):
         """Flush after runs that have no `on_fit_end`, such as ``trainer.validate``."""
         self._visualizer.flush()
         self._visualizer.raise_what_failed()
-
-
-def _own(module: LightningModule, name: str, kind: type[Kind]) -> Optional[Kind]:
-    found = getattr(module, name, None)
-    return found if isinstance(found, kind) else None
 
 
 def let_python_handle_interrupts() -> None:

@@ -12,6 +12,7 @@ from ..config import VisualizationsConfig
 from ..doctor import Doctor
 from ..official import FrameOutputs
 from .clip import Moment
+from .hosts import own_of
 from .limits import VisualizationsError
 from .visualizer import Trainer, Visualizer
 
@@ -136,7 +137,7 @@ class VisualizationsMixin:
                 "object_names": object_names,
                 "category_names": category_names,
             }
-            doctor = _doctor(self) if stage == "val" else None
+            doctor = own_of(self, "doctor", Doctor) if stage == "val" else None
             remark = doctor.in_short() if doctor else ""
             visualizer.take(
                 event,
@@ -229,12 +230,6 @@ def _moment(
     weights = _entry(module, "weights_in_use")
     names["weights"] = weights if isinstance(weights, str) else None
     return Moment(stage, step, trainer.current_epoch, **names, remark=remark)
-
-
-def _doctor(module: Any) -> Optional[Doctor]:
-    """Return the module's doctor; a host may have something of its own by that name."""
-    found = getattr(module, "doctor", None)
-    return found if isinstance(found, Doctor) else None
 
 
 def _section(module: Any) -> Any:

@@ -265,8 +265,7 @@ class Visualizer:
                 if remark is not None:
                     for snapshot in taken.snapshots:
                         snapshot.moment = dataclasses.replace(snapshot.moment, remark=remark)
-                if not self._submit(taken, even_if_full=True):
-                    self._drop_for_lack_of_room()
+                self._submit(taken, is_after_validation=True)
         except Exception as error:
             self.troubles.failed("drawing the pinned clips", error)
 
@@ -283,8 +282,7 @@ class Visualizer:
             publish = functools.partial(
                 self._publisher.publish_prompts, self._keeper, list(loggers), taken, step
             )
-            if not self.worker.submit(publish, even_if_full=True):
-                self._drop_for_lack_of_room()
+            self._submit_after_validation(publish)
         except Exception as error:
             self.troubles.failed("drawing a clip under each prompt type", error)
 
@@ -299,20 +297,11 @@ class Visualizer:
             if self.disabled:
                 return
             for stage, worst in seen.items():
-                taken = self.worker.submit(
-                    functools.partial(
-                        self._publisher.publish_worst,
-                        self._keeper,
-                        list(loggers),
-                        stage,
-                        worst,
-                        step,
-                    ),
-                    num_pictures=min(self.config.worst_clips, worst.num_seen),
-                    even_if_full=True,
+                publish = functools.partial(
+                    self._publisher.publish_worst, self._keeper, list(loggers), stage, worst, step
                 )
-                if not taken:
-                    self._drop_for_lack_of_room()
+                num_pictures = min(self.config.worst_clips, worst.num_seen)
+                self._submit_after_validation(publish, num_pictures)
         except Exception as error:
             self.troubles.failed("drawing the worst clips", error)
 
@@ -336,8 +325,7 @@ class Visualizer:
                 drawings.append(self._publisher.publish_distances)
             for publish in drawings:
                 task = functools.partial(publish, list(loggers), findings, step)
-                if not self.worker.submit(task, even_if_full=True):
-                    self._drop_for_lack_of_room()
+                self._submit_after_validation(task)
         except Exception as error:
             self.troubles.failed("drawing the outcomes", error)
 
@@ -478,7 +466,7 @@ class Visualizer:
         else:
             self._submit(taken)
 
-    def _submit(self, taken: _Taken, even_if_full: bool = False) -> bool:
+    def _submit(self, taken: _Taken, is_after_validation: bool = False) -> None:
         publish = functools.partial(
             self._publisher.publish,
             self._keeper,
@@ -488,7 +476,15 @@ class Visualizer:
             taken.blocked_ms,
         )
         num_pictures = sum(len(snapshot.videos) for snapshot in taken.snapshots)
-        return self.worker.submit(publish, num_pictures=num_pictures, even_if_full=even_if_full)
+        if is_after_validation:
+            self._submit_after_validation(publish, num_pictures)
+        else:
+            self.worker.submit(publish, num_pictures=num_pictures)
+
+    def _submit_after_validation(self, publish: Callable[[], None], num_pictures: int = 1) -> None:
+        """Have drawn what comes once per validation, also where the queue is full; say if not."""
+        if not self.worker.submit(publish, num_pictures=num_pictures, even_if_full=True):
+            self._drop_for_lack_of_room()
 
     def _snapshots(
         self, event: Event, loggers: list[Any], take: Callable[..., Snapshot]

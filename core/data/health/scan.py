@@ -1,7 +1,6 @@
 """Reads the masks of a split in worker processes: all of them, or as many as a minute allows."""
 
 import math
-import os
 import statistics
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ...config import num_cores
 from ..clips import ClipDataset
 from ..datapoint import use_one_thread_in_workers
 from ..readers.files import DataError
@@ -123,7 +123,7 @@ def plan_amount(datasets: Sequence[ClipDataset], read_all: bool, seconds: float)
     Raises:
         DataError: A file is not usable.
     """
-    cores = _num_cores()
+    cores = num_cores()
     videos = [(data.reader, source.video) for data in datasets for source in data.sources]
     tried = [_try(reader, video) for reader, video in videos[:: -(-len(videos) // _TRIED_VIDEOS)]]
     frames_each = statistics.fmean(cost.num_frames for cost in tried)
@@ -151,12 +151,6 @@ def plan_amount(datasets: Sequence[ClipDataset], read_all: bool, seconds: float)
         parts=max(1, 4 * workers // len(videos)),
         workers=workers,
     )
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
