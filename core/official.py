@@ -67,6 +67,23 @@ class Batch(Protocol):
         """[T, O, 2] = (frame, video in the batch)."""
 
 
+@dataclass(frozen=True)
+class PlainBatch:
+    """A batch whose fields were read once: those of a tensordict take their time at each reading.
+
+    Attributes:
+        img_batch: See `Batch`.
+        masks: See `Batch`.
+        obj_to_frame_idx: See `Batch`.
+        metadata: That of the batch, None where there is none.
+    """
+
+    img_batch: Tensor
+    masks: Tensor
+    obj_to_frame_idx: Tensor
+    metadata: Any
+
+
 class PointInputs(TypedDict):
     """The clicks of K prompt rows, P columns each.
 
@@ -138,8 +155,8 @@ def frames_of(batch: Any, shape: str = "[T, B, 3, H, W]") -> Tensor:
     return images
 
 
-def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
-    """Refuse a batch or outputs that no sheet can be drawn of.
+def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> PlainBatch:
+    """Return what is read of a batch; refuse one, or outputs, that no sheet can be drawn of.
 
     Args:
         batch: See `core.visualization.snapshot.take_snapshot`.
@@ -159,7 +176,7 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
             f"batch.masks must have the frames' size {list(images.shape[-2:])}, "
             f"got {[height, width]}"
         )
-    batch_field(batch, "obj_to_frame_idx", f"[{num_frames}, {num_objects}, 2]")
+    layout = batch_field(batch, "obj_to_frame_idx", f"[{num_frames}, {num_objects}, 2]")
     if len(outs_per_frame) != num_frames:
         raise ValueError(
             f"outs_per_frame must have one entry per frame ({num_frames}), "
@@ -167,11 +184,15 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         )
     for t, outputs in enumerate(outs_per_frame):
         name = f"outs_per_frame[{t}]"
-        tensor(
-            outputs.get("pred_masks_high_res"),
-            f"{name}['pred_masks_high_res']",
-            f"[{num_objects}, 1, {height}, {width}]",
-        )
+        logits = outputs.get("pred_masks_high_res")
+        # Words are put together where something is wrong: this is done at every picture.
+        expected = (num_objects, 1, height, width)
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            tensor(
+                logits,
+                f"{name}['pred_masks_high_res']",
+                f"[{num_objects}, 1, {height}, {width}]",
+            )
         given = outputs.get("mask_inputs")
         if given is not None:
             tensor(given, f"{name}['mask_inputs']", f"[K, 1, {height}, {width}]")
@@ -179,6 +200,7 @@ def check_batch_and_outputs(batch: Any, outs_per_frame: Sequence[Any]) -> None:
         if boxes is not None:
             tensor(boxes, f"{name}['box_inputs']", "[K, 4]")
         _check_clicks(name, outputs)
+    return PlainBatch(images, masks, layout, getattr(batch, "metadata", None))
 
 
 def _check_form(outs_per_frame: Any) -> None:
@@ -213,14 +235,16 @@ def _check_clicks(name: str, outputs: Mapping[str, Any]) -> None:
             clicks.get(key) if isinstance(clicks, Mapping) else None
             for key in ("point_coords", "point_labels")
         )
+        kind: type[Exception] = TypeError
+        if isinstance(coords, Tensor) and isinstance(labels, Tensor):
+            if labels.ndim == 2 and coords.shape == (*labels.shape, 2):
+                continue
+            kind = ValueError
         message = (
             f"the clicks of {name} must hold point_coords [K, P, 2] and "
             f"point_labels [K, P], got {_describe(coords)} and {_describe(labels)}"
         )
-        if not (isinstance(coords, Tensor) and isinstance(labels, Tensor)):
-            raise TypeError(message)
-        if labels.ndim != 2 or coords.shape != (*labels.shape, 2):
-            raise ValueError(message)
+        raise kind(message)
 
 
 def _describe(value: Any) -> str:
@@ -246,13 +270,14 @@ def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]
     None where nothing tells, or where it lies on a device, which would have to be waited for.
     """
     sizes = getattr(getattr(batch, "metadata", None), "frame_orig_size", None)
-    layout = batch.obj_to_frame_idx
+    layout = batch.obj_to_frame_idx.detach()
     if not isinstance(sizes, Tensor) or sizes.shape != (*batch.masks.shape[:2], 2):
         return None
     if not (sizes.is_cpu and layout.is_cpu):
         return None
     known: list[Optional[tuple[int, int]]] = [None] * batch.img_batch.shape[1]
-    for video, (height, width) in zip(layout[0, :, 1].tolist(), sizes[0].tolist(), strict=True):
+    videos, first_sizes = layout.numpy()[0, :, 1].tolist(), sizes.detach().numpy()[0].tolist()
+    for video, (height, width) in zip(videos, first_sizes, strict=True):
         if height > 0 and width > 0 and 0 <= video < len(known):
             known[video] = (height, width)
     return known
@@ -334,13 +359,14 @@ class Prompting:
     clicked: bool
 
 
-def prompting_of(frame_output: FrameOutputs) -> Prompting:
-    """Read how a frame was prompted from its outputs."""
+def prompting_of(frame_output: FrameOutputs, clicks: Optional[GivenClicks] = None) -> Prompting:
+    """Read how a frame was prompted from its outputs, and its clicks where they are known."""
+    clicks = clicks or given_clicks(frame_output)
     points, by_mask = frame_output.get("point_inputs"), is_mask_prompted(frame_output)
     steps = frame_output.get("multistep_point_inputs") or [None]
     boxes = frame_output.get("box_inputs")
     boxed = boxes is not None and len(boxes) > 0
-    clicked = boxed or given_clicks(frame_output).final is not None
+    clicked = boxed or clicks.final is not None
     return Prompting(
         first=_has_rows(points) or _has_rows(steps[0]) or boxed or by_mask,
         received=clicked or by_mask,
@@ -395,7 +421,9 @@ def begins_with_box(frame_output: FrameOutputs) -> bool:
     return bool(steps) and _num_columns(steps[0]) == 2
 
 
-def rows_are_components(outs_per_frame: Sequence[FrameOutputs]) -> bool:
+def rows_are_components(
+    outs_per_frame: Sequence[FrameOutputs], given: Optional[Sequence[GivenClicks]] = None
+) -> bool:
     """Return whether outputs tell that prompt rows are components, not the rows of masks.
 
     They do where clicks are in ``point_inputs`` while ``multistep_point_inputs`` holds only None,
@@ -404,13 +432,15 @@ def rows_are_components(outs_per_frame: Sequence[FrameOutputs]) -> bool:
 
     Args:
         outs_per_frame: SAM 2's ``outs_per_frame``, or a host's.
+        given: The clicks of each frame, where they are known.
     """
     for outputs in outs_per_frame:
         steps = outputs.get("multistep_point_inputs") or []
         only_none = bool(steps) and all(entry is None for entry in steps)
         if only_none and _has_clicks(outputs.get("point_inputs")):
             return True
-    return len(set().union(*map(_numbers_of_prompt_rows, outs_per_frame))) > 1
+    given = given or [given_clicks(outputs) for outputs in outs_per_frame]
+    return len(set().union(*map(_numbers_of_prompt_rows, outs_per_frame, given))) > 1
 
 
 def fault_of_obj_to_cat(
@@ -427,7 +457,7 @@ def fault_of_obj_to_cat(
     if obj_to_cat is None:
         return None
     for t, outputs in enumerate(outs_per_frame):
-        for num_rows in sorted(_numbers_of_prompt_rows(outputs)):
+        for num_rows in sorted(_numbers_of_prompt_rows(outputs, given_clicks(outputs))):
             if num_rows != len(obj_to_cat):
                 return (
                     f"obj_to_cat has {len(obj_to_cat)} entries, but outs_per_frame[{t}] has "
@@ -436,14 +466,13 @@ def fault_of_obj_to_cat(
     return None
 
 
-def _numbers_of_prompt_rows(outputs: FrameOutputs) -> set[int]:
+def _numbers_of_prompt_rows(outputs: FrameOutputs, clicks: GivenClicks) -> set[int]:
     """Return how many rows each kind of prompt of a frame has, without those that have none."""
-    clicks = given_clicks(outputs)
     labels = [
         given["point_labels"] for given in (clicks.initial, clicks.final) if given is not None
     ]
     rows = (*labels, outputs.get("mask_inputs"), outputs.get("box_inputs"))
-    return {len(given) for given in rows if given is not None and len(given) > 0}
+    return {given.shape[0] for given in rows if given is not None} - {0}
 
 
 def tell_prompts(outs_per_frame: Sequence[FrameOutputs]) -> bool:

@@ -15,6 +15,11 @@ def as_array(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
+def copy_array(tensor: Tensor) -> np.ndarray:
+    """Copy a tensor of any device to memory of its own."""
+    return np.array(as_array(tensor if tensor.is_cpu else tensor.cpu()))
+
+
 def as_bool(masks: np.ndarray) -> np.ndarray:
     """Return masks as bool, true where positive; those that are bool as they are."""
     return masks if masks.dtype == bool else masks > 0

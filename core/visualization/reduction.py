@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
-from .arrays import above, as_array, as_bool
+from .arrays import above, as_array, as_bool, copy_array
 from .coverage import Axis, cover_array
 from .rounds import Round
 
@@ -476,6 +476,9 @@ class Reduction(Protocol):
     def rows(self) -> Optional[list[int]]:
         """Rows of the batch that are kept; None: all of them."""
 
+    def take(self, values: Tensor) -> Any:
+        """Keep something small, such as clicks or scores, as it is."""
+
     def images(self, img_batch: Tensor) -> Any:
         """Reduce the chosen frames of [T, B, 3, H, W]: `Reduced.images`."""
 
@@ -494,7 +497,8 @@ def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> 
     layout = batch.obj_to_frame_idx.detach()
     if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
         return OnDevice(choice)
-    rows = [row for row, video in enumerate(layout[0, :, 1].tolist()) if video in choice.videos]
+    row_videos = as_array(layout)[0, :, 1].tolist()
+    rows = [row for row, video in enumerate(row_videos) if video in choice.videos]
     if rows and not choice.zoomed and batch.masks.shape[2] * batch.masks.shape[3] <= _SMALL:
         return OnCpuSmall(choice, rows)
     return OnCpu(choice, rows)
@@ -509,6 +513,10 @@ class OnDevice:
 
     choice: Choice
     rows: Optional[list[int]] = None
+
+    def take(self, values: Tensor) -> Tensor:
+        """See `Reduction.take`; `to_host` copies it with everything else."""
+        return values
 
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
         """See `Reduction.images`."""
@@ -584,6 +592,10 @@ class OnCpu:
     choice: Choice
     rows: list[int]
 
+    def take(self, values: Tensor) -> np.ndarray:
+        """See `Reduction.take`."""
+        return copy_array(values)
+
     def images(self, img_batch: Tensor) -> dict[int, np.ndarray]:
         """See `Reduction.images`."""
         return _average_videos(img_batch, self.choice)
@@ -632,20 +644,18 @@ class OnCpuSmall(OnCpu):
         rows = _as_slice(self.rows)
         all_gt = as_array(batch.masks.detach())
         non_finite = np.zeros((len(measured), len(self.rows)), bool)
-        packed: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        pred = np.empty((*non_finite.shape, *all_gt.shape[2:]), bool)
+        gts = np.empty((*non_finite.shape, -(-pred[0, 0].size // 8)), np.uint8)
         for index, t in enumerate(measured):
             frame_logits = as_array(logits[t])[rows]
             if _is_finite(frame_logits.reshape(len(frame_logits), -1)):
-                pred = frame_logits > 0
+                np.greater(frame_logits, 0, out=pred[index])
             else:
-                pred = above(frame_logits)
+                pred[index] = above(frame_logits)
                 non_finite[index] = ~np.isfinite(frame_logits).all((1, 2))
-            for masks, of_frames in zip((as_bool(all_gt[t, rows]), pred), packed, strict=True):
-                of_frames.append(_pack_array(masks))
-        gts, preds = (np.stack(kind) for kind in packed)
-        gt_areas, pred_areas, intersections = (
-            np.bitwise_count(bits).sum(2, np.int64) for bits in (gts, preds, gts & preds)
-        )
+            gts[index] = _pack_array(as_bool(all_gt[t, rows]))
+        preds = _pack_array(pred)
+        gt_areas, pred_areas, intersections = map(_count_bits, (gts, preds, gts & preds))
         counts = Counts(gt_areas, pred_areas, intersections, non_finite)
         if frames != measured:
             drawn = [measured.index(t) for t in frames]
@@ -661,8 +671,14 @@ def _as_slice(rows: list[int]) -> Union[slice, list[int]]:
 
 
 def _pack_array(masks: np.ndarray) -> np.ndarray:
-    """Do what `_pack` does."""
-    return np.packbits(masks.reshape(len(masks), -1), axis=1)
+    """Do what `_pack` does: [..., H, W] bool to [..., N] uint8."""
+    return np.packbits(masks.reshape(*masks.shape[:-2], -1), axis=-1)
+
+
+def _count_bits(packed: np.ndarray) -> np.ndarray:
+    """Count the pixels of masks [..., N] uint8: [...] int64."""
+    words = packed.view(np.uint64) if packed.shape[-1] % 8 == 0 else packed
+    return np.bitwise_count(words).sum(-1, np.int64)
 
 
 def _average_videos(img_batch: Tensor, choice: Choice) -> dict[int, np.ndarray]:

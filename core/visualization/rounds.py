@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Optional
 
 from torch import Tensor
 
-from ..official import Batch, FrameOutputs, begins_with_box, rounds_of
+from ..official import Batch, FrameOutputs, PlainBatch, begins_with_box, rounds_of
 
 # Of more rounds the first ones are drawn, and the last.
 MAX_ROUNDS = 8
@@ -33,24 +33,20 @@ class Round:
 
 
 @dataclass(frozen=True)
-class RoundsAsFrames:
+class RoundsAsFrames(PlainBatch):
     """A batch of clips of one frame as one of clips with a frame per round; views, no copies.
 
     Attributes:
-        rounds: R, those drawn.
-        outs_per_frame: R dicts of outputs.
         img_batch: [R, B, 3, H, W], R times the same.
         masks: [R, O, H, W], likewise.
         obj_to_frame_idx: [R, O, 2], likewise.
         metadata: Its fields that are read, likewise.
+        rounds: R, those drawn.
+        outs_per_frame: R dicts of outputs.
     """
 
     rounds: list[Round]
     outs_per_frame: list[FrameOutputs]
-    img_batch: Tensor
-    masks: Tensor
-    obj_to_frame_idx: Tensor
-    metadata: Any
 
 
 def as_frames(batch: Batch, outs_per_frame: Sequence[FrameOutputs]) -> Optional[RoundsAsFrames]:

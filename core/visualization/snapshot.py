@@ -8,7 +8,7 @@ waits for the event recorded behind them.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -34,9 +34,10 @@ from .clip import Clip, Moment, build_clips
 from .reduction import (
     Choice,
     Clicks,
-    Either,
     Grid,
+    OnCpu,
     Reduced,
+    Reduction,
     Window,
     average_kept_windows,
     average_windows,
@@ -45,6 +46,9 @@ from .reduction import (
 from .rounds import Round, as_frames
 from .transfer import to_host
 from .window import MIN_FRAME_WIDTH, find_windows
+
+# What `Reduction.take` does.
+Take = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def take_snapshot(
         TypeError: A tensor is missing, or `outs_per_frame` is no list of dictionaries.
         ValueError: A tensor has another shape than the batch implies.
     """
-    check_batch_and_outputs(batch, outs_per_frame)
+    batch = check_batch_and_outputs(batch, outs_per_frame)
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
@@ -163,10 +167,16 @@ def take_snapshot(
     choice = _choose(batch, options, videos, sizes, rounds.rounds if rounds else ())
     assigned = None if obj_to_cat is None else torch.as_tensor(obj_to_cat).detach().flatten()
     fault = fault_of_obj_to_cat(outs_per_frame, assigned)
-    reduced = _reduce(batch, outs_per_frame, choice, assigned)
+    logits = [outputs["pred_masks_high_res"].detach().select(1, 0) for outputs in outs_per_frame]
+    reduction = choose_reduction(batch, logits, choice)
+    reduced = _reduce(reduction, batch, logits, outs_per_frame, choice, assigned)
     if fault is not None:
         reduced = _without_prompts(reduced)
-    on_host, event = to_host(reduced, batch.img_batch.device)
+    event = None
+    if isinstance(reduction, OnCpu):
+        on_host: Reduced[np.ndarray] = reduced
+    else:
+        on_host, event = to_host(reduced, batch.img_batch.device)
     windows = {}
     if choice.zoomed and on_host.packed is None:
         windows = find_windows(choice, on_host)
@@ -204,18 +214,20 @@ def _choose(
 
 
 def _reduce(
+    reduction: Reduction,
     batch: Batch,
+    logits: Sequence[Tensor],
     outs_per_frame: Sequence[FrameOutputs],
     choice: Choice,
     obj_to_cat: Optional[Tensor],
-) -> Reduced[Either]:
-    """Reduce a batch where it lives."""
-    logits = [outputs["pred_masks_high_res"].detach()[:, 0] for outputs in outs_per_frame]
-    reduction = choose_reduction(batch, logits, choice)
+) -> Reduced[Any]:
+    """Reduce a batch where it lives; on the CPU all arrays of the result are copies."""
+    take = reduction.take
     drawn = {t: outs_per_frame[t] for t in choice.frames}
-    given = {t: given_clicks(outputs) for t, outputs in drawn.items()}
+    all_given = [given_clicks(outputs) for outputs in outs_per_frame]
+    given = {t: all_given[t] for t in choice.frames}
     num_rows = batch.masks.shape[1]
-    prompting = [prompting_of(outputs) for outputs in outs_per_frame]
+    prompting = list(map(prompting_of, outs_per_frame, all_given))
     mask_prompts = {
         t: masks.detach()[:, 0]
         for t, outputs in drawn.items()
@@ -225,34 +237,36 @@ def _reduce(
     return Reduced(
         num_videos=batch.img_batch.shape[1],
         rows=reduction.rows,
-        row_videos=batch.obj_to_frame_idx.detach()[0, :, 1],
-        identifiers=object_identifiers(batch),
+        row_videos=take(batch.obj_to_frame_idx.detach().select(0, 0).select(1, 1)),
+        identifiers=take(object_identifiers(batch)),
         images=reduction.images(batch.img_batch.detach()),
         counts=kept.counts,
         masks=kept.masks,
-        clicks=_clicks(given),
-        initial_clicks=_initial_clicks(given),
+        clicks=_clicks(given, take),
+        initial_clicks=_initial_clicks(given, take),
         boxes={
-            t: boxes.detach().float()
+            t: take(boxes.detach().float())
             for t, outputs in drawn.items()
             if (boxes := outputs.get("box_inputs")) is not None and len(boxes) > 0
         },
         mask_prompts=kept.mask_prompts,
         packed=kept.packed,
         predicted_ious=_final(
-            {t: out.get("multistep_pred_ious") for t, out in drawn.items()}, num_rows
+            {t: out.get("multistep_pred_ious") for t, out in drawn.items()}, num_rows, take
         ),
         object_scores=_final(
-            {t: out.get("multistep_object_score_logits") for t, out in drawn.items()}, num_rows
+            {t: out.get("multistep_object_score_logits") for t, out in drawn.items()},
+            num_rows,
+            take,
         ),
-        obj_to_cat=obj_to_cat,
-        are_components=rows_are_components(outs_per_frame),
+        obj_to_cat=None if obj_to_cat is None else take(obj_to_cat),
+        are_components=rows_are_components(outs_per_frame, all_given),
         prompting=prompting,
         prompts_told=tell_prompts(outs_per_frame),
     )
 
 
-def _without_prompts(reduced: Reduced[Either]) -> Reduced[Either]:
+def _without_prompts(reduced: Reduced[Any]) -> Reduced[Any]:
     """Leave out prompts that belong to nobody knows whom; that frames were prompted stays known."""
     return dataclasses.replace(
         reduced,
@@ -265,34 +279,36 @@ def _without_prompts(reduced: Reduced[Either]) -> Reduced[Either]:
     )
 
 
-def _clicks(given: dict[int, GivenClicks]) -> dict[int, Clicks[Either]]:
+def _clicks(given: dict[int, GivenClicks], take: Take) -> dict[int, Clicks[Any]]:
     """Return all clicks of the frames that have some."""
     return {
-        t: _kept(clicks.final, clicks.num_initial)
+        t: _kept(clicks.final, clicks.num_initial, take)
         for t, clicks in given.items()
         if clicks.final is not None
     }
 
 
-def _initial_clicks(given: dict[int, GivenClicks]) -> dict[int, Clicks[Either]]:
+def _initial_clicks(given: dict[int, GivenClicks], take: Take) -> dict[int, Clicks[Any]]:
     """Return the initial clicks that those of `_clicks` may not hold."""
     return {
-        t: _kept(clicks.initial, clicks.initial["point_labels"].shape[1])
+        t: _kept(clicks.initial, clicks.initial["point_labels"].shape[1], take)
         for t, clicks in given.items()
         if clicks.initial is not None
     }
 
 
-def _kept(clicks: PointInputs, num_initial: int) -> Clicks[Either]:
+def _kept(clicks: PointInputs, num_initial: int, take: Take) -> Clicks[Any]:
     coords, labels = clicks["point_coords"].detach().float(), clicks["point_labels"].detach()
-    return Clicks(coords, labels, num_initial)
+    return Clicks(take(coords), take(labels), num_initial)
 
 
-def _final(scores: dict[int, Optional[Sequence[Tensor]]], num_rows: int) -> dict[int, Either]:
+def _final(
+    scores: dict[int, Optional[Sequence[Tensor]]], num_rows: int, take: Take
+) -> dict[int, Any]:
     """Return the last scores [O, M] of the frames that have some."""
-    found: dict[int, Either] = {}
+    found: dict[int, Any] = {}
     for t, steps in scores.items():
         last = steps[-1] if steps else None
         if isinstance(last, Tensor) and last.ndim == 2 and len(last) == num_rows and last.numel():
-            found[t] = last.detach().float()
+            found[t] = take(last.detach().float())
     return found

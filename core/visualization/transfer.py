@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import as_array
+from .arrays import copy_array
 from .reduction import Either, Reduced
 
 Name = TypeVar("Name")
@@ -17,7 +17,7 @@ Name = TypeVar("Name")
 def to_host(
     reduced: Reduced[Either], device: torch.device
 ) -> tuple[Reduced[np.ndarray], Optional["torch.cuda.Event"]]:
-    """Copy tensors to memory that nobody else owns; on CUDA pinned, without waiting.
+    """Copy what lives on a device to memory that nobody else owns; on CUDA pinned, without waiting.
 
     Arrays are copies already.
 
@@ -78,7 +78,9 @@ def _is_elsewhere(array: Either) -> TypeGuard[Tensor]:
 
 
 def _copy(array: Either) -> np.ndarray:
-    return np.array(as_array(array.cpu())) if isinstance(array, Tensor) else array
+    if isinstance(array, np.ndarray):
+        return array
+    return copy_array(array)
 
 
 def _pack(tensors: Iterable[Tensor]) -> Tensor:

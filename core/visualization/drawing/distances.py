@@ -71,16 +71,17 @@ def _head(findings: Findings, when: str) -> list[list[Entry]]:
 def _ends(curve: Sequence[AtDistance]) -> str:
     if not curve:
         return ""
-    first, last = f"{curve[0].median:.2f}", f"{curve[-1].median:.2f}"
-    return f": {first} → {last}" if len(curve) > 1 else f": {first}"
+    tracked = [point for point in curve if point.distance > 0]
+    first, last = f"{tracked[0].median:.2f}", f"{tracked[-1].median:.2f}"
+    return f": {first} → {last}" if len(tracked) > 1 else f": {first}"
 
 
 def _place(longest: int, top: int) -> Callable[[int, float], tuple[float, float]]:
     """Return what tells where a distance and an IoU are on the picture."""
-    step = (_WIDTH - _LEFT - 3 * MARGIN) / max(longest - 1, 1)
+    step = (_WIDTH - _LEFT - 3 * MARGIN) / longest
 
     def place(distance: int, iou: float) -> tuple[float, float]:
-        return _LEFT + MARGIN + (distance - 1) * step, top + (1 - iou) * _PLOT_HEIGHT
+        return _LEFT + MARGIN + distance * step, top + (1 - iou) * _PLOT_HEIGHT
 
     return place
 
@@ -91,12 +92,12 @@ def _draw_axes(
     right = _WIDTH - MARGIN
     labels = []
     for iou in (0, 0.25, 0.5, 0.75, 1):
-        y = place(1, iou)[1]
+        y = place(0, iou)[1]
         canvas.curve([(_LEFT, y), (right, y)], _GRID)
         labels.append((MARGIN, round(y) - LINE // 2, f"{iou:g}"))
-    bottom = round(place(1, 0)[1])
-    for distance in range(1, longest + 1, -(-longest // _MAX_LABELS)):
+    bottom = round(place(0, 0)[1])
+    for distance in range(0, longest + 1, -(-longest // _MAX_LABELS)):
         text = str(distance)
         labels.append((round(place(distance, 0)[0]) - text_width(text) // 2, bottom + 4, text))
-    labels.append((_LEFT, bottom + 4 + LINE, "frames since the last prompt"))
+    labels.append((_LEFT, bottom + 4 + LINE, "frames since the last prompt (0: the one with it)"))
     canvas.write(labels, FAINT)
