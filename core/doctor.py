@@ -109,6 +109,7 @@ class Case:
     Attributes:
         history: All validations of the run, this one last.
         frames: Of this one.
+        prompted_ious: [P] IoU on the frames that received a prompt and show the object.
         areas: [O] pixels of the ground truth, the median of the frames with the object.
         first_ious: [O] IoU on the first tracked frame, NaN where the object is not there.
         first_copied: [O] the same of a mask that stays where the prompt was: how far objects move.
@@ -118,10 +119,12 @@ class Case:
         lr: The peak of the learning rate.
         num_warmup_steps: Steps until it is reached.
         starts_random: Training started from random weights.
+        has_random_memory: The memory has random weights that are not trained.
     """
 
     history: Sequence[Validation]
     frames: Frames
+    prompted_ious: np.ndarray
     areas: np.ndarray
     first_ious: np.ndarray
     first_copied: np.ndarray
@@ -131,6 +134,7 @@ class Case:
     lr: float
     num_warmup_steps: int
     starts_random: bool
+    has_random_memory: bool = False
 
     @property
     def now(self) -> Validation:
@@ -170,6 +174,16 @@ def frames_of(tracks: Tracks) -> Frames:
     if not columns:
         return Frames(*np.zeros((7, 0)))
     return Frames(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+def prompted_ious_of(tracks: Tracks) -> np.ndarray:
+    """Return IoU on the frames that received a prompt and show a scored object."""
+    found = [
+        track.ious[track.prompted & (track.gt_areas > 0)]
+        for _, track in sorted(tracks.items())
+        if track.is_counted.any()
+    ]
+    return np.concatenate(found) if found else np.zeros(0)
 
 
 def areas_of(tracks: Tracks) -> np.ndarray:
@@ -425,8 +439,7 @@ def one_mask_for_all(case: Case) -> Optional[Fault]:
         "the objects of a clip get the same mask",
         f"on {share:.0%} of the frames another object has the same mask (IoU of at least "
         f"{MERGED_IOU})",
-        f"optimizer.lr={case.lr / 2:.2g}, twice the data.batch_size, released weights, or "
-        "model.trainable_modules=null where random memory is frozen; see "
+        f"optimizer.lr={case.lr / 2:.2g}, twice the data.batch_size or released weights; see "
         '"Objects melt together" in docs/faults.md',
     )
 
@@ -501,6 +514,30 @@ def falls_with_distance(case: Case) -> Optional[Fault]:
     )
 
 
+def lost_behind_prompt(case: Case) -> Optional[Fault]:
+    """IoU falls as soon as the prompt is gone."""
+    frames, given = case.frames, case.prompted_ious
+    there = frames.gt_areas > 0
+    first = frames.ious[there & (frames.distances == 1)]
+    trained = [each for each in case.history if each.step > 0]
+    if len(trained) < _PATIENCE or min(len(given), len(first)) < _MIN_FRAMES:
+        return None
+    if first.mean() >= 0.5 * given.mean():
+        return None
+    furthest = int(frames.distances[there].max())
+    last = frames.ious[there & (frames.distances == furthest)]
+    later = f" and {last.mean():.2f} {furthest} frames behind it" if furthest > 1 else ""
+    return Fault(
+        "lost_behind_prompt",
+        "IoU falls as soon as the prompt is gone, so its objects do not come through the memory",
+        f"IoU is {given.mean():.2f} on the frames with a prompt, {first.mean():.2f} on the next "
+        f"ones{later}",
+        "model.trainable_modules=null or memory: its weights are random and not trained"
+        if case.has_random_memory
+        else f"trainer.max_steps higher, {case.lower_lr}, model.trainable_modules=null or memory",
+    )
+
+
 def bad_first_frame(case: Case) -> Optional[Fault]:
     """Objects that hardly move are lost at once."""
     slow = (case.first_copied >= 0.8) & np.isfinite(case.first_ious)
@@ -555,6 +592,7 @@ RULES: tuple[Rule, ...] = (
     below_copying,
     overfitting,
     bad_first_frame,
+    lost_behind_prompt,
     falls_with_distance,
     score_where_absent,
     score_where_present,

@@ -444,6 +444,14 @@ def freeze(model: nn.Module, trainable_modules: Optional[list[str]]) -> None:
         )
 
 
+def trains_memory(model: nn.Module) -> bool:
+    """Return whether any weight of the memory is trained; see the preset ``memory``."""
+    return any(
+        parameter.requires_grad and name.split(".")[0] in _MEMORY_MODULES
+        for name, parameter in model.named_parameters()
+    )
+
+
 def _check_names(model: nn.Module, names: list[str]) -> None:
     known = {name for name, _ in model.named_modules() if name}
     known |= {name for name, _ in model.named_parameters()}

@@ -175,7 +175,7 @@ class AtDistance:
     """IoU of all objects that were tracked for the same number of frames.
 
     Attributes:
-        distance: Frames since the last prompt, from 1.
+        distance: Frames since the last prompt; 0: the frame itself received it.
         num: Objects and frames that were counted.
         lower: IoU that a quarter of them stays below.
         median: That half of them stay below.
@@ -358,22 +358,28 @@ def shares(tracks: Iterable[Track]) -> dict[str, float]:
     return {OUTCOMES[k]: int(counts[k]) / len(counted) for k in range(first, len(OUTCOMES))}
 
 
-def iou_by_distance(frame_ious: Iterable[np.ndarray]) -> list[AtDistance]:
+def iou_by_distance(objects: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[AtDistance]:
     """Return how good masks are that many frames after the last prompt, by distance.
 
     Args:
-        frame_ious: Of each scored object, [T], NaN on frames that received a prompt. Frames before
-            the first of them are left out.
+        objects: Of each scored object its IoU [T], NaN where it is not known, and [T] bool, whether
+            the frame received a prompt. Frames before the first of them are left out.
+
+    Returns:
+        In the order of the distances; nothing where no frame is behind a prompt.
     """
     found: dict[int, list[float]] = {}
-    for ious in frame_ious:
+    for ious, prompted in objects:
         distance: Optional[int] = None
-        for iou in ious.tolist():
-            if math.isnan(iou):
+        for iou, is_prompted in zip(ious.tolist(), prompted.tolist(), strict=True):
+            if is_prompted:
                 distance = 0
             elif distance is not None:
                 distance += 1
+            if distance is not None and not math.isnan(iou):
                 found.setdefault(distance, []).append(iou)
+    if not any(found):
+        return []
     return [
         AtDistance(distance, len(ious), *np.percentile(ious, [25, 50, 75]).tolist())
         for distance, ious in sorted(found.items())

@@ -20,7 +20,16 @@ from torch import Tensor
 from . import random_states
 from .checkpointing import checkpoint_loss
 from .config import Config, config_of
-from .doctor import Baseline, Case, Doctor, Validation, areas_of, first_ious_of, frames_of
+from .doctor import (
+    Baseline,
+    Case,
+    Doctor,
+    Validation,
+    areas_of,
+    first_ious_of,
+    frames_of,
+    prompted_ious_of,
+)
 from .lora import inject
 from .metrics import (
     LossMean,
@@ -31,7 +40,7 @@ from .metrics import (
     mean_iou,
     mean_ious_by,
 )
-from .model import build_model, freeze, load_weights
+from .model import build_model, freeze, load_weights, trains_memory
 from .official import FrameOutputs, begins_with_box, received_prompt, rounds_of
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .out_of_memory import BatchSkipper
@@ -423,10 +432,11 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 names.get("object_names", lambda video_id: categories),
             )
             strips = strips_of(self._scored().tracks, *lookups)
-            by_distance = iou_by_distance(self.metrics.frame_ious.values())
+            scored = [track for track in self.metrics.tracks.values() if track.is_counted.any()]
+            by_distance = iou_by_distance((track.ious, track.prompted) for track in scored)
             is_first = self.baseline is None or step <= self.baseline.step
             before = None if self.baseline is None or is_first else self.baseline.by_distance
-            copied = iou_by_distance(self._copied_ious.values())
+            copied = iou_by_distance((ious, np.isnan(ious)) for ious in self._copied_ious.values())
             self.findings = Findings(strips, by_distance, before, copied)
             folder.mkdir(parents=True, exist_ok=True)
             # Names of files may hold what is no text.
@@ -464,11 +474,13 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 )
 
     def _case(self) -> Case:
+        starts_random = self.load_report is None and self.resumed_step is None
         scored = self._scored()
         tracks = scored.tracks
         return Case(
             history=self.doctor.history,
             frames=frames_of(tracks),
+            prompted_ious=prompted_ious_of(tracks),
             areas=areas_of(tracks),
             first_ious=first_ious_of(tracks, scored.frame_ious),
             first_copied=first_ious_of(tracks, self._copied_ious),
@@ -477,7 +489,8 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             cell=self.model.backbone_stride,
             lr=self.config.optimizer.lr,
             num_warmup_steps=self._num_warmup_steps,
-            starts_random=self.load_report is None and self.resumed_step is None,
+            starts_random=starts_random,
+            has_random_memory=starts_random and not trains_memory(self.model),
         )
 
     def _category_layout(self) -> bool:

@@ -18,6 +18,7 @@ from core.doctor import (
     examine,
     first_ious_of,
     frames_of,
+    prompted_ious_of,
 )
 from core.metrics import LossMean, VideoMetrics
 
@@ -49,6 +50,7 @@ def case(*history, **changes):
     healthy = Case(
         history=[Validation(*each) for each in history],
         frames=frames(),
+        prompted_ious=np.full(NUM_FRAMES // 4, 0.98),
         areas=np.full(10, 900.0),
         first_ious=np.full(10, 0.9),
         first_copied=np.full(10, 0.85),
@@ -94,6 +96,7 @@ FAULTS = {
     ],
     "falls_with_distance": [case(frames=frames(ious=np.arange(NUM_FRAMES) % 4 * -0.15 + 0.9))],
     "bad_first_frame": [case(first_ious=np.array([0.9] * 4 + [0.3] * 6))],
+    "lost_behind_prompt": [case(frames=frames(ious=0.48))],
     "tiny_objects": [case(areas=np.array([255.0] * 3 + [900.0] * 7))],
     "still_frames": [case(iou_copy=0.96, history=[Validation(300, 0.97, 1.0)])],
 }
@@ -116,6 +119,8 @@ HEALTHY = {
     "falls_with_distance": case(frames=frames(ious=np.arange(NUM_FRAMES) % 4 * -0.05 + 0.9)),
     # They have moved away from where they were prompted.
     "bad_first_frame": case(first_ious=np.full(10, 0.3), first_copied=np.full(10, 0.5)),
+    # What is prompted is not understood either.
+    "lost_behind_prompt": case(frames=frames(ious=0.48), prompted_ious=np.full(10, 0.9)),
     "tiny_objects": case(areas=np.array([256.0] * 3 + [900.0] * 7)),
     "still_frames": case(iou_copy=0.95, history=[Validation(300, 0.97, 1.0)]),
 }
@@ -192,6 +197,14 @@ def test_masks_that_are_bad_at_once_do_not_get_worse_with_distance():
     assert "falls_with_distance" not in names(examine(case(frames=bad)))
 
 
+def test_random_memory_that_is_not_trained_is_named():
+    sick = case(frames=frames(ious=0.48))
+    for has_random_memory in (False, True):
+        found = examine(dataclasses.replace(sick, has_random_memory=has_random_memory))
+        (advice,) = (fault.advice for fault in found if fault.name == "lost_behind_prompt")
+        assert ("random and not trained" in advice) == has_random_memory
+
+
 def test_a_fault_is_told_in_full_once_and_in_short_as_long_as_it_lasts():
     doctor = Doctor()
     told = []
@@ -248,6 +261,7 @@ def test_numbers_come_from_what_the_metrics_counted():
     assert found.pred_areas.tolist() == [64, 64, 0]
     assert found.distances.tolist() == [1, 2, 3]
     assert np.isnan(found.twin_ious).all()  # no other object in the video
+    assert prompted_ious_of(metrics.tracks).tolist() == [1]
     assert areas_of(metrics.tracks).tolist() == [64]
     assert first_ious_of(metrics.tracks, metrics.frame_ious) == pytest.approx([1 / 3])
     assert np.isnan(first_ious_of(metrics.tracks, {})).all()

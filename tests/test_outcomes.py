@@ -233,13 +233,16 @@ def test_predictions_that_share_exactly_nine_tenths_are_merged():
 
 
 def test_iou_by_distance_counts_from_the_last_prompt():
-    nan = np.nan
-    found = iou_by_distance(np.array([[nan, 1.0, 0.5, nan, 0.0], [0.9, 0.9, nan, 0.4, 0.1]]))
+    ious = np.array([[np.nan, 1.0, 0.5, 0.8, 0.0], [0.9, 0.9, 0.6, 0.4, 0.1]])
+    prompted = np.array([[True, False, False, True, False], [False, False, True, False, False]])
+    found = iou_by_distance(zip(ious, prompted, strict=True))
     assert found == [
+        AtDistance(0, 2, pytest.approx(0.65), pytest.approx(0.7), pytest.approx(0.75)),
         AtDistance(1, 3, pytest.approx(0.2), pytest.approx(0.4), pytest.approx(0.7)),
         AtDistance(2, 2, pytest.approx(0.2), pytest.approx(0.3), pytest.approx(0.4)),
     ]
     assert iou_by_distance([]) == []
+    assert iou_by_distance([(np.ones(2), np.ones(2, bool))]) == []  # nothing is tracked
 
 
 def test_frames_that_are_scored_are_those_that_iou_averages():

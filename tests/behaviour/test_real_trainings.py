@@ -2,9 +2,10 @@
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from seeds import REPOSITORY, train
@@ -90,6 +91,31 @@ def test_ids_that_are_exchanged_are_found_as_swaps_from_that_frame_on(default_ru
     num_clips = len({row["video"] for row in rows})
     assert found[True, True] == 2 * num_clips // 2 * (4 - FIRST_EXCHANGED)
     assert found[True, False] == found[False, True] == 0
+
+
+def test_iou_falls_behind_the_prompt_where_the_memory_is_frozen_at_random_weights(tmp_path):
+    others = (
+        "image_encoder,sam_prompt_encoder,sam_mask_decoder,mask_downsample,obj_ptr_proj,"
+        "obj_ptr_tpos_proj,no_obj_ptr"
+    )
+    train(
+        tmp_path,
+        0,
+        "model.num_init_cond_frames=1",
+        "data.num_frames=8",
+        f"model.trainable_modules=[{others}]",
+    )
+    ious = defaultdict(list)
+    (last,) = tmp_path.glob("metrics/val_step500_frames.csv")
+    with open(last, newline="") as table:
+        for row in csv.DictReader(table):
+            ious[int(row["frame"])].append(float(row["iou"]))
+    means = [np.mean(ious[t]) for t in range(8)]
+    assert means[0] > 0.9
+    assert max(means[1:]) < 0.5
+    said = last_words(tmp_path)
+    assert "IoU falls as soon as the prompt is gone" in said
+    assert "its weights are random and not trained" in said
 
 
 def test_a_rate_a_hundred_times_too_high_is_named(tmp_path):

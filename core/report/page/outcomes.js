@@ -125,5 +125,5 @@ function distanceChart() {
 
 const distanceLegend = () =>
   compares
-    ? "The median of each run."
-    : "Median now between its quartiles; dashed: the first validation; dotted: the prompt's mask left in place.";
+    ? "The median of each run; at 0 the frames that received the prompt."
+    : "Median now between its quartiles; dashed: the first validation; dotted: the prompt's mask left in place. At 0 the frames that received the prompt.";
