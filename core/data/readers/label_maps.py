@@ -124,16 +124,16 @@ class LabelMap(Mapping[int, np.ndarray]):
         """See the class."""
         if labels.dtype == np.uint8:
             self.numbers = labels
-            ids = {key: key for key in _values_of(labels).tolist()}
+            self._numbers = {key: key for key in _values_in_order(labels) if key != 0}
         else:
             keys, numbers = np.unique(labels, return_inverse=True)
             # so that the background is 0 whatever the lowest id is
             first = int(keys[0] != 0)
             self.numbers = (numbers.reshape(labels.shape) + first).astype(np.uint16)
             ids = {int(key): number for number, key in enumerate(keys, first)}
-        ids.pop(0, None)
-        order = sorted(ids, key=lambda key: int((self.numbers.ravel() == ids[key]).argmax()))
-        self._numbers = {key: ids[key] for key in order}
+            ids.pop(0, None)
+            order = sorted(ids, key=lambda key: int((self.numbers.ravel() == ids[key]).argmax()))
+            self._numbers = {key: ids[key] for key in order}
 
     def number_of(self, object_id: int) -> int:
         """Return what stands for an object in `numbers`."""
@@ -150,6 +150,19 @@ class LabelMap(Mapping[int, np.ndarray]):
 
     def __contains__(self, object_id: object) -> bool:
         return object_id in self._numbers
+
+
+def _values_in_order(labels: np.ndarray) -> list[int]:
+    """Return the values in a mask of 8 bits in the order in which their first pixels come.
+
+    Before the first pixel of a value lies one of another value: only such places are looked at.
+    """
+    flat = labels.ravel()
+    places = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    first = np.full(256, len(flat))
+    first[flat[places[::-1]]] = places[::-1]
+    values = np.argsort(first, kind="stable")
+    return values[: np.count_nonzero(first < len(flat))].tolist()
 
 
 def _values_of(labels: np.ndarray) -> np.ndarray:
