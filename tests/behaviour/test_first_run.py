@@ -12,18 +12,14 @@ from core.config import DataConfig
 from core.data.synthetic import SyntheticDataset
 
 # Two large shapes: with clicks, which of them is meant takes long to learn.
-IMAGES = (
-    "data.num_frames=1",
-    "model.prompt_type=point",
+LARGE_SHAPES = (
     "model.num_correction_points=2",
     "model.image_size=64",
-    "data.batch_size=16",
     "data.synthetic.num_val_clips=12",
     "data.val_batch_size=12",
     "data.synthetic.max_objects=2",
     "data.synthetic.min_radius=0.15",
     "optimizer.lr=1e-3",
-    "trainer.max_steps=300",
 )
 
 
@@ -38,12 +34,34 @@ def test_the_default_run_learns_at_every_seed(seed, tmp_path):
 @pytest.mark.long  # three minutes of a core
 @pytest.mark.timeout(1800)
 def test_images_with_clicks_are_learnt(tmp_path):
-    first, *_, last = validations(tmp_path, 0, *IMAGES)
+    images = "data.num_frames=1", "model.prompt_type=point", "data.batch_size=16"
+    first, *_, last = validations(tmp_path, 0, *LARGE_SHAPES, *images, "trainer.max_steps=300")
     assert first["val/iou"] < 0.2
     assert last["val/iou@3clicks"] == pytest.approx(last["val/iou"])
     # measured: 0.84; all shapes of an image, whichever was clicked: 0.45
     assert last["val/iou@1click"] > 0.6
     assert last["val/iou"] > 0.7
+
+
+@pytest.mark.long  # five minutes of a core
+@pytest.mark.timeout(1800)
+def test_images_and_videos_are_learnt_in_one_training(tmp_path):
+    first, *_, last = validations(
+        tmp_path,
+        0,
+        *LARGE_SHAPES,
+        "data=sources",
+        "data.sources=[{name: videos, source: synthetic, num_frames: 4},"
+        "{name: images, source: synthetic, num_frames: 1}]",
+        "model.prompt_type=mixed",
+        "data.batch_size=8",
+        "trainer.max_steps=600",
+    )
+    assert max(first["val/source/videos/iou"], first["val/source/images/iou"]) < 0.2
+    # measured: 0.96 and 0.87, 0.83 after one click; all shapes, whichever was meant: 0.46
+    assert last["val/iou"] == last["val/source/videos/iou"] > 0.85
+    assert last["val/source/images/iou"] > 0.7
+    assert last["val/iou@1click"] > 0.6
 
 
 def moving_shapes_as_tracks(root, num_videos=60, num_frames=8):
