@@ -26,6 +26,8 @@ from .alignment import edge_map, edges_of, outlines_of, strength
 from .likeness import Thumbnail, shrink
 from .measure import ROW, find_overlaps, measure
 
+# What gathers the parts takes its share of the cores, and processes side by side are slower.
+_SPARED = 0.75
 # Below this, processes take longer to start than to work.
 _WORTH_WORKERS_S = 3.0
 # Videos, and frames of each, that are read to know what the others will take.
@@ -129,7 +131,7 @@ def plan_amount(datasets: Sequence[ClipDataset], read_all: bool, seconds: float)
     frames_each = statistics.fmean(cost.num_frames for cost in tried)
     num_frames = len(videos) * frames_each
     list_s, mask_s, frame_s, files_s = (
-        statistics.median(getattr(cost, name) for cost in tried) / cores
+        statistics.median(getattr(cost, name) for cost in tried) / (_SPARED * cores)
         for name in ("list_s", "mask_s", "frame_s", "files_s")
     )
     whole_s = len(videos) * list_s + num_frames * (mask_s + frame_s + files_s)
