@@ -302,8 +302,8 @@ class AugmentationConfig(Section):
     """Augmentation of training clips, the same for every frame of a clip unless said otherwise.
 
     The defaults flip only. Official MOSE fine-tuning uses degrees 25, shear 20, brightness 0.1,
-    contrast 0.03, saturation 0.03 per clip, grayscale 0.05 and, per frame, brightness 0.1,
-    contrast 0.05, saturation 0.05 (``jitter_per_frame``).
+    contrast 0.03, saturation 0.03 per clip, grayscale 0.05 and, per frame (``jitter_per_frame``),
+    brightness 0.1, contrast 0.05, saturation 0.05.
     """
 
     prefix: ClassVar[str] = "data.augmentation."
@@ -325,6 +325,15 @@ class AugmentationConfig(Section):
     grayscale: float = setting(0.0, _PROBABILITY, "probability of a grey clip")
     jitter_per_frame: bool = setting(
         False, ANY_VALUE, "draw the colour factors anew for every frame as well"
+    )
+    frame_brightness: Optional[float] = setting(
+        None, or_null(within("[0, 1)")), "brightness of jitter_per_frame; null: as for the clip"
+    )
+    frame_contrast: Optional[float] = setting(
+        None, or_null(within("[0, 1)")), "contrast of jitter_per_frame; null: as for the clip"
+    )
+    frame_saturation: Optional[float] = setting(
+        None, or_null(within("[0, 1)")), "saturation of jitter_per_frame; null: as for the clip"
     )
     hue: float = setting(
         0.0, within("[0, 0.5]"), "turn of the colour circle, drawn from [-hue, hue]; 0.5 is half"

@@ -85,9 +85,15 @@ def draw_variation(
     flip, grey = rng.random() < config.horizontal_flip, rng.random() < config.grayscale
     angle = rng.uniform(-config.degrees, config.degrees)
     shear = rng.uniform(-config.shear, config.shear)
-    colours = [_draw_colour(config, rng)]
+    of_clip = config.brightness, config.contrast, config.saturation
+    colours = [_draw_colour(of_clip, rng)]
     if config.jitter_per_frame:
-        colours += [_draw_colour(config, rng) for _ in range(num_frames)]
+        own = config.frame_brightness, config.frame_contrast, config.frame_saturation
+        of_frame = tuple(
+            for_clip if amount is None else amount
+            for amount, for_clip in zip(own, of_clip, strict=True)
+        )
+        colours += [_draw_colour(of_frame, rng) for _ in range(num_frames)]
     scale = rng.uniform(config.scale_min, config.scale_max)
     x = rng.uniform(-config.translate_x, config.translate_x)
     y = rng.uniform(-config.translate_y, config.translate_y)
@@ -97,12 +103,9 @@ def draw_variation(
     return Variation(movement, colours[0], grey, colours[1:], _draw_mosaic(config, rng))
 
 
-def _draw_colour(config: AugmentationConfig, rng: np.random.Generator) -> Colour:
-    def draw(amount: float) -> float:
-        return rng.uniform(1 - amount, 1 + amount)
-
-    # the order of the draws decides what each of them gets
-    return Colour(draw(config.brightness), draw(config.contrast), draw(config.saturation))
+def _draw_colour(amounts: Iterable[float], rng: np.random.Generator) -> Colour:
+    """Draw factors, of brightness, contrast and saturation in this order, around 1."""
+    return Colour(*(rng.uniform(1 - amount, 1 + amount) for amount in amounts))
 
 
 def _draw_mosaic(config: AugmentationConfig, rng: np.random.Generator) -> Optional[Mosaic]:

@@ -108,6 +108,18 @@ def test_colour_jitter_is_the_same_in_every_frame_unless_asked(per_frame):
     assert (changed[0] != changed[1]).any() == per_frame
 
 
+def test_frames_may_be_jittered_by_more_than_the_clip():
+    images, masks = np.full((40, 8, 8, 3), 100, np.uint8), np.ones((40, 1, 8, 8), bool)
+    config = AugmentationConfig(
+        horizontal_flip=0, brightness=0.01, jitter_per_frame=True, frame_brightness=0.2
+    )
+    changed, _ = augment_clip(images, masks, config, np.random.default_rng(0))
+    levels = changed[:, 0, 0, 0].astype(int)
+    assert levels.min() < 90
+    assert levels.max() > 110
+    assert 78 <= levels.min() <= levels.max() <= 123
+
+
 def test_affine_that_loses_an_object_is_left_out():
     masks = np.zeros((1, 1, 32, 32), bool)
     masks[0, 0, 0, 0] = True
