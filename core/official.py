@@ -12,6 +12,9 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# A logit whose sigmoid is 2e-9.
+_SURELY_NOT = -20.0
+
 
 class MissingSam2Error(ImportError):
     """The ``sam2`` package is not installed."""
@@ -102,6 +105,7 @@ class FrameOutputs(TypedDict, total=False):
     mask_inputs: Optional[Tensor]  # [K, 1, H, W]
     box_inputs: Optional[Tensor]  # [K, 4] x0, y0, x1, y1 in model pixels; of some hosts alone
     multistep_point_inputs: Sequence[Optional[PointInputs]]  # cumulative, one per round
+    multistep_pred_multimasks_high_res: Sequence[Tensor]  # [O, M, H, W] logits, one per round
     multistep_pred_masks_high_res: Tensor  # [O, R, H, W] logits after each round, the last is final
     multistep_pred_ious: Sequence[Tensor]  # [O, M] each, the last is final
     multistep_object_score_logits: Sequence[Tensor]  # [O, 1] each, the last is final
@@ -249,6 +253,36 @@ def _check_clicks(name: str, outputs: Mapping[str, Any]) -> None:
 
 def _describe(value: Any) -> str:
     return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def without_ignored(
+    outs_per_frame: Sequence[FrameOutputs], batch: Batch
+) -> tuple[Sequence[FrameOutputs], Tensor]:
+    """Return outputs and targets for the loss, to which regions that nobody annotated add nothing.
+
+    There logits are replaced by ones that are as good as sure of the background, and it is the
+    target: no part of SAM 2's loss grows by it, and no gradient comes from there.
+
+    Args:
+        outs_per_frame: SAM 2's ``outs_per_frame``; left as it is.
+        batch: Where ``metadata.ignored`` bool [T, B, H, W] marks such regions; left as it is.
+
+    Returns:
+        Both as they are where nothing is marked.
+    """
+    ignored = getattr(getattr(batch, "metadata", None), "ignored", None)
+    if ignored is None:
+        return outs_per_frame, batch.masks
+    regions = ignored[:, batch.obj_to_frame_idx[0, :, 1].long()]
+    kept = []
+    for outputs, region in zip(outs_per_frame, regions, strict=True):
+        changed = outputs.copy()
+        changed["multistep_pred_multimasks_high_res"] = [
+            logits.masked_fill(region[:, None], _SURELY_NOT)
+            for logits in outputs["multistep_pred_multimasks_high_res"]
+        ]
+        kept.append(changed)
+    return kept, batch.masks & ~regions
 
 
 def video_rows(batch: Batch, video_idx: int) -> Tensor:

@@ -41,7 +41,13 @@ from .metrics import (
     mean_ious_by,
 )
 from .model import build_model, freeze, load_weights, trains_memory
-from .official import FrameOutputs, begins_with_box, received_prompt, rounds_of
+from .official import (
+    FrameOutputs,
+    begins_with_box,
+    received_prompt,
+    rounds_of,
+    without_ignored,
+)
 from .optim import build_optimizer, build_scheduler, num_warmup_steps
 from .out_of_memory import BatchSkipper
 from .outcomes import (
@@ -167,7 +173,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def _train_on(self, batch: Any, batch_idx: int) -> Tensor:
         outs_per_frame = self(batch)
-        losses = self.loss(outs_per_frame, batch.masks)
+        losses = self.loss(*without_ignored(outs_per_frame, batch))
         self._log_losses("train", losses, batch)
         self._train_losses.add(losses[CORE_LOSS])
         self._log_train_iou(outs_per_frame, batch)
@@ -177,7 +183,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure one batch of clips, also under each further prompt type that is due."""
         outs_per_frame = self._prompted(batch, self.val_prompts.first)
-        self._log_losses("val", self.loss(outs_per_frame, batch.masks), batch)
+        self._log_losses("val", self.loss(*without_ignored(outs_per_frame, batch)), batch)
         self._measure(batch, outs_per_frame)
         self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")

@@ -69,11 +69,13 @@ class MaskedFrame:
         image: uint8 RGB [h, w, 3], which may have been shrunk when it was decoded.
         size: (width, height) of the original.
         masks: {object id: bool mask}, of the original's size.
+        ignored: bool of that size, regions that nobody annotated; None: the format marks none.
     """
 
     image: np.ndarray
     size: tuple[int, int]
     masks: Mapping[int, np.ndarray]
+    ignored: Optional[np.ndarray] = None
 
 
 def draw_variation(
@@ -122,6 +124,8 @@ def vary_clip(
     object_ids: list[int],
     variation: Variation,
     side: int,
+    *,
+    marks_regions: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make frames and masks square, varied; they move together.
 
@@ -134,19 +138,24 @@ def vary_clip(
         object_ids: The O objects.
         variation: What to do.
         side: S.
+        marks_regions: The frames have regions to ignore, which move along.
 
     Returns:
-        New frames uint8 [T, S, S, 3] and masks bool [T, O, S, S].
+        New frames uint8 [T, S, S, 3] and masks bool [T, O, S, S]; regions to ignore are one mask
+        more, the last.
     """
+    num_objects = len(object_ids)
     images = np.empty((num_frames, side, side, 3), np.uint8)
-    masks = np.empty((num_frames, len(object_ids), side, side), bool)
+    masks = np.empty((num_frames, num_objects + marks_regions, side, side), bool)
     movement = variation.movement
     for t, frame in enumerate(frames):
         if t == 0 and moved_out(frame.masks, object_ids, movement, side):
             movement = movement.without_affine()
         image = warp_frame(frame.image, movement, side, frame.size)
         images[t] = _recolour(image, variation, t)
-        masks[t] = warp_masks(frame.masks, object_ids, movement, side)
+        masks[t, :num_objects] = warp_masks(frame.masks, object_ids, movement, side)
+        if marks_regions and frame.ignored is not None:
+            masks[t, num_objects:] = warp_masks({0: frame.ignored}, [0], movement, side)
     if variation.mosaic is not None:
         _lay_mosaic(images, masks, variation.mosaic)
     return images, masks

@@ -23,13 +23,13 @@ import torch
 from hydra.errors import HydraException
 from PIL import Image
 from tqdm import tqdm
-from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint, collate_fn
+from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint
 
 from ..checks import UserError
 from ..config import Config, register_schema, sources_of, to_config
 from ..overrides import compose_command_line, print_anything
 from .clips import ClipDataset
-from .datapoint import seed_of_source
+from .datapoint import collate, seed_of_source
 from .health.collect import Collection
 from .health.problems import KINDS, rank
 from .health.scan import Amount, VideoScan, plan_amount, scan
@@ -307,7 +307,7 @@ def _write_sheets(
     sheets = []
     for stage, dataset in module.datasets.items():
         for index in range(min(len(dataset), SHEETS_PER_SPLIT)):
-            batch = collate_fn([dataset[index]], dict_key="all")
+            batch = collate([dataset[index]])
             module.normalise(batch)
             video_id = int(batch.metadata.unique_objects_identifier[0, 0, 0])
             name = module.clip_name(stage, video_id)

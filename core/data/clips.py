@@ -21,6 +21,7 @@ from .augmentation import MaskedFrame, Variation, draw_variation, vary_clip
 from .datapoint import (
     AUGMENT,
     CLIP,
+    IGNORED,
     count_clips,
     epoch_and_index,
     make_generator,
@@ -30,7 +31,7 @@ from .datapoint import (
 from .finding import ClipSource, span_of
 from .readers.files import DataError
 from .readers.label_maps import ids_present
-from .readers.reader import Reader
+from .readers.reader import MarksRegions, Reader
 from .warp import needed_side
 
 
@@ -86,6 +87,7 @@ class ClipDataset(Dataset):
         self.reader, self.sources, self.data = reader, sources, data
         self.image_size, self.seed, self.training = image_size, seed, training
         self._clips = _in_rounds([source.num_clips for source in sources])
+        self._marks_regions = isinstance(reader, MarksRegions)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -115,11 +117,13 @@ class ClipDataset(Dataset):
             object_ids,
             variation,
             side,
+            marks_regions=self._marks_regions,
         )
         width, height = self.reader.size(frames[0])
         numbers = [frame.frame_idx for frame in frames]
         video_id = position if self.training else index
-        return to_datapoint(images, masks, object_ids, numbers, video_id, (height, width))
+        ids = [*object_ids, IGNORED] if self._marks_regions else object_ids
+        return to_datapoint(images, masks, ids, numbers, video_id, (height, width))
 
     def _clip_at(
         self, video: VOSVideo, source: ClipSource, start: int
@@ -183,8 +187,10 @@ class ClipDataset(Dataset):
     def _read(self, video: int, frames: list[VOSFrame], at_least: int) -> Iterator[MaskedFrame]:
         for frame in frames:
             image = np.asarray(self.reader.image(frame, at_least))
-            size = self.reader.size(frame)
-            yield MaskedFrame(image, size, self.reader.masks(video, frame))
+            size, masks = self.reader.size(frame), self.reader.masks(video, frame)
+            reader = self.reader
+            ignored = reader.ignored(video, frame) if isinstance(reader, MarksRegions) else None
+            yield MaskedFrame(image, size, masks, ignored)
 
     @property
     def amount(self) -> str:

@@ -5,9 +5,16 @@ from typing import Union
 import cv2
 import numpy as np
 import torch
+from tensordict import tensorclass
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from training.utils.data_utils import Frame, Object, VideoDatapoint
+from training.utils.data_utils import (
+    BatchedVideoDatapoint,
+    Frame,
+    Object,
+    VideoDatapoint,
+    collate_fn,
+)
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD
 
@@ -16,6 +23,47 @@ _MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGEN
 
 # What a generator is for: the first entry of its seed, so that no two ever draw the same.
 ORDER, CLIP, AUGMENT, SYNTHETIC_TRAIN, SYNTHETIC_VAL, TURNS, SOURCE = range(7)
+
+
+# The id of what is no object: regions where nobody says what is there.
+IGNORED = -(2**62)
+
+
+@tensorclass
+class MetaDataWithRegions:
+    """The official metadata of a batch, and where its masks say nothing.
+
+    Attributes:
+        unique_objects_identifier: See ``BatchedVideoMetaData``.
+        frame_orig_size: See ``BatchedVideoMetaData``.
+        ignored: bool [T, B, S, S].
+    """
+
+    unique_objects_identifier: Tensor
+    frame_orig_size: Tensor
+    ignored: Tensor
+
+
+def collate(clips: list[VideoDatapoint]) -> BatchedVideoDatapoint:
+    """Return clips as an official batch; the objects `IGNORED` become ``metadata.ignored``."""
+    batch = collate_fn(clips, dict_key="all")
+    metadata = batch.metadata
+    is_region = metadata.unique_objects_identifier[0, :, 1] == IGNORED
+    if not is_region.any():
+        return batch
+    regions = MetaDataWithRegions(
+        unique_objects_identifier=metadata.unique_objects_identifier[:, ~is_region],
+        frame_orig_size=metadata.frame_orig_size[:, ~is_region],
+        ignored=batch.masks[:, is_region],  # of each clip one, in their order
+    )
+    return BatchedVideoDatapoint(
+        img_batch=batch.img_batch,
+        obj_to_frame_idx=batch.obj_to_frame_idx[:, ~is_region],
+        masks=batch.masks[:, ~is_region],
+        metadata=regions,
+        dict_key=batch.dict_key,
+        batch_size=batch.batch_size,
+    )
 
 
 def make_generator(purpose: int, seed: int, *numbers: int) -> np.random.Generator:

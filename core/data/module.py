@@ -5,19 +5,18 @@ state of the global generators: the sampler hands out (epoch, index) pairs, and 
 from generators of its own.
 """
 
-import functools
 from typing import Any, Optional, Union
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
-from training.utils.data_utils import BatchedVideoDatapoint, collate_fn
+from training.utils.data_utils import BatchedVideoDatapoint
 
 from ..config import DataConfig, SourceConfig, clip_length, sections_of, sources_of
 from ..official import original_sizes_of
 from .clips import ClipDataset
-from .datapoint import normalise, seed_of_source
+from .datapoint import collate, normalise, seed_of_source
 from .finding import find_clips
 from .loader import ClipBatches, ClipOrder, Order, ResumableLoader
 from .readers.files import DataError
@@ -37,8 +36,10 @@ class VideoDataModule(LightningDataModule):
     float32, ImageNet-normalised, in the steps of a module that a Trainer runs (`normalise`);
     `masks` bool [T, O, S, S], video-major; `metadata.unique_objects_identifier` [T, O, 3] = (index
     of the clip's video in its data set, in validation of the clip itself; object id or category
-    slot; original frame number). With ``data.sources`` a batch is of one of them, the same one on
-    every rank; the first of these numbers runs over all of them then.
+    slot; original frame number); where a format marks regions that nobody annotated, they are
+    `metadata.ignored` bool [T, B, S, S], for `core.official.without_ignored`. With ``data.sources``
+    a batch is of one of them, the same one on every rank; the first of these numbers runs over all
+    of them then.
 
     Ranks are told apart by ``torch.distributed`` alone: give the Trainer
     ``use_distributed_sampler=False``. Under DDP validation is padded by repeating clips, so that
@@ -214,7 +215,7 @@ class VideoDataModule(LightningDataModule):
             "dataset": self.datasets[stage],
             "num_workers": self.data.num_workers,
             "persistent_workers": bool(self.data.num_workers),
-            "collate_fn": functools.partial(collate_fn, dict_key="all"),
+            "collate_fn": collate,
             "pin_memory": self._trains_on_cuda(),
             # without one of its own a loader moves the global generator once per epoch
             "generator": torch.Generator().manual_seed(self.seed % 2**63),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as mask_coding
 
 from .measure import Results
 
@@ -95,6 +96,25 @@ def _write_vos(root: Path, count: int) -> None:
                 links.put(f"{folder}/{t:05d}.{suffix}")
 
 
+def _write_sav(root: Path, count: int) -> None:
+    """Write a label for every fourth frame, as SA-V has them."""
+    squares = np.zeros((2, *_SIZE[::-1]), np.uint8)
+    squares[0, 10:30, 10:30] = squares[1, 10:30, 40:60] = 1
+    rles = [
+        {"size": rle["size"], "counts": rle["counts"].decode()}
+        for rle in (mask_coding.encode(np.asfortranarray(square)) for square in squares)
+    ]
+    content = json.dumps({"fps": 6, "masklet": [rles] * _NUM_FRAMES})
+    frames, labels = _frames(), _Links(lambda path: path.write_text(content))
+    for number in range(count):
+        name = f"sav_{number:06d}"
+        labels.put(f"{root}/{name}_manual.json")
+        folder = f"{root}/JPEGImages/{name}"
+        os.makedirs(folder)
+        for t in range(_NUM_FRAMES):
+            frames.put(f"{folder}/{4 * t:05d}.jpg")
+
+
 def _write_coco_images(root: Path, count: int) -> None:
     frames, images, annotations = _frames(), [], []
     angles = np.linspace(0, 2 * np.pi, 30)
@@ -111,7 +131,7 @@ def _write_coco_images(root: Path, count: int) -> None:
     (root / "train.json").write_text(json.dumps(content))
 
 
-WRITERS = {"vos_folder": _write_vos, "coco_images": _write_coco_images}
+WRITERS = {"vos_folder": _write_vos, "sav": _write_sav, "coco_images": _write_coco_images}
 
 
 def private_mb() -> float:
@@ -147,6 +167,8 @@ def _figures(source: str, folder: str) -> dict[str, float]:
     from core.data import VideoDataModule
 
     places = {"root": folder}
+    if source == "sav":
+        places["annotation_folder"] = "."
     if source == "coco_images":
         places = {"train_annotations": f"{folder}/train.json", "image_root": folder}
     data = DataConfig(source=source, num_frames=2, index=f"{folder}/index.json", **places)

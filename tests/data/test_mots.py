@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scenes import HEIGHT, WIDTH, label_map, save_frame
+from trainings import make_trainer
 
-from core.config import DataConfig
-from core.data import DataError
+from core.config import Config, DataConfig, LossConfig, ModelConfig
+from core.data import DataError, VideoDataModule
 from core.data.readers.reader import SOURCES
+from core.official import without_ignored
+from core.trainer import SAM2LightningModule
 
 
 def save_values(path, **columns: int) -> None:
@@ -48,6 +52,84 @@ def test_a_value_is_an_object_and_class_10_is_none(tmp_path, images):
         masks = reader.masks(1, frame)
         assert sorted(masks) == [1005, 2005]
         np.testing.assert_array_equal(masks[2005], label_map(2) > 0)
+
+
+def val_batch(root, num_frames=12):
+    data = DataConfig(
+        source="mots",
+        root=str(root),
+        image_folder="images",
+        annotation_folder="instances",
+        num_frames=num_frames,
+        val_num_frames=num_frames,
+        num_workers=0,
+        val_batch_size=1,
+    )
+    return next(iter(VideoDataModule(data, 64, seed=0).val_dataloader()))
+
+
+def test_regions_to_ignore_come_beside_the_objects(tmp_path):
+    save_videos(tmp_path)
+    batch = val_batch(tmp_path)
+    ids = batch.metadata.unique_objects_identifier
+    assert ids[0, :, 1].tolist() == [1005, 2005]
+    assert batch.masks.shape[:2] == batch.metadata.frame_orig_size.shape[:2] == (12, 2)
+    ignored = batch.metadata.ignored
+    assert ignored.shape == (12, 1, 64, 64)
+    assert not ignored[:11].any()
+    region = Image.fromarray(label_map(3) > 0).resize((64, 64), Image.Resampling.NEAREST)
+    assert (ignored[11, 0].numpy() != np.asarray(region)).mean() < 0.02
+    assert ignored.any()
+    assert not (ignored & batch.masks).any()
+
+
+def test_the_loss_knows_nothing_of_regions_to_ignore(tmp_path):
+    save_videos(tmp_path)
+    batch = val_batch(tmp_path)
+    outs = [
+        {
+            "multistep_pred_multimasks_high_res": [torch.randn(2, 3, 64, 64, requires_grad=True)],
+            "multistep_pred_ious": [torch.rand(2, 3)],
+            "multistep_object_score_logits": [torch.randn(2, 1)],
+        }
+        for _ in range(12)
+    ]
+    loss = SAM2LightningModule(Config(loss=LossConfig(supervise_all_iou=True))).loss
+    before = loss(*without_ignored(outs, batch))
+    before["core_loss"].backward()
+    logits = outs[11]["multistep_pred_multimasks_high_res"][0]
+    region = batch.metadata.ignored[11, 0].expand_as(logits)
+    assert (logits.grad[region] == 0).all()
+    assert (logits.grad[~region] != 0).any()
+    with torch.no_grad():
+        logits[region] *= -7.0
+    after = loss(*without_ignored(outs, batch))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    # as good as nothing is added: less than a prediction that is sure of what is there
+    sure = without_ignored(outs, batch)[0][11]["multistep_pred_multimasks_high_res"][0]
+    assert torch.sigmoid(sure[region]).max() < 1e-8
+    assert outs[11]["multistep_pred_multimasks_high_res"][0] is logits
+
+
+def test_a_training_on_mots_takes_steps(tmp_path):
+    save_videos(tmp_path / "set")
+    config = Config(
+        model=ModelConfig(image_size=64),
+        data=DataConfig(
+            source="mots",
+            root=str(tmp_path / "set"),
+            image_folder="images",
+            annotation_folder="instances",
+            num_frames=4,
+            num_workers=0,
+        ),
+    )
+    config.data.augmentation.mosaic = 0.5
+    module = SAM2LightningModule(config)
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.fit(module, VideoDataModule(config.data, 64, seed=0))
+    assert trainer.global_step == 2
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
 
 
 def save_task(folder, labels="cat\ndog\n", stems=("frame_2", "frame_10", "frame_9")) -> None:

@@ -59,8 +59,8 @@ class _Place:
 class MotsReader(PictureFiles):
     """MOTS in both layouts, with masks in ``instances`` and frames in ``images``.
 
-    MOTSChallenge and KITTI MOTS have a folder per video in both; class 10 marks regions of no
-    object, which are background. CVAT's "MOTS PNG" has the files themselves there, or folders of
+    MOTSChallenge and KITTI MOTS have a folder per video in both; class 10 marks regions that nobody
+    annotated (`ignored`). CVAT's "MOTS PNG" has the files themselves there, or folders of
     them, and ``instances/labels.txt``, whose k-th line names class k. Object ids are the values.
 
     Args:
@@ -144,22 +144,35 @@ class MotsReader(PictureFiles):
 
     def masks(self, i: int, frame: AnnotatedFrame) -> LabelMap:
         """Return {value: bool mask [H, W]} of a frame, without regions to ignore."""
+        masks, ignored = self._all_masks(i, frame)
+        if not ignored:
+            return masks
+        values = np.zeros(np.iinfo(masks.numbers.dtype).max + 1, np.int32)
+        for value in masks:
+            values[masks.number_of(value)] = 0 if value in ignored else value
+        return LabelMap(values[masks.numbers])
+
+    def ignored(self, i: int, frame: AnnotatedFrame) -> np.ndarray:
+        """Return where nobody annotated anything: bool [H, W]."""
+        masks, ignored = self._all_masks(i, frame)
+        return np.isin(masks.numbers, [masks.number_of(value) for value in ignored])
+
+    def _all_masks(self, i: int, frame: AnnotatedFrame) -> tuple[LabelMap, list[int]]:
+        """Return the masks of all values of a frame, and which of these are regions to ignore."""
         path = frame.masks_size
         assert isinstance(path, Path)  # `video` gave it
         with open_image(str(path), self.max_pixels) as mask:
             check_mask_size(mask.size, self.size(frame), f"mask {path}")
             if mask.mode not in _MODES:
                 raise DataError(f"mask {path} has mode {mask.mode}, expected a grey PNG of 16 bits")
-        labels = read_mask(read_labels, path)
-        masks = LabelMap(labels)
+        masks = LabelMap(read_mask(read_labels, path))
         wrong = [value for value in masks if value < _INSTANCES]
         if wrong:
             raise DataError(
                 f"mask {path} has value {wrong[0]}, expected 1000 x class + instance; masks whose"
                 " values are object ids need data=vos_folder"
             )
-        ignored = [value for value in masks if not self._is_object(i, value, str(path))]
-        return LabelMap(np.where(np.isin(labels, ignored), 0, labels)) if ignored else masks
+        return masks, [value for value in masks if not self._is_object(i, value, str(path))]
 
     def _is_object(self, i: int, value: int, path: str) -> bool:
         """Return False for a region to ignore; refuses classes that nobody names."""

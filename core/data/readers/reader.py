@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Optional, Protocol
+from typing import Optional, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -79,6 +79,14 @@ class Reader(Protocol):
 
         (0, 0) where a format labels some frames only.
         """
+
+
+@runtime_checkable
+class MarksRegions(Protocol):
+    """A reader of a format that marks where nobody says what is there."""
+
+    def ignored(self, i: int, frame: AnnotatedFrame) -> np.ndarray:
+        """Return these regions of a frame: bool [H, W]."""
 
 
 @dataclass(frozen=True)
