@@ -136,8 +136,9 @@ def test_goals_are_those_promised():
         "sheet_speedup_vs_usual", "panels_speedup_vs_supervision", "growth_categories_32",
         "growth_frame_size_2048", "rss_growth_mb_1000", "cuda_blocked_ms", "blocked_pinned_32",
         "stored_vs_sheet", "stored_vs_sheet_128",
-        "start_again_s_vos_folder", "start_again_s_coco_images",
-        "worker_mb_over_few_vos_folder", "worker_mb_over_few_coco_images",
+        "start_again_s_vos_folder", "start_again_s_sav", "start_again_s_coco_images",
+        "worker_mb_over_few_vos_folder", "worker_mb_over_few_sav",
+        "worker_mb_over_few_coco_images",
         *(f"outcomes_{kind}_{case}" for kind in ("time", "memory")
           for case in ("3", "40", "400", "40_1024px")),
     }  # fmt: skip
