@@ -16,7 +16,7 @@ from core.config import config_of
 from core.data import VideoDataModule
 from core.trainer import SAM2LightningModule
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # minutes of a core each
 
 REAL_VIDEOS = REPOSITORY.parent / "shared" / "data" / "vos_sample"
 FIRST_EXCHANGED = 2  # the frame, of 0 to 3
