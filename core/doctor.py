@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .outcomes import MERGED_IOU, AtDistance, Tracks
+from .outcomes import MERGED_IOU, AtDistance, Tracks, scored_tracks
 
 # A share or a mean of fewer frames says nothing.
 _MIN_FRAMES = 10
@@ -142,6 +142,11 @@ class Case:
         return self.history[-1]
 
     @property
+    def num_trained(self) -> int:
+        """Validations of weights that were trained."""
+        return sum(each.step > 0 for each in self.history)
+
+    @property
     def lower_lr(self) -> str:
         """The setting of a tenth of the learning rate."""
         return f"optimizer.lr={self.lr / 10:.2g}"
@@ -178,21 +183,13 @@ def frames_of(tracks: Tracks) -> Frames:
 
 def prompted_ious_of(tracks: Tracks) -> np.ndarray:
     """Return IoU on the frames that received a prompt and show a scored object."""
-    found = [
-        track.ious[track.prompted & (track.gt_areas > 0)]
-        for _, track in sorted(tracks.items())
-        if track.is_counted.any()
-    ]
+    found = [track.ious[track.prompted & (track.gt_areas > 0)] for track in scored_tracks(tracks)]
     return np.concatenate(found) if found else np.zeros(0)
 
 
 def areas_of(tracks: Tracks) -> np.ndarray:
     """Return the median area of each scored object on the frames that show it, in pixels."""
-    shown = (
-        track.gt_areas[track.gt_areas > 0]
-        for _, track in sorted(tracks.items())
-        if track.is_counted.any()
-    )
+    shown = (track.gt_areas[track.gt_areas > 0] for track in scored_tracks(tracks))
     return np.array([np.median(areas) for areas in shown if len(areas)])
 
 
@@ -350,9 +347,8 @@ def no_progress(case: Case) -> Optional[Fault]:
 
 def below_baseline(case: Case) -> Optional[Fault]:
     """Validations on, the model is no better than the weights that training started from."""
-    trained = [each for each in case.history if each.step > 0]
     first, now = case.history[0], case.now
-    if first.step > 0 or len(trained) < _PATIENCE or not now.iou < first.iou - 0.005:
+    if first.step > 0 or case.num_trained < _PATIENCE or not now.iou < first.iou - 0.005:
         return None
     # Of images nothing is tracked, and nothing reaches the memory.
     less = "memory" if case.frames.distances.any() else "decoder_memory"
@@ -366,14 +362,13 @@ def below_baseline(case: Case) -> Optional[Fault]:
 
 def below_copying(case: Case) -> Optional[Fault]:
     """Validations on, leaving the prompt's mask in place still scores more."""
-    trained = [each for each in case.history if each.step > 0]
-    if case.iou_copy is None or len(trained) < _PATIENCE or not case.now.iou < case.iou_copy:
+    if case.iou_copy is None or case.num_trained < _PATIENCE or not case.now.iou < case.iou_copy:
         return None
     return Fault(
         "below_copying",
         "the model has not learnt to track",
         f"val/iou {case.now.iou:.3f} is below the {case.iou_copy:.3f} that leaving the prompt's "
-        f"mask in place scores, after {len(trained)} validations",
+        f"mask in place scores, after {case.num_trained} validations",
         f"trainer.max_steps higher, {case.lower_lr}, or released weights "
         "(model.checkpoint_path) with optimizer=finetune",
     )
@@ -519,8 +514,7 @@ def lost_behind_prompt(case: Case) -> Optional[Fault]:
     frames, given = case.frames, case.prompted_ious
     there = frames.gt_areas > 0
     first = frames.ious[there & (frames.distances == 1)]
-    trained = [each for each in case.history if each.step > 0]
-    if len(trained) < _PATIENCE or min(len(given), len(first)) < _MIN_FRAMES:
+    if case.num_trained < _PATIENCE or min(len(given), len(first)) < _MIN_FRAMES:
         return None
     if first.mean() >= 0.5 * given.mean():
         return None

@@ -456,7 +456,7 @@ def begins_with_box(frame_output: FrameOutputs) -> bool:
 
 
 def rows_are_components(
-    outs_per_frame: Sequence[FrameOutputs], given: Optional[Sequence[GivenClicks]] = None
+    outs_per_frame: Sequence[FrameOutputs], given: Sequence[GivenClicks]
 ) -> bool:
     """Return whether outputs tell that prompt rows are components, not the rows of masks.
 
@@ -466,14 +466,13 @@ def rows_are_components(
 
     Args:
         outs_per_frame: SAM 2's ``outs_per_frame``, or a host's.
-        given: The clicks of each frame, where they are known.
+        given: The clicks of each frame.
     """
     for outputs in outs_per_frame:
         steps = outputs.get("multistep_point_inputs") or []
         only_none = bool(steps) and all(entry is None for entry in steps)
         if only_none and _has_clicks(outputs.get("point_inputs")):
             return True
-    given = given or [given_clicks(outputs) for outputs in outs_per_frame]
     return len(set().union(*map(_numbers_of_prompt_rows, outs_per_frame, given))) > 1
 
 

@@ -358,6 +358,11 @@ def shares(tracks: Iterable[Track]) -> dict[str, float]:
     return {OUTCOMES[k]: int(counts[k]) / len(counted) for k in range(first, len(OUTCOMES))}
 
 
+def scored_tracks(tracks: Tracks) -> list[Track]:
+    """Return the tracks of scored objects, by video and object id."""
+    return [track for _, track in sorted(tracks.items()) if track.is_counted.any()]
+
+
 def iou_by_distance(objects: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[AtDistance]:
     """Return how good masks are that many frames after the last prompt, by distance.
 
@@ -399,7 +404,7 @@ def failure_scalars(tracks: Tracks, category_keys: Sequence[str]) -> dict[str, f
         before the first failure, all frames where there is none. Each with ``/NAME`` behind it for
         a category. Empty where no frame counts.
     """
-    scored = [track for _, track in sorted(tracks.items()) if track.is_counted.any()]
+    scored = scored_tracks(tracks)
     values = _scalars(scored, "")
     for index, key in enumerate(category_keys):
         values |= _scalars([track for track in scored if track.category == index], f"/{key}")

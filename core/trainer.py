@@ -57,6 +57,7 @@ from .outcomes import (
     failure_scalars,
     frames_csv,
     iou_by_distance,
+    scored_tracks,
     shares,
     strips_of,
 )
@@ -438,7 +439,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
                 names.get("object_names", lambda video_id: categories),
             )
             strips = strips_of(self._scored().tracks, *lookups)
-            scored = [track for track in self.metrics.tracks.values() if track.is_counted.any()]
+            scored = scored_tracks(self.metrics.tracks)
             by_distance = iou_by_distance((track.ious, track.prompted) for track in scored)
             is_first = self.baseline is None or step <= self.baseline.step
             before = None if self.baseline is None or is_first else self.baseline.by_distance

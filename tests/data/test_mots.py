@@ -32,11 +32,13 @@ def save_videos(root, images="images", names=("0002", "0011")) -> None:
             save_values(root / "instances" / name / f"{t:06d}.png", _1=1005, _2=2005, **more)
 
 
+def settings(root, **fields):
+    folders = {"image_folder": "images", "annotation_folder": "instances"}
+    return DataConfig(source="mots", root=str(root), **folders, **fields)
+
+
 def open_mots(root):
-    data = DataConfig(
-        source="mots", root=str(root), image_folder="images", annotation_folder="instances"
-    )
-    return SOURCES["mots"].open(data)[0]
+    return SOURCES["mots"].open(settings(root))[0]
 
 
 @pytest.mark.parametrize("images", ["images", "image_02", "training/image_02"])
@@ -54,17 +56,8 @@ def test_a_value_is_an_object_and_class_10_is_none(tmp_path, images):
         np.testing.assert_array_equal(masks[2005], label_map(2) > 0)
 
 
-def val_batch(root, num_frames=12):
-    data = DataConfig(
-        source="mots",
-        root=str(root),
-        image_folder="images",
-        annotation_folder="instances",
-        num_frames=num_frames,
-        val_num_frames=num_frames,
-        num_workers=0,
-        val_batch_size=1,
-    )
+def val_batch(root):
+    data = settings(root, num_frames=12, num_workers=0, val_batch_size=1)
     return next(iter(VideoDataModule(data, 64, seed=0).val_dataloader()))
 
 
@@ -115,14 +108,7 @@ def test_a_training_on_mots_takes_steps(tmp_path):
     save_videos(tmp_path / "set")
     config = Config(
         model=ModelConfig(image_size=64),
-        data=DataConfig(
-            source="mots",
-            root=str(tmp_path / "set"),
-            image_folder="images",
-            annotation_folder="instances",
-            num_frames=4,
-            num_workers=0,
-        ),
+        data=settings(tmp_path / "set", num_frames=4, num_workers=0),
     )
     config.data.augmentation.mosaic = 0.5
     module = SAM2LightningModule(config)
