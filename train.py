@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         try:
             config = to_config(cfg)
             if config.model.architecture == "auto":
-                from core.model import with_architecture
+                from core.model.loading import with_architecture
 
                 config = dataclasses.replace(config, model=with_architecture(config.model))
             run_dir = Path(HydraConfig.get().runtime.output_dir)

@@ -54,7 +54,7 @@ ARCHITECTURES = (
 TRAINABLE_PRESETS = ("all", "memory", "decoder_memory", "all_but_image_encoder")
 CHECKPOINTING = ("none", "image_encoder", "clicks", "memory_attention", "loss", "all")
 LORA_PRESETS = ("memory", "decoder_memory", "image_encoder", "all")
-# The outcomes of `core.outcomes` that are failures.
+# The outcomes of `core.metrics.outcomes` that are failures.
 FAILURES = (
     "swapped", "false_alarm", "lost", "merged", "ragged", "drifting", "leaking", "partial",
 )  # fmt: skip

@@ -13,20 +13,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from . import hugging_face, lora
-from .adapters import put_on_base, read_adapters, write_adapters
 from .config import ModelConfig, model_config_of
-from .model import (
+from .model import hugging_face, lora
+from .model.adapters import put_on_base, read_adapters, write_adapters
+from .model.build import (
     PACKAGED_CONFIGS,
     PACKAGED_IMAGE_SIZE,
     architecture_node,
     build_model,
-    load_found,
-    model_config_from,
-    read_weights,
     size_overrides,
 )
-from .weights import CheckpointError, FoundWeights, read_checkpoint
+from .model.loading import load_found, model_config_from, read_weights
+from .model.weights import CheckpointError, FoundWeights, read_checkpoint
 
 
 def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig) -> str:
@@ -141,7 +139,7 @@ def export_checkpoint(
         path: The file to write, or the folder with `file_format` ``hf``; None: beside the
             checkpoint, with the suffix ``.pt`` or without one, or as ``adapter_NAME.safetensors``.
         file_format: ``meta`` or ``hf``, see `export_weights` and `export_folder`, or ``adapters``,
-            see `core.adapters.write_adapters`.
+            see `core.model.adapters.write_adapters`.
         base: What a file of adapters belongs to; None: what lies beside it.
 
     Returns:

@@ -8,8 +8,8 @@ from torch import nn
 
 from .checks import UserError
 from .config import Config
+from .model.weights import CheckpointError, find_weights, read_checkpoint
 from .optim import build_optimizer
-from .weights import CheckpointError, find_weights, read_checkpoint
 
 # What Lightning puts into the checkpoint of a training and asks for when it resumes one.
 _NEEDED = (

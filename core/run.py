@@ -29,12 +29,12 @@ from .console import short_path, table, to_file
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .meters import Meters
-from .model import parameter_table, reaches_images
+from .model.freezing import parameter_table, reaches_images
+from .model.weights import CheckpointError
 from .out_of_memory import OutOfMemory, is_lost_rank
 from .report import COMPARISON, write_comparison
 from .val_prompts import val_prompts_every, val_prompts_of
 from .visualization.store import FOLDER, PAGE, SETTINGS
-from .weights import CheckpointError
 
 log = logging.getLogger(__name__)
 

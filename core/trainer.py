@@ -18,9 +18,8 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from . import random_states
-from .checkpointing import checkpoint_loss
 from .config import Config, config_of
-from .doctor import (
+from .metrics.doctor import (
     Baseline,
     Case,
     Doctor,
@@ -30,27 +29,8 @@ from .doctor import (
     frames_of,
     prompted_ious_of,
 )
-from .lora import inject
-from .metrics import (
-    LossMean,
-    VideoMetrics,
-    as_csv,
-    category_keys,
-    copied_masks,
-    mean_iou,
-    mean_ious_by,
-)
-from .model import build_model, freeze, load_weights, trains_memory
-from .official import (
-    FrameOutputs,
-    begins_with_box,
-    received_prompt,
-    rounds_of,
-    without_ignored,
-)
-from .optim import build_optimizer, build_scheduler, num_warmup_steps
-from .out_of_memory import BatchSkipper
-from .outcomes import (
+from .metrics.masks import copied_masks, mean_iou
+from .metrics.outcomes import (
     Findings,
     Told,
     Track,
@@ -61,8 +41,23 @@ from .outcomes import (
     shares,
     strips_of,
 )
+from .metrics.rounds import RoundMetrics, name_of_round
+from .metrics.video import LossMean, VideoMetrics, as_csv, category_keys, mean_ious_by
+from .model.build import build_model
+from .model.checkpointing import checkpoint_loss
+from .model.freezing import freeze, trains_memory
+from .model.loading import load_weights
+from .model.lora import inject
+from .official import (
+    FrameOutputs,
+    begins_with_box,
+    received_prompt,
+    rounds_of,
+    without_ignored,
+)
+from .optim import build_optimizer, build_scheduler, num_warmup_steps
+from .out_of_memory import BatchSkipper
 from .random_states import RandomStates
-from .rounds import RoundMetrics, name_of_round
 from .val_prompts import ValidationPrompts
 from .visualization.arrays import above
 from .visualization.mixin import VisualizationsMixin, maybe_log_prompts, names_of
@@ -80,12 +75,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
     leaving the prompted frame's masks in place scores, under several prompt types
     (``trainer.val_prompts``) ``val/iou@<type>`` and with several data sets
     ``val/source/<name>/iou``. ``val/failures/<kind>`` and its kin say how objects fail
-    (`core.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
-    ``val/iou@3clicks`` and its kin (`core.rounds`); where there are no others, ``val/iou`` and
-    its kin are of their last click. The objects of each validation run are listed in
+    (`core.metrics.outcomes`). Clips of one frame are counted apart, by what their clicks gain:
+    ``val/iou@3clicks`` and its kin (`core.metrics.rounds`); where there are no others, ``val/iou``
+    and its kin are of their last click. The objects of each validation run are listed in
     ``metrics/val_step<step>.csv`` under the trainer's ``default_root_dir``, their frames in
     ``metrics/val_step<step>_frames.csv``. What is wrong, if anything is, the log says after each
-    validation (`core.doctor`).
+    validation (`core.metrics.doctor`).
 
     Args:
         config: The whole configuration; stored in the checkpoint's hyperparameters. Lightning's

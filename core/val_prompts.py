@@ -8,8 +8,8 @@ import torch
 
 from . import random_states
 from .config import MIXED_PROMPTS, Config
-from .metrics import VideoMetrics
-from .model import prompted_with
+from .metrics.video import VideoMetrics
+from .model.build import prompted_with
 from .random_states import RandomStates
 
 # Of `mixed` training, where nothing is set.

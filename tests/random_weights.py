@@ -4,7 +4,7 @@ import torch
 
 from core.config import ModelConfig
 from core.export import export_weights
-from core.model import build_model
+from core.model.build import build_model
 
 IMAGE_SIZE = 64
 

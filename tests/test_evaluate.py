@@ -25,7 +25,8 @@ from core.data.datapoint import normalise, to_datapoint
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
 from core.evaluate.videos import find_videos, first_masks, prompts_of
-from core.model import build_model, load_weights
+from core.model.build import build_model
+from core.model.loading import load_weights
 from core.tracking.clicks import segment
 from core.tracking.masks import davis_palette, fits_palette, write_masks
 from core.tracking.weights import build_predictor, find

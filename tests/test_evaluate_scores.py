@@ -11,7 +11,7 @@ from references.scenes import LENGTHS, scene
 from core.evaluate.protocols import average, score_objects
 from core.evaluate.scores import VideoScores, j_and_f
 from core.evaluate.tables import frames_csv, means, objects_csv
-from core.metrics import boundary_f
+from core.metrics.masks import boundary_f
 
 # What vos-benchmark 0.1.0 and esdft-segmetric 0.1.0 returned, and lvos-evaluation (25cb02d) with
 # each object's first and last annotated frame as its range. davis2017-evaluation (ac7c43f) gives

@@ -21,7 +21,8 @@ from core.export import (
     predictor_overrides,
     stored_config,
 )
-from core.model import CheckpointError, build_model
+from core.model.build import build_model
+from core.model.weights import CheckpointError
 from core.official import import_sam2
 
 SIZE, NUM_FRAMES = 64, 4

@@ -22,10 +22,11 @@ from core.config import (
     clip_length,
 )
 from core.data import VideoDataModule
-from core.lora import inject
-from core.model import build_model, freeze
+from core.metrics.rounds import RoundMetrics, name_of_round, told_rounds
+from core.model.build import build_model
+from core.model.freezing import freeze
+from core.model.lora import inject
 from core.official import begins_with_box, rounds_of
-from core.rounds import RoundMetrics, name_of_round, told_rounds
 from core.run import check_images
 from core.trainer import SAM2LightningModule
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from core.config import ModelConfig, OptimizerConfig, SchedulerConfig
-from core.model import build_model, freeze
+from core.model.build import build_model
+from core.model.freezing import freeze
 from core.optim import build_optimizer, build_scheduler, parameter_groups
 
 

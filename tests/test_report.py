@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from books import another_video, make_book, read_runs, scene_clip
 
-from core.outcomes import OUTCOMES, AtDistance, Findings, Strip, Told, Track
+from core.metrics.outcomes import OUTCOMES, AtDistance, Findings, Strip, Told, Track
 from core.report import write_comparison, write_page
 from core.report.__main__ import main
 from core.report.summary import without_paths

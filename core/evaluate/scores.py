@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics import BOUNDARY_TOLERANCE, boundary_f
+from ..metrics.masks import BOUNDARY_TOLERANCE, boundary_f
 
 
 @dataclass

@@ -43,7 +43,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 def _run(config: Config) -> None:
     from ..data.readers.recognise import resolve_source
-    from ..model import with_architecture
+    from ..model.loading import with_architecture
     from .program import plan, remark_on, table_of
 
     if config.data.sources:

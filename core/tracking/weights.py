@@ -9,14 +9,15 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..adapters import find_base, put_on_base, read_adapters
 from ..checks import UserError
 from ..config import Config, ModelConfig, config_of
-from ..hugging_face import HUB, holds_weights, is_hugging_face, local_path
-from ..lora import inject, is_adapter, merge
-from ..model import architecture_node, load_found, model_config_from, read_weights
+from ..model.adapters import find_base, put_on_base, read_adapters
+from ..model.build import architecture_node
+from ..model.hugging_face import HUB, holds_weights, is_hugging_face, local_path
+from ..model.loading import load_found, model_config_from, read_weights
+from ..model.lora import inject, is_adapter, merge
+from ..model.weights import CheckpointError, FoundWeights, read_checkpoint
 from ..overrides import override_keys
-from ..weights import CheckpointError, FoundWeights, read_checkpoint
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor

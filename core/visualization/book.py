@@ -15,8 +15,8 @@ from typing import Any, Optional
 import numpy as np
 
 from ..config import VisualizationsConfig
-from ..doctor import Baseline, Diagnosis
-from ..outcomes import Findings
+from ..metrics.doctor import Baseline, Diagnosis
+from ..metrics.outcomes import Findings
 from . import store
 from .cadence import TRAIN
 from .clip import Clip

@@ -10,7 +10,7 @@ from typing import Any, Optional, TypeVar
 import numpy as np
 import torch
 
-from ..metrics import object_ious
+from ..metrics.masks import object_ious
 from .palette import Color, category_color, colors_of
 from .prompts import (
     PromptData,
@@ -147,8 +147,8 @@ class Clip:
         errors: [T, 3, h, w] bool, where any object is hit, missed and claimed falsely, compared at
             full size; None unless there are both.
         moment: When in a training it was drawn; None: it is of no training, its name tells all.
-        mean_iou: The metrics' mean IoU (`core.metrics.object_ious`) of the C categories, over the
-            frames that were measured and received no prompt, or after the last round; NaN when
+        mean_iou: The metrics' mean IoU (`core.metrics.masks.object_ious`) of the C categories, over
+            the frames that were measured and received no prompt, or after the last round; NaN when
             nothing is left.
         num_scored_frames: Frames that `mean_iou` covers.
         num_unprompted_frames: Frames of the whole clip that received no prompt.

@@ -8,8 +8,8 @@ from typing import Any, Optional, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..doctor import Baseline, Diagnosis, Doctor
-from ..outcomes import Findings
+from ..metrics.doctor import Baseline, Diagnosis, Doctor
+from ..metrics.outcomes import Findings
 from .hosts import own_of
 
 

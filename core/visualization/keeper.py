@@ -8,8 +8,8 @@ from typing import Any, Optional
 import numpy as np
 
 from ..config import VisualizationsConfig
-from ..doctor import Baseline, Diagnosis
-from ..outcomes import Findings
+from ..metrics.doctor import Baseline, Diagnosis
+from ..metrics.outcomes import Findings
 from .book import RunBook, open_book, run_dir_of
 from .clip import Clip
 from .curves import CurveReader

@@ -9,7 +9,7 @@ import torch
 from torch.compiler import is_dynamo_compiling
 
 from ..config import VisualizationsConfig
-from ..doctor import Doctor
+from ..metrics.doctor import Doctor
 from ..official import FrameOutputs
 from .clip import Moment
 from .hosts import own_of

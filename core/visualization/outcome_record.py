@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..outcomes import OUTCOMES, AtDistance, Findings, Strip, shares
+from ..metrics.outcomes import OUTCOMES, AtDistance, Findings, Strip, shares
 from .drawing.strips import DARK_CELLS, FAMILIES, LETTERS, in_order
 from .store import rounded
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..config import VisualizationsConfig
-from ..doctor import Diagnosis
-from ..outcomes import Findings
+from ..metrics.doctor import Diagnosis
+from ..metrics.outcomes import Findings
 from .cadence import TRAIN, Event
 from .clip import Clip, counted
 from .drawing.distances import render_distances

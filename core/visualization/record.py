@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..metrics import object_ious
+from ..metrics.masks import object_ious
 from .arrays import as_array, as_bool
 from .cadence import TRAIN
 from .clip import Clip, ClipFrame, fate_of
@@ -168,7 +168,7 @@ def frame_ious(clip: Clip) -> list[list[Optional[float]]]:
 def object_summaries(clip: Clip) -> list[dict[str, Any]]:
     """Return each object's mean IoU, as the metrics average it, and the first frame that is bad.
 
-    Both are None for an object that the metrics do not score; see `core.metrics.object_ious`.
+    Both are None for an object that the metrics do not score; see `core.metrics.masks.object_ious`.
     """
     order = painting_order(clip)
     if clip.scores is None or clip.gt is None:

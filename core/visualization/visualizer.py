@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ..config import VisualizationsConfig
-from ..doctor import Baseline, Diagnosis
+from ..metrics.doctor import Baseline, Diagnosis
+from ..metrics.outcomes import Findings
 from ..official import Batch, FrameOutputs
-from ..outcomes import Findings
 from .cadence import TRAIN, Cadence, Event
 from .clip import Moment, counted
 from .images import goes_nowhere, takes_gifs

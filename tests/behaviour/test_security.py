@@ -18,7 +18,9 @@ from processes import mpl_cache
 from core.config import DataConfig, ModelConfig
 from core.data import DataError, VideoDataModule
 from core.export import export_checkpoint
-from core.model import CheckpointError, build_model, load_weights
+from core.model.build import build_model
+from core.model.loading import load_weights
+from core.model.weights import CheckpointError
 from core.utils import create_composite_visualization, log_training_visualizations
 
 ROOT = Path(__file__).resolve().parents[2]

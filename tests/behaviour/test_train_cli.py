@@ -209,7 +209,7 @@ def test_pictures_are_logged_whatever_the_console_can_show(tmp_path, encoding):
 
 def test_an_error_in_training_comes_with_its_traceback(tmp_path):
     break_it = (
-        "from core.model import import_sam2; import_sam2()\n"
+        "from core.official import import_sam2; import_sam2()\n"
         "from core.trainer import SAM2LightningModule\n"
         "def fail(*args): raise ValueError('injected')\n"
         "SAM2LightningModule.training_step = fail"

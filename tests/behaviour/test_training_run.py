@@ -12,8 +12,8 @@ from PIL import Image
 from processes import TINY, png_files, run_here
 from scenes import coco_content, make_video
 
-from core.metrics import VideoMetrics
-from core.outcomes import FAILURES
+from core.metrics.outcomes import FAILURES
+from core.metrics.video import VideoMetrics
 from core.visualization.drawing.canvas import Canvas
 
 PICTURES = ["visualizations.enabled=true", "visualizations.panel_size=64"]

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from core.config import Config, ModelConfig
-from core.doctor import Validation
-from core.metrics import VideoMetrics, boundary_f
+from core.metrics.doctor import Validation
+from core.metrics.masks import boundary_f
+from core.metrics.video import VideoMetrics
 from core.official import received_prompt
 from core.trainer import SAM2LightningModule
 from tests.scenes import make_scene

@@ -24,7 +24,7 @@ from core.evaluate.program import evaluate
 from core.evaluate.scores import VideoScores
 from core.evaluate.settings import EvaluateConfig
 from core.export import export_weights
-from core.model import build_model
+from core.model.build import build_model
 from core.official import import_sam2
 from core.tracking.film import Film, overlay
 from core.tracking.masks import write_masks

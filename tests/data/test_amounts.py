@@ -8,7 +8,7 @@ from test_data_formats import module_for as module_of_one_clip
 from core.config import Config, DataConfig
 from core.data import VideoDataModule
 from core.data.check import check_split
-from core.metrics import VideoMetrics
+from core.metrics.video import VideoMetrics
 from core.run import _data
 
 pytestmark = pytest.mark.filterwarnings("ignore:the data set has only one video")

@@ -12,7 +12,9 @@ import torch
 from field_helpers import TINY, nothing_was_started, run_here
 
 from core.config import Config, ModelConfig
-from core.model import CheckpointError, build_model, load_weights
+from core.model.build import build_model
+from core.model.loading import load_weights
+from core.model.weights import CheckpointError
 from core.trainer import SAM2LightningModule
 
 SMALL = ModelConfig(image_size=64)

@@ -9,7 +9,7 @@ from fakes import RememberingLogger, SketchModule, visualizations
 from scenes import clips
 from trainings import make_trainer
 
-from core.doctor import Baseline, Diagnosis, Doctor, Fault
+from core.metrics.doctor import Baseline, Diagnosis, Doctor, Fault
 from core.visualization.drawing import sheet
 from core.visualization.flush import FlushCallback
 from core.visualization.images import log_text

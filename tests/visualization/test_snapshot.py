@@ -12,7 +12,7 @@ import torch
 from scenes import clicked_clips, moving_squares, take
 
 from core.config import ModelConfig
-from core.model import build_model
+from core.model.build import build_model
 from core.official import import_sam2
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.snapshot import Moment, take_snapshot

@@ -10,7 +10,7 @@ from scenes import moving_squares
 from trainings import make_trainer
 
 from core.config import Config, ModelConfig
-from core.outcomes import FAILURES, OUTCOMES, AtDistance, Findings, Strip, Told, Track
+from core.metrics.outcomes import FAILURES, OUTCOMES, AtDistance, Findings, Strip, Told, Track
 from core.trainer import SAM2LightningModule
 from core.visualization.drawing import strips as drawing
 from core.visualization.drawing.distances import render_distances

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...outcomes import AtDistance, Findings
+from ...metrics.outcomes import AtDistance, Findings
 from .canvas import FAINT, MARGIN, Canvas, Entry
 from .text import LINE, text_width
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...outcomes import FAILURES, OUTCOMES, Strip, Track, shares
+from ...metrics.outcomes import FAILURES, OUTCOMES, Strip, Track, shares
 from ..clip import counted, plain_text
 from ..palette import Color
 from .canvas import FAINT, MARGIN, Canvas, Entry

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .metrics import gather_rows, object_ious_of_frame
+from .masks import object_ious_of_frame
+from .video import gather_rows
 
 # Clicks after which IoU is told, as papers on interactive segmentation do; the last one always is.
 _TOLD_CLICKS = (1, 3, 8)

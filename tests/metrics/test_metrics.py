@@ -16,16 +16,10 @@ from scenes import make_batch, moving_squares
 from trainings import make_trainer, random_states
 
 from core.config import Config, ModelConfig
-from core.metrics import (
-    VideoMetrics,
-    as_csv,
-    boundary_f,
-    category_keys,
-    copied_masks,
-    mean_iou,
-)
+from core.metrics.masks import boundary_f, copied_masks, mean_iou
+from core.metrics.outcomes import frames_csv, strips_of
+from core.metrics.video import VideoMetrics, as_csv, category_keys
 from core.official import received_prompt
-from core.outcomes import frames_csv, strips_of
 from core.trainer import CORE_LOSS, SAM2LightningModule
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 

@@ -12,14 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from scenes import moving_squares
 
 from core.config import ModelConfig
-from core.model import (
-    CheckpointError,
-    architecture_node,
-    build_model,
-    freeze,
-    load_weights,
-    parameter_table,
-)
+from core.model.build import architecture_node, build_model
+from core.model.freezing import freeze, parameter_table
+from core.model.loading import load_weights
+from core.model.weights import CheckpointError
 from core.official import MissingSam2Error, import_sam2
 
 SIZE = 64
@@ -105,7 +101,7 @@ def test_building_leaves_hydra_uninitialised():
     code = (
         "import logging\n"
         "from core.config import ModelConfig\n"
-        "from core.model import build_model\n"
+        "from core.model.build import build_model\n"
         "from hydra.core.global_hydra import GlobalHydra\n"
         "build_model(ModelConfig(prompt_type='point'))\n"
         "assert not GlobalHydra.instance().is_initialized()\n"
@@ -191,7 +187,7 @@ def test_load_weights_takes_sam2_0_files_with_a_warning(tmp_path, tiny, caplog):
     state = {name: v for name, v in tiny.state_dict().items() if not name.startswith(new)}
     other = build()
     before = other.no_obj_embed_spatial.detach().clone()
-    with caplog.at_level(logging.WARNING, logger="core.model"):
+    with caplog.at_level(logging.WARNING, logger="core.model.build"):
         report = load_weights(other, save(tmp_path / "sam2.pt", state))
     assert "this is a SAM 2.0 file" in report
     assert "obj_ptr_tpos_proj.weight" in caplog.text

@@ -17,18 +17,19 @@ from safetensors.torch import save_file
 from scenes import make_batch
 from videos import Disc, InMemory, draw
 
-from core.adapters import put_on_base, read_adapters, weights_hash
 from core.config import Config, LoraConfig, ModelConfig
 from core.evaluate.__main__ import main as evaluate
 from core.export import export_checkpoint, export_folder, main
-from core.lora import inject
-from core.model import architecture_node, build_model, load_found, load_weights, read_weights
+from core.model.adapters import put_on_base, read_adapters, weights_hash
+from core.model.build import architecture_node, build_model
+from core.model.loading import load_found, load_weights, read_weights
+from core.model.lora import inject
+from core.model.weights import CheckpointError
 from core.official import import_sam2
 from core.tracking.prompts import Prompt
 from core.tracking.tracker import track
 from core.tracking.weights import build_predictor, find
 from core.trainer import SAM2LightningModule
-from core.weights import CheckpointError
 
 CPU = torch.device("cpu")
 

@@ -16,9 +16,9 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
-from .config import ModelConfig, model_config_of
+from ..config import ModelConfig, model_config_of
 from .hugging_face import HUB
-from .model import read_weights
+from .loading import read_weights
 from .weights import CheckpointError, FoundWeights, write_safetensors
 
 _BASE, _HASH, _MODEL = "base", "base_sha256", "model"

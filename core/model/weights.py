@@ -1,6 +1,6 @@
 """Reads weights from ``.pt`` and ``.ckpt`` files of any program, under SAM 2's own names.
 
-Files of Hugging Face are read in ``core/hugging_face.py``.
+Files of Hugging Face are read in ``hugging_face.py``.
 """
 
 import pickle
@@ -13,7 +13,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .checks import UserError
+from ..checks import UserError
 
 # Entries under which programs save weights, and a parameter that every SAM 2 has.
 _ENTRIES = ("model", "state_dict", "model_state_dict", "net", "weights")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.doctor import (
+from core.metrics.doctor import (
     RULES,
     Case,
     Doctor,
@@ -20,7 +20,7 @@ from core.doctor import (
     frames_of,
     prompted_ious_of,
 )
-from core.metrics import LossMean, VideoMetrics
+from core.metrics.video import LossMean, VideoMetrics
 
 NUM_FRAMES = 40
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import UserError, nearest
-from .config import LORA_PRESETS, LoraConfig
+from ..checks import UserError, nearest
+from ..config import LORA_PRESETS, LoraConfig
 
 _PARTS = {
     "memory": ("memory_attention",),

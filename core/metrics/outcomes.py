@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import FAILURES
+from ..config import FAILURES
 
 # In the order in which they are tried, `returned` aside, which is a frame that is held.
 OUTCOMES = (
@@ -198,7 +198,7 @@ class Findings:
             on every frame; `shares` gives the share of each outcome.
         by_distance: IoU by frames since the last prompt.
         before: The same at the run's first validation; None: this is the first.
-        copied: What copying the prompted masks scores; `core.metrics.copied_masks`.
+        copied: What copying the prompted masks scores; `core.metrics.masks.copied_masks`.
     """
 
     strips: list[Strip]

@@ -15,13 +15,14 @@ from hugging_face_names import ALL_POINTS, MATRICES, MATRIX, POINTS, RENAMED
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import save_file
 
-from core import hugging_face
 from core.config import ARCHITECTURES, Config, ExportConfig, ModelConfig
 from core.export import export_folder, export_weights, loading_code
-from core.hugging_face import from_official, model_config, read_hugging_face, write_folder
-from core.model import build_model, load_weights, read_weights, with_architecture
+from core.model import hugging_face
+from core.model.build import build_model
+from core.model.hugging_face import from_official, model_config, read_hugging_face, write_folder
+from core.model.loading import load_weights, read_weights, with_architecture
+from core.model.weights import CheckpointError
 from core.tracking.weights import find
-from core.weights import CheckpointError
 
 NEW_IN_SAM21 = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias")
 

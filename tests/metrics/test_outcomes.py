@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.metrics import VideoMetrics
-from core.outcomes import (
+from core.metrics.outcomes import (
     FAILURES,
     OUTCOMES,
     AtDistance,
@@ -15,6 +14,7 @@ from core.outcomes import (
     iou_by_distance,
     shares,
 )
+from core.metrics.video import VideoMetrics
 from core.visualization.clip import fate_of
 
 SIZE = 64
@@ -123,7 +123,7 @@ def test_half_precision_counts_every_pixel():
 def test_masks_larger_than_one_portion_are_counted_whole(monkeypatch):
     gts, preds = [[OWN, OTHER]] * 2, [[OWN, OTHER], [OTHER, OWN | OTHER]]
     whole = outcomes_of(gts, preds)
-    monkeypatch.setattr("core.outcomes._MAX_FLOATS", 1000)
+    monkeypatch.setattr("core.metrics.outcomes._MAX_FLOATS", 1000)
     assert outcomes_of(gts, preds) == whole == [["prompted", "swapped"], ["prompted", "leaking"]]
 
 

@@ -9,13 +9,15 @@ from torch import nn
 from core.checks import UserError
 from core.config import Config, LoraConfig, ModelConfig, config_of
 from core.export import export_checkpoint
-from core.lora import LoraLinear, inject, merge
-from core.model import build_model, freeze, load_weights
+from core.model.build import build_model
+from core.model.freezing import freeze
+from core.model.loading import load_weights
+from core.model.lora import LoraLinear, inject, merge
+from core.model.weights import CheckpointError
 from core.official import import_sam2
 from core.resume import check_resumable
 from core.tracking.weights import build_predictor, find
 from core.trainer import SAM2LightningModule
-from core.weights import CheckpointError
 
 SIZE = 64
 

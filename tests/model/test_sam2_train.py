@@ -8,7 +8,7 @@ from scenes import moving_squares, take
 from training.model.sam2 import SAM2Train
 
 from core.config import Config, ModelConfig
-from core.model import build_model
+from core.model.build import build_model
 from core.trainer import _build_loss
 
 SIZE = 64
