@@ -16,15 +16,12 @@ class Measured:
     Attributes:
         peak: GiB at most, see `core.memory.peak_memory`.
         step_s: Seconds of its fastest step.
-        weights: GiB of it that do not depend on the clips: weights, the optimizer's state and, on a
-            CPU, the program.
         device: ``cuda``, ``cpu``, ...
         name: The device's own name.
     """
 
     peak: float
     step_s: float
-    weights: float
     device: str = "cpu"
     name: str = ""
 

@@ -17,7 +17,7 @@ import torch
 from ..callbacks import average_weights
 from ..config import Config, config_of
 from ..data import VideoDataModule
-from ..memory import GIB, held_memory, peak_memory
+from ..memory import peak_memory
 from ..out_of_memory import is_out_of_memory
 from ..run import find_unused_parameters_in_ddp, trainer_arguments
 from ..trainer import SAM2LightningModule
@@ -25,14 +25,11 @@ from .fit import Measured
 
 
 class _Watch(pl.Callback):
-    """Times the steps and notes what is held before them."""
+    """Times the steps."""
 
     def __init__(self) -> None:
-        self.held, self.seconds = 0.0, list[float]()
+        self.seconds = list[float]()
         self._started = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        self.held = held_memory(trainer.strategy.root_device) or 0.0
 
     def on_train_batch_start(self, *args: Any) -> None:
         self._started = time.perf_counter()
@@ -61,12 +58,9 @@ def measure(config: Config) -> Measured:
     )
     trainer.fit(module, VideoDataModule(config.data, config.model.image_size, config.seed))
     device = trainer.strategy.root_device
-    trained = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
     return Measured(
         peak=peak_memory(device) or 0.0,
         step_s=min(watch.seconds[1:]),
-        # Adam keeps two numbers for each that is trained.
-        weights=watch.held + 8 * trained / GIB,
         device=device.type,
         name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
     )

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -98,40 +98,60 @@ def plan(config: Config, own: Size, say: Callable[[str], None], probe: Probe = r
         UserError: Memory does not suffice for the probes.
     """
     sizes, choices = sizes_to_probe(own, config), choices_of(config)
-    largest = sizes[-1]
+    ends = [sizes[0], sizes[-1]]
     probes = [probe_of(config, size) for size in sizes]
-    probes += [probe_of(choice, largest) for choice in choices.values()]
-    work = [*map(_work, sizes), *[_work(largest)] * len(choices)]
+    probes += [probe_of(choice, size) for choice in choices.values() for size in ends]
+    work = [_work(size) for size in [*sizes, *ends * len(choices)]]
     say(
         f"{len(probes)} probes of {NUM_STEPS} steps each, for {own}; the first one tells how long "
         "they take"
     )
     measured = list(_probe_all(probes, work, say, probe))
     points, others = measured[: len(sizes)], measured[len(sizes) :]
-    known = [(size, found) for size, found in zip(sizes, points, strict=True) if found is not None]
-    reference = points[-1]
-    if reference is None:
+    known = [found for found in points if found is not None]
+    if len(known) < len(points):
         raise UserError(
-            f"memory does not suffice for {largest}, which is probed for {own}: plan a smaller "
+            f"memory does not suffice for {ends[1]}, which is probed for {own}: plan a smaller "
             "data.batch_size, data.num_frames or model.image_size first"
         )
-    at = [size for size, _ in known]
-    peak = fit(at, [found.peak for _, found in known])(own)
-    step_s = fit(at, [found.step_s for _, found in known])(own)
-    step_s *= config.trainer.accumulate_grad_batches
-    rows = [Row(OWN, peak, step_s)]
-    for name, found in zip(choices, others, strict=True):
-        if found is not None:
-            rows.append(_scaled(name, rows[0], found, reference))
-    failed = [name for name, found in zip(choices, others, strict=True) if found is None]
-    return Plan(own, reference.device, reference.name, rows, failed)
+    step_s = fit(sizes, [found.step_s for found in known])(own)
+    peak = fit(sizes, [found.peak for found in known])(own)
+    rows, failed = [Row(OWN, peak, step_s)], []
+    for name, small, large in zip(choices, others[::2], others[1::2], strict=True):
+        if small is None or large is None:
+            failed.append(name)
+        else:
+            rows.append(_choice(name, rows[0], (known[0], known[-1]), (small, large)))
+    batches = config.trainer.accumulate_grad_batches
+    rows = [dataclasses.replace(row, step_s=batches * row.step_s) for row in rows]
+    return Plan(own, known[0].device, known[0].name, rows, failed)
 
 
-def _scaled(name: str, own: Row, found: Measured, reference: Measured) -> Row:
-    """Return a choice at the user's size: what depends on the clips grows as with the own ones."""
-    grows = (own.peak - reference.weights) / (reference.peak - reference.weights)
-    peak = found.weights + (found.peak - found.weights) * grows
-    return Row(name, peak, own.step_s * found.step_s / reference.step_s)
+def _choice(name: str, own: Row, known: Sequence[Measured], found: Sequence[Measured]) -> Row:
+    """Return a choice at the user's size, from what the own settings and it needed at two others.
+
+    It goes on growing with the needs of the own settings as it did between the two: what it saves
+    of weights stays, what it saves of each clip grows.
+
+    Args:
+        name: What has to be typed for it.
+        own: The user's settings at the user's size.
+        known: Their needs at the smallest and the largest size that were probed.
+        found: The needs of the choice there.
+    """
+    return Row(
+        name,
+        peak=_on_line([each.peak for each in known], [each.peak for each in found], own.peak),
+        step_s=_on_line(
+            [each.step_s for each in known], [each.step_s for each in found], own.step_s
+        ),
+    )
+
+
+def _on_line(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """Return y at x on the line through two points; behind the second one it does not fall."""
+    slope = (ys[1] - ys[0]) / (xs[1] - xs[0]) if xs[1] > xs[0] else ys[1] / xs[1]
+    return ys[1] + max(0.0, slope) * (x - xs[1])
 
 
 def _work(size: Size) -> int:
