@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from .config import ModelConfig, model_config_of
+from .files import whole_file
 from .model import hugging_face, lora
 from .model.adapters import put_on_base, read_adapters, write_adapters
 from .model.build import (
@@ -47,9 +48,8 @@ def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    partial = path.with_name(f"{path.name}.part")
-    torch.save({"model": weights}, partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        torch.save({"model": weights}, partial)
     if config.architecture not in PACKAGED_CONFIGS:
         node = OmegaConf.create({"model": architecture_node(config)})
         text = "# @package _global_\n" + OmegaConf.to_yaml(node)

@@ -27,6 +27,7 @@ from training.utils.data_utils import BatchedVideoDatapoint, VideoDatapoint
 
 from ..checks import UserError
 from ..config import Config, register_schema, sources_of, to_config
+from ..files import replace_whole
 from ..overrides import compose_command_line, print_anything
 from .clips import ClipDataset
 from .datapoint import collate, seed_of_source
@@ -329,7 +330,6 @@ def _write_page(
     path: Path,
 ) -> None:
     # they bring matplotlib, see `draw_sheet`
-    from ..visualization.store import replace_whole
     from .health.page import Sheet, build_page
 
     problems = rank(collection.findings(), collection.num_videos)

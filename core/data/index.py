@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from .. import config
 from ..config import NO_INDEX, DataConfig, SourceConfig
+from ..files import replace_whole
 from .known import KnownVideos
 from .readers.reader import Reader
 
@@ -69,7 +69,8 @@ class Index:
         body = json.dumps([known.to_keep() for known in self._known], separators=(",", ":"))
         header = {"version": _VERSION, "key": self._key, "digest": _digest(body)}
         try:
-            _write(self._path, f"{json.dumps(header)}\n{body}")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_whole(self._path, f"{json.dumps(header)}\n{body}".encode())
         except OSError as error:
             log.log(
                 logging.INFO if self._asked_for else logging.DEBUG,
@@ -117,15 +118,3 @@ def _read(path: Path, key: str) -> Optional[list[dict[str, Any]]]:
 
 def _digest(body: str) -> str:
     return hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import whole_file
 from ..metrics.masks import BOUNDARY_TOLERANCE, boundary_f
 
 
@@ -87,10 +88,8 @@ class VideoScores:
     def save(self, path: Path) -> None:
         """Write everything to a file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.part")
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez(file, **{item.name: getattr(self, item.name) for item in fields(self)})
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "VideoScores":

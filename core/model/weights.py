@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import UserError
+from ..files import whole_file
 
 # Entries under which programs save weights, and a parameter that every SAM 2 has.
 _ENTRIES = ("model", "state_dict", "model_state_dict", "net", "weights")
@@ -164,10 +165,8 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)
-    partial.touch()
-    mode = partial.stat().st_mode
-    save_file(dict(tensors), partial, metadata=metadata)
-    partial.chmod(mode)  # some versions of safetensors let nobody but the owner read
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(dict(tensors), partial, metadata=metadata)
+        partial.chmod(mode)  # some versions of safetensors let nobody but the owner read

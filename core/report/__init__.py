@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from ..visualization.store import PAGE, replace_whole
+from ..files import replace_whole
+from ..visualization.store import PAGE
 from .assemble import book_json
 from .page import page_around_book
 

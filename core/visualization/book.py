@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from .. import files
 from ..config import VisualizationsConfig
 from ..metrics.doctor import Baseline, Diagnosis
 from ..metrics.outcomes import Findings
@@ -154,7 +155,7 @@ class RunBook:
         if path.is_file():
             self._open(step)
             target = store.table_path(self.folder, self._start, step)
-            self._size += store.replace_whole(target, path.read_bytes())
+            self._size += files.replace_whole(target, path.read_bytes())
             self._has_news = True
 
     def add_baseline(self, baseline: Baseline, step: int) -> None:
@@ -170,7 +171,7 @@ class RunBook:
             return
         target = store.table_path(self.folder, self._start, baseline.step)
         content = baseline.table.encode("utf-8", "backslashreplace")
-        self._size += store.replace_whole(target, content)
+        self._size += files.replace_whole(target, content)
         self.add_curves(
             [{"step": baseline.step, "values": {"val/iou": store.rounded(baseline.iou, 6)}}]
         )
@@ -230,7 +231,7 @@ class RunBook:
         }
         store.append_curves(self.folder, [{"start": step}])
         path = store.start_path(self.folder, self._start)
-        store.replace_whole(path, store.as_json(content).encode())
+        files.replace_whole(path, store.as_json(content).encode())
         self._remember_what_is_stored()
 
     def _check_free(self) -> None:

@@ -25,14 +25,15 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
 from pycocotools import mask as coco
 
+from .. import files
 from .images import deflate
 
 FORMAT = 2
@@ -120,23 +121,7 @@ def write(path: Path, header: Mapping[str, Any], body: str) -> int:
     """
     text = f"{as_json({'format': FORMAT, **header})}\n{body}\n"
     packer = deflate.compressobj(2, deflate.DEFLATED, _GZIP)
-    return replace_whole(path, packer.compress(text.encode()) + packer.flush())
-
-
-def replace_whole(path: Path, content: Union[bytes, Iterator[bytes]]) -> int:
-    """Write a file so that at any time there is the old one or the new one; return its size."""
-    partial = path.with_name(f"{path.name}.part")
-    size = 0
-    try:
-        with partial.open("wb") as file:
-            for part in [content] if isinstance(content, bytes) else content:
-                size += file.write(part)
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    return size
+    return files.replace_whole(path, packer.compress(text.encode()) + packer.flush())
 
 
 def read(path: Path, *, header_only: bool = False) -> Stored:
@@ -388,7 +373,7 @@ def read_thinned(folder: Path) -> dict[str, int]:
 
 def write_thinned(folder: Path, counts: Mapping[str, int]) -> None:
     """Store what `read_thinned` returns."""
-    replace_whole(folder / "thinned.json", json.dumps(dict(counts)).encode())
+    files.replace_whole(folder / "thinned.json", json.dumps(dict(counts)).encode())
 
 
 def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
@@ -402,7 +387,7 @@ def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
 
 def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> None:
     """Store what was wrong at each validation: its step, and its faults in plain types."""
-    replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
+    files.replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
 
 
 def carry_over(old: Path, new: Path) -> None:
@@ -417,7 +402,7 @@ def carry_over(old: Path, new: Path) -> None:
     for path in paths:
         known = (_EVENT, _CLIP, _START, _TABLE, _OUTCOMES)
         if path.name in changing:
-            replace_whole(new / path.name, path.read_bytes())
+            files.replace_whole(new / path.name, path.read_bytes())
         elif any(pattern.fullmatch(path.name) for pattern in known):
             _link_or_copy(path, new / path.name)
 
@@ -426,11 +411,11 @@ def _link_or_copy(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
     except OSError:
-        replace_whole(target, path.read_bytes())
+        files.replace_whole(target, path.read_bytes())
 
 
 def remove_partial_files(folder: Path) -> None:
     """Remove what a killed process had begun to write."""
-    for path in itertools.chain(folder.glob("*.part"), folder.parent.glob(f"{PAGE}.part")):
+    for path in itertools.chain(folder.glob("*.part"), folder.parent.glob(f"{PAGE}.*.part")):
         with contextlib.suppress(OSError):
             path.unlink()

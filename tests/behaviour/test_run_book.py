@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import CSVLogger
 from scenes import make_scene
 from trainings import assert_same_training, fit, our_warnings
 
-from core.visualization import book, limits, store
+from core import files
+from core.visualization import book, limits
 
 PAGE = "run.html"
 
@@ -134,14 +135,14 @@ def fit_with_fault(tmp_path, untouched, caplog, logger=None):
 
 
 def test_a_full_disk_costs_the_events_in_work(untouched, tmp_path, caplog, monkeypatch):
-    write = store.replace_whole
+    write = files.replace_whole
 
     def refuse(path, content):
         if "00000001" in path.name or "00000002" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, content)
 
-    monkeypatch.setattr(store, "replace_whole", refuse)
+    monkeypatch.setattr(files, "replace_whole", refuse)
     warnings = fit_with_fault(tmp_path, untouched, caplog)
     assert len(warnings) == 1
     assert "the run book could not be written; training continues" in warnings[0]
@@ -199,7 +200,7 @@ def test_whatever_fails_while_an_event_is_stored_costs_that_event(
 
 
 def test_a_run_that_hangs_in_the_disk_is_given_up_at_the_end(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(store, "replace_whole", lambda path, content: time.sleep(3))
+    monkeypatch.setattr(files, "replace_whole", lambda path, content: time.sleep(3))
     started = time.monotonic()
     validate(tmp_path, flush_timeout_s=0.2)
     assert time.monotonic() - started < 3

@@ -1,0 +1,33 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Union
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give another path to write to; what was written there takes the place of `path` at the end.
+
+    At any time there is the old file or the new one, also where several processes write it at
+    once. After an error the old one stays. A process that is killed leaves a ``.part`` file.
+
+    Args:
+        path: Where the file is to be; its folder must be there.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def replace_whole(path: Path, content: Union[bytes, Iterable[bytes]]) -> int:
+    """Write bytes, or parts of them as they come, as a `whole_file`; return their number."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        return sum(map(file.write, [content] if isinstance(content, bytes) else content))
