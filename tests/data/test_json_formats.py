@@ -103,6 +103,14 @@ def test_images_without_a_folder_are_one_video_of_the_files_name(tmp_path):
     assert len(reader.masks(0, reader.video(0).frames[0])) == 2
 
 
+def test_a_missing_folder_of_validation_is_named_as_such(tmp_path):
+    content = tracks_of(tmp_path)
+    fields = {"objects": "instances", "val_annotations": str(tmp_path / "train.json")}
+    fields["val_image_root"] = str(tmp_path / "none")
+    with pytest.raises(DataError, match=r"^data\.val_image_root=\S*none: "):
+        open_reader(tmp_path, "coco_video", content, **fields)
+
+
 def test_annotations_without_a_track_are_left_out_with_a_warning(tmp_path):
     content = tracks_of(tmp_path)
     del content["annotations"][0]["track_id"]

@@ -40,13 +40,15 @@ class CocoFile:
         path: The file.
         setting: How the user named it, e.g. ``data.train_annotations=a.json``.
         content: What it holds.
-        image_root: ``data.image_root``.
+        image_root: The folder that the user says the images are below.
+        image_root_setting: How the user named it, e.g. ``data.image_root=images``.
     """
 
     path: str
     setting: str
     content: dict[str, Any]
     image_root: Optional[str]
+    image_root_setting: str
 
     def image_path(self, name: Optional[str], path: Optional[str], key: Any) -> str:
         """Return where an image lies.
@@ -57,20 +59,20 @@ class CocoFile:
             key: Its id, for messages.
 
         Raises:
-            DataError: It has no name, or one that leaves `data.image_root`.
+            DataError: It has no name, or one that leaves `image_root`.
         """
         if self.image_root is not None:
             if not name:
                 raise DataError(
                     f"{self.setting} has an image {key!r} without `file_name`, which"
-                    " data.image_root needs"
+                    f" {self.image_root_setting} needs"
                 )
             # by the names alone: links below the root may lead wherever their owner wants
             joined = _below(Path(self.image_root), name)
             if not _stays_below(self.image_root, name, joined):
                 raise DataError(
-                    f"{self.setting} has an image {name!r} outside data.image_root="
-                    f"{self.image_root}, expected a path below it"
+                    f"{self.setting} has an image {name!r} outside {self.image_root_setting},"
+                    " expected a path below it"
                 )
             return joined
         path = path or name
@@ -85,12 +87,21 @@ class CocoFile:
 def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...]) -> CocoFile:
     """Read a JSON file that has these lists.
 
+    Args:
+        path: The file.
+        setting: How the user named it.
+        data: `data.image_root` is where its images are; `data.val_image_root` too where the user
+            gave one for this file.
+        lists: Their keys.
+
     Raises:
         DataError: The file or `data.image_root` is missing, or a list; where the file is of another
             format that can be read, the message names its source.
     """
+    name = "image_root" if data.val_image_root is None else "val_image_root"
+    root_setting = f"data.{name}={data.image_root}"
     if data.image_root is not None:
-        check_folder(Path(data.image_root), f"data.image_root={data.image_root}")
+        check_folder(Path(data.image_root), root_setting)
     content = read_json(path, setting)
     if not isinstance(content, dict):
         raise DataError(f"{setting} holds a {type(content).__name__}, expected a COCO mapping")
@@ -101,7 +112,7 @@ def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...])
                 f" {expected_file(data.source)}{hint_at_kind(content, data.source)}"
             )
     _check_masks(content["annotations"], setting)
-    return CocoFile(path, setting, content, data.image_root)
+    return CocoFile(path, setting, content, data.image_root, root_setting)
 
 
 def _check_masks(annotations: list, setting: str) -> None:

@@ -111,7 +111,7 @@ def _open_root(read: Callable[[DataConfig], Reader], data: DataConfig) -> tuple[
 
 def _open_coco_video(data: DataConfig) -> tuple[Reader, Reader]:
     train, val = _annotations(data)
-    reader = read_coco_video(*train, data)
+    reader = read_coco_video(*train, _for_training(data))
     if val is None:
         return reader, reader
     categories = reader.categories if has_category_layout(data) else None
@@ -122,8 +122,12 @@ def _open_json(
     read: Callable[[str, str, DataConfig], Reader], data: DataConfig
 ) -> tuple[Reader, Reader]:
     train, val = _annotations(data)
-    reader = read(*train, data)
+    reader = read(*train, _for_training(data))
     return reader, reader if val is None else read(*val, _for_validation(data))
+
+
+def _for_training(data: DataConfig) -> DataConfig:
+    return dataclasses.replace(data, val_image_root=None)
 
 
 def _for_validation(data: DataConfig) -> DataConfig:
