@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .config import VisualizationsConfig
 from .official import Batch, FrameOutputs, batch_field, frames_of, tensor, video_rows
-from .visualization.clip import counted
 from .visualization.drawing.composite import create_composite_visualization
 from .visualization.images import (  # noqa: F401 (they can be imported from here too)
     encode_png,
@@ -28,6 +27,7 @@ from .visualization.prompts import PromptData, check_prompt_type, implied_prompt
 from .visualization.publisher import draw_sheets
 from .visualization.reduction import denormalize
 from .visualization.snapshot import Moment, SnapshotOptions, take_snapshot
+from .words import counted
 
 __all__ = [
     "PromptData",

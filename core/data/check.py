@@ -29,6 +29,7 @@ from ..checks import UserError
 from ..config import Config, register_schema, sources_of, to_config
 from ..files import replace_whole
 from ..overrides import compose_command_line, print_anything
+from ..words import counted
 from .clips import ClipDataset
 from .datapoint import collate, seed_of_source
 from .health.collect import Collection
@@ -91,11 +92,12 @@ class SplitReport:
     def __str__(self) -> str:
         """Describe the split in one line."""
         sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(5))
-        counted = "categories, summed over videos" if self.keeps_slots else "objects"
+        kind = "categories, summed over videos" if self.keeps_slots else "objects"
         read = f", {self.read} of them read" if self.read < self.frames else ""
         text = (
-            f"{self.videos} videos, {self.clips} clips per epoch, {self.frames} annotated frames"
-            f"{read} ({self.empty_frames} empty), {self.objects} {counted}, frame sizes: {sizes}"
+            f"{counted(self.videos, 'video')}, {counted(self.clips, 'clip')} per epoch,"
+            f" {counted(self.frames, 'annotated frame')}"
+            f"{read} ({self.empty_frames} empty), {self.objects} {kind}, frame sizes: {sizes}"
         )
         late = (
             "categories are absent on the first frame of their video; a clip keeps a slot for every"
@@ -334,7 +336,8 @@ def _write_page(
 
     problems = rank(collection.findings(), collection.num_videos)
     for kind, found in problems:
-        print(f"{KINDS[kind].title}: {len(found)} in {len({item.video for item in found})} videos")
+        num_videos = len({item.video for item in found})
+        print(f"{KINDS[kind].title}: {len(found)} in {counted(num_videos, 'video')}")
     shown = [Sheet(text, _as_jpeg(sheet)) for text, sheet in sheets]
     page = build_page(f"Data check · {name}", lines, collection, problems, shown)
     replace_whole(path, page.encode())

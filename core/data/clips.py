@@ -17,6 +17,7 @@ from training.dataset.vos_sampler import RandomUniformSampler
 from training.utils.data_utils import VideoDatapoint
 
 from ..config import MOST_VAL_CLIPS, DataConfig, clip_length
+from ..words import counted
 from .augmentation import MaskedFrame, Variation, draw_variation, vary_clip
 from .datapoint import (
     AUGMENT,
@@ -196,7 +197,7 @@ class ClipDataset(Dataset):
     def amount(self) -> str:
         """Say how many clips of how many videos there are, for the table at the start."""
         count = len(self.sources)
-        text = f"{count_clips(len(self), self.training)} of {count} video{'s' if count > 1 else ''}"
+        text = f"{count_clips(len(self), self.training)} of {counted(count, 'video')}"
         by_length = not self.training and self.data.val_clips_per_video is None
         if by_length and any(source.num_clips == MOST_VAL_CLIPS for source in self.sources):
             text += f" (at most {MOST_VAL_CLIPS} of each: data.val_clips_per_video)"

@@ -17,6 +17,7 @@ from training.utils.data_utils import (
 )
 
 from ..official import IMAGENET_MEAN, IMAGENET_STD
+from ..words import counted
 
 # In the frames' own precision: double would make every frame double.
 _MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -96,7 +97,7 @@ def use_one_thread_in_workers() -> None:
 
 def count_clips(count: int, training: bool) -> str:
     """Return how many clips of a kind there are, in words."""
-    return f"{count} {'training' if training else 'validation'} clip{'' if count == 1 else 's'}"
+    return counted(count, "training clip" if training else "validation clip")
 
 
 def to_datapoint(

@@ -11,6 +11,7 @@ from typing import Optional
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import DataConfig
+from ..words import counted
 from .index import Index
 from .known import KnownVideos
 from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
@@ -116,8 +117,8 @@ def _split_by_lists(
     shared = [names[i] for i in train if i in listed]
     if shared:
         rank_zero_warn(
-            f"{len(shared)} videos are listed for both training and validation"
-            f" ({name_some(shared)}): val/* does not measure unseen videos"
+            f"{counted(len(shared), 'video is', 'videos are')} listed for both training and"
+            f" validation ({name_some(shared)}): val/* does not measure unseen videos"
         )
     return Videos(known, train), Videos(known, val)
 
@@ -167,7 +168,7 @@ def _read_list(path: str, field: str, reader: Reader, data: DataConfig) -> list[
             missing.append(name)
     if missing:
         raise DataError(
-            f"{setting} lists {len(missing)} videos that the data set does not have"
+            f"{setting} lists {counted(len(missing), 'video')} that the data set does not have"
             f" ({name_some(missing)}), expected one video name per line"
         )
     return list(dict.fromkeys(videos))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..metrics.masks import object_ious
+from ..words import counted
 from .palette import Color, category_color, colors_of
 from .prompts import (
     PromptData,
@@ -325,11 +326,6 @@ def fate_of(present: bool, predicted: bool, overlaps: bool) -> Optional[str]:
     if present:
         return None if overlaps else "lost"
     return "false alarm" if predicted else "absent"
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """Return a number with what it counts: ``1 object``, ``2 objects``."""
-    return f"{count} {one if count == 1 else many}"
 
 
 def build_clips(

@@ -14,8 +14,9 @@ import numpy as np
 from ..config import VisualizationsConfig
 from ..metrics.doctor import Diagnosis
 from ..metrics.outcomes import Findings
+from ..words import counted
 from .cadence import TRAIN, Event
-from .clip import Clip, counted
+from .clip import Clip
 from .drawing.distances import render_distances
 from .drawing.sheet import mean_iou_words, render_animation, render_by_prompts, render_sheet
 from .drawing.strips import render_strips

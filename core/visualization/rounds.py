@@ -8,6 +8,7 @@ from typing import Optional
 from torch import Tensor
 
 from ..official import Batch, FrameOutputs, PlainBatch, begins_with_box, rounds_of
+from ..words import counted
 
 # Of more rounds the first ones are drawn, and the last.
 MAX_ROUNDS = 8
@@ -28,7 +29,7 @@ class Round:
     def __str__(self) -> str:
         """Say what was given so far."""
         clicks = self.number if self.begins_with_box else self.number + 1
-        words = [f"{clicks} click{'' if clicks == 1 else 's'}"] if clicks else []
+        words = [counted(clicks, "click")] if clicks else []
         return " and ".join(["the box", *words] if self.begins_with_box else words)
 
 

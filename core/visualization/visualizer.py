@@ -18,8 +18,9 @@ from ..config import VisualizationsConfig
 from ..metrics.doctor import Baseline, Diagnosis
 from ..metrics.outcomes import Findings
 from ..official import Batch, FrameOutputs
+from ..words import counted
 from .cadence import TRAIN, Cadence, Event
-from .clip import Moment, counted
+from .clip import Moment
 from .images import goes_nowhere, takes_gifs
 from .keeper import Keeper
 from .limits import Budget, Troubles, VisualizationsError

@@ -128,7 +128,7 @@ def test_check_writes_one_sheet_per_sampled_clip(tmp_path, capsys):
     sheets = sorted((tmp_path / "sheets").iterdir())
     assert [path.name for path in sheets] == ["index.html", "train_0_a.png", "val_0_b.png"]
     assert np.asarray(Image.open(sheets[1])).ndim == 3
-    assert "train: 1 videos" in capsys.readouterr().out
+    assert "train: 1 video, " in capsys.readouterr().out
 
 
 @pytest.fixture

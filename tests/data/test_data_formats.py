@@ -163,7 +163,7 @@ def test_videos_listed_for_both_splits_are_named(tmp_path):
         make_video(tmp_path, name)
     (tmp_path / "train.txt").write_text("a\nb\n")
     (tmp_path / "val.txt").write_text("b\n")
-    with pytest.warns(UserWarning, match=r"1 videos are listed for both training and .* \(b\)"):
+    with pytest.warns(UserWarning, match=r"1 video is listed for both training and .* \(b\)"):
         module_for(tmp_path, train_list="train.txt", val_list="val.txt")
 
 
@@ -681,7 +681,7 @@ def test_frame_name_without_number_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a\nz\n", r"data\.train_list=train\.txt lists 1 videos .*\(z\)"),
+        ("a\nz\n", r"data\.train_list=train\.txt lists 1 video .*\(z\)"),
         ("\n", r"data\.train_list=train\.txt is empty"),
         (None, r"data\.train_list=train\.txt does not exist"),
     ],

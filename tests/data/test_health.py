@@ -384,7 +384,7 @@ def test_the_check_writes_one_page_and_says_how_much_it_read(
     check_data(config_of(spoiled, val_list="val.txt"), tmp_path)
     said = capsys.readouterr().out
     assert "read 80 of 80 masks and decoded 80 of 80 frames" in said
-    assert "One object goes by two ids: 1 in 1 videos" in said
+    assert "One object goes by two ids: 1 in 1 video" in said
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     # pictures of the findings, and a sheet for each of the first clips
     assert html.count('"src":"data:image/jpeg;base64,') >= 8 + 2

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from ...words import counted
 from .alignment import find_offset, find_shift
 from .measure import box_ious, speck_limit
 from .scan import VideoScan
@@ -314,7 +315,7 @@ def _slips(video: _Video, key: int, rows: np.ndarray) -> Iterator[Finding]:
         return
     worst = bad[(bad["specks"] + bad["holes"]).argmax()]
     counts = [
-        _counted(int(worst[name]), word)
+        counted(int(worst[name]), word)
         for name, word in (("specks", "speck"), ("holes", "hole"))
         if worst[name]
     ]
@@ -342,7 +343,7 @@ def _gaps(video: _Video, key: int, rows: np.ndarray) -> Iterator[Finding]:
     first = gaps[0]
     start, end = int(before["place"][first]), int(after["place"][first])
     absent = int(read[read.searchsorted(start) + 1])
-    more = f", and {_counted(len(gaps) - 1, 'more time')}" if len(gaps) > 1 else ""
+    more = f", and {counted(len(gaps) - 1, 'more time')}" if len(gaps) > 1 else ""
     text = (
         f"object {key} is missing in frame {video.number[absent]} and is in the same place in"
         f" frames {video.number[start]} and {video.number[end]}{more}"
@@ -392,7 +393,7 @@ def _jumps(
         if far[worst]
         else f"goes from {start['area']} to {end['area']} pixels"
     )
-    more = f", and {_counted(len(jumps) - 1, 'more time')}" if len(jumps) > 1 else ""
+    more = f", and {counted(len(jumps) - 1, 'more time')}" if len(jumps) > 1 else ""
     places = int(start["place"]), int(end["place"])
     text = (
         f"object {key} {what} from frame {video.number[places[0]]} to"
@@ -451,16 +452,16 @@ def find_classes(
             continue
         if not trained:
             text, split = (
-                f"{name}: {_counted(validated, 'object')} in validation, none in training",
+                f"{name}: {counted(validated, 'object')} in validation, none in training",
                 val,
             )
         elif not validated:
             text, split = (
-                f"{name}: {_counted(trained, 'object')} in training, none in validation",
+                f"{name}: {counted(trained, 'object')} in training, none in validation",
                 training,
             )
         else:
-            text = f"{name}: {_counted(trained, 'object')} in training, {validated} in validation"
+            text = f"{name}: {counted(trained, 'object')} in training, {validated} in validation"
             split = training
         view = examples[split, name]
         weight = float(validated) if not trained else 1 / (1 + trained)
@@ -501,9 +502,5 @@ def _touches_border(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return ~inside
 
 
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
 def _frames(count: int) -> str:
-    return _counted(count, "frame")
+    return counted(count, "frame")

@@ -11,7 +11,8 @@ from typing import Optional
 
 import numpy as np
 
-from ..clip import Clip, ClipFrame, CloseUp, Masks, Scores, counted, fate_of, plain_text
+from ...words import counted
+from ..clip import Clip, ClipFrame, CloseUp, Masks, Scores, fate_of, plain_text
 from ..palette import Color
 from ..prompts import PromptData
 from ..rounds import Round

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...metrics.outcomes import FAILURES, OUTCOMES, Strip, Track, shares
-from ..clip import counted, plain_text
+from ...words import counted
+from ..clip import plain_text
 from ..palette import Color
 from .canvas import FAINT, MARGIN, Canvas, Entry
 from .paint import pack
