@@ -6,4 +6,7 @@ scores.py        J and F of each object on each annotated frame
 protocols.py     which of them DAVIS, SA-V and LVOS count, and how they average
 program.py       tracks, scores and writes, video by video
 tables.py        objects.csv, frames.csv, summary.json
+compare.py       what two weights gain and lose against each other
+pictures.py      sheets and films of the worst videos
+page/            evaluation.html
 """

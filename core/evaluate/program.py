@@ -20,6 +20,7 @@ from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
 from ..tracking.tracker import TrackedFrame, track
 from ..tracking.weights import Weights, build_predictor, device_of
+from ..words import counted
 from .compare import compare
 from .page import build_page
 from .pictures import Tracked, draw_sheet, write_film
@@ -362,8 +363,8 @@ def report(result: Evaluation) -> str:
         f"{name:<11} {summary[name]:.4f}" for name in ("J&F", "J", "F") if summary[name] is not None
     ]
     lines.append(
-        f"protocol    {summary['protocol']}: {summary['objects']} objects in"
-        f" {summary['videos']} videos"
+        f"protocol    {summary['protocol']}: {counted(summary['objects'], 'object')} in"
+        f" {counted(summary['videos'], 'video')}"
     )
     for name, other in list(summary["protocols"].items())[1:]:
         if other["J&F"] is not None:

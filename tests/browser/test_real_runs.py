@@ -165,7 +165,7 @@ def test_the_page_of_a_run_that_was_killed(page, tmp_path):
     report(run_dir)
     book = page.visit(run_dir / "run.html", {"runs": read_runs(run_dir)})
     assert check_masks(page, book) > 5
-    assert "not finished" in page.find("#when").text
+    assert "not finished" in page.find("#subtitle").text
     assert is_quiet(page)
 
 

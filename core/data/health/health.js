@@ -38,7 +38,7 @@ function problem(found) {
 function buildProblems() {
   const host = byId("problems");
   const kinds = health.problems.length;
-  byId("verdict").textContent = kinds
+  byId("subtitle").textContent = kinds
     ? `${counted(kinds, "kind of problem", "kinds of problems")}, the most harmful first`
     : "nothing unusual was found";
   if (!kinds) host.append(el("p", { class: "card empty", text: "Nothing unusual was found in what was read." }));
@@ -117,15 +117,10 @@ function buildContents() {
   host.append(charts);
 }
 
-try {
-  buildTheme();
+showPage(() => {
   document.title = health.title;
   byId("title").textContent = health.title;
   buildProblems();
   buildClips();
   buildContents();
-} catch (error) {
-  byId("fault").hidden = false;
-  byId("fault").textContent = `This page cannot be shown: ${error.message}`;
-  throw error;
-}
+});

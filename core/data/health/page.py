@@ -60,7 +60,11 @@ def build_page(
         "classes": _classes(list(collection.splits.values())),
     }
     before, behind = page_around(
-        "Data check", _asset("health.html"), _asset("health.css"), [_asset("health.js")]
+        "Data check",
+        {"problems": "Problems", "clips": "Clips", "contents": "What is there"},
+        _asset("health.html"),
+        _asset("health.css"),
+        [_asset("health.js")],
     )
     return before + as_block(book) + behind
 

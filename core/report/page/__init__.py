@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,25 @@ _SCRIPTS = (
     "runs", "masks", "frames", "state", "layers", "prompts", "panels", "pointer", "charts",
     "viewer", "summary", "doctor", "outcomes", "objects", "about", "keys", "start",
 )  # fmt: skip
+_PARTS = {
+    "viewer": "Clips",
+    "outcomes": "Failures",
+    "objects": "Objects",
+    "curves": "Curves",
+    "about": "About the run",
+}
 # The folders of a path from the root of a file system; its last part says enough.
 _FOLDERS = re.compile(r"(?<![^\s\"'(\[{=,])(?:[A-Za-z]:)?[/\\](?:[^/\\\s\"',;]+[/\\])*(?=[^/\\\s])")
 
 
-def page_around(title: str, body: str, style: str, scripts: Sequence[str]) -> tuple[str, str]:
+def page_around(
+    title: str,
+    links: Mapping[str, str],
+    body: str,
+    style: str,
+    scripts: Sequence[str],
+    media: str = "'none'",
+) -> tuple[str, str]:
     """Return the text of a page before and behind the JSON that its scripts show.
 
     The page forbids its browser every request and every script but its own. In the JSON between
@@ -31,9 +45,11 @@ def page_around(title: str, body: str, style: str, scripts: Sequence[str]) -> tu
 
     Args:
         title: Of the page, until its scripts give it another.
-        body: Its elements, as HTML.
+        links: What the top of the page leads to: {id of an element: words}.
+        body: Its elements below the top, as HTML.
         style: CSS, beside that of every page.
-        scripts: JavaScript, which runs after that of every page.
+        scripts: JavaScript, which runs after that of every page, and calls its `showPage`.
+        media: Where films may come from, as a Content-Security-Policy has it.
     """
     texts = "\n".join([*(_asset(f"{name}.js") for name in _EVERY_PAGE), *scripts])
     script = f'"use strict";\n(() => {{\n{texts}}})();\n'
@@ -43,7 +59,12 @@ def page_around(title: str, body: str, style: str, scripts: Sequence[str]) -> tu
         "style": _asset("base.css") + style,
         "script": script,
         "title": title,
+        "first": next(iter(links)),
+        "links": "".join(
+            f'<a href="#{name}" id="to-{name}">{words}</a>' for name, words in links.items()
+        ),
         "body": body,
+        "media": media,
     }
     before, behind = (
         re.sub(r"\{\{([a-z-]+)\}\}", lambda found: parts[found[1]], half)
@@ -55,7 +76,7 @@ def page_around(title: str, body: str, style: str, scripts: Sequence[str]) -> tu
 def page_around_book() -> tuple[str, str]:
     """Return the text of the run book's page before and behind the JSON of its book."""
     scripts = [_asset(f"{name}.js") for name in _SCRIPTS]
-    return page_around("Run book", _asset("book.html"), _asset("book.css"), scripts)
+    return page_around("Run book", _PARTS, _asset("book.html"), _asset("book.css"), scripts)
 
 
 def as_block(data: Any) -> str:

@@ -164,5 +164,5 @@ function buildTop() {
     const text = `step ${run.step} · started ${when(run.started)} · ${end}`;
     return compares ? `${run.name}: step ${run.step}` : text;
   });
-  byId("when").textContent = words.join(" · ");
+  byId("subtitle").textContent = words.join(" · ");
 }

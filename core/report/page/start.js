@@ -3,7 +3,6 @@
 function start() {
   if (book.format !== FORMAT)
     throw new Error(`This page reads format ${FORMAT} of the run book, and this is format ${book.format}.`);
-  buildTheme();
   buildTop();
   buildSummary();
   buildDoctor();
@@ -64,10 +63,4 @@ window.book = {
   point: (axis, name, x) => (axis === "frame" ? parts.byFrame : parts.byStep).locate(name, x),
 };
 
-try {
-  start();
-} catch (error) {
-  byId("fault").hidden = false;
-  byId("fault").textContent = `This run book cannot be shown: ${error.message}`;
-  throw error;
-}
+showPage(start);

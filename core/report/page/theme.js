@@ -26,3 +26,15 @@ function buildTheme() {
   system.addEventListener("change", show);
   show();
 }
+
+/** Build a page; say on it why where that fails. */
+function showPage(build) {
+  try {
+    buildTheme();
+    build();
+  } catch (error) {
+    byId("fault").hidden = false;
+    byId("fault").textContent = `This page cannot be shown: ${error.message}`;
+    throw error;
+  }
+}
