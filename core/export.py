@@ -48,8 +48,9 @@ def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    with whole_file(path) as partial:
-        torch.save({"model": weights}, partial)
+    # into an open file: a path would stand in the archive, which would differ each time
+    with whole_file(path) as partial, partial.open("wb") as file:
+        torch.save({"model": weights}, file)
     if config.architecture not in PACKAGED_CONFIGS:
         node = OmegaConf.create({"model": architecture_node(config)})
         text = "# @package _global_\n" + OmegaConf.to_yaml(node)

@@ -1,7 +1,7 @@
 """Files that are written whole or not at all."""
 
 import contextlib
-import os
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Union
@@ -17,7 +17,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Args:
         path: Where the file is to be; its folder must be there.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield partial
         partial.replace(path)

@@ -35,6 +35,7 @@ from .out_of_memory import OutOfMemory, is_lost_rank
 from .report import COMPARISON, write_comparison
 from .val_prompts import val_prompts_every, val_prompts_of
 from .visualization.store import FOLDER, PAGE, SETTINGS
+from .words import counted
 
 log = logging.getLogger(__name__)
 
@@ -313,8 +314,7 @@ def _device(config: TrainerConfig, trainer: Any) -> str:
     if trainer.world_size > 1:
         name = f"{trainer.world_size} processes, each on {name}"
     if device.type == "cpu":
-        num_threads = torch.get_num_threads()
-        name += f" with {num_threads} thread{'s' if num_threads > 1 else ''}"
+        name += f" with {counted(torch.get_num_threads(), 'thread')}"
     return name if config.precision == "32-true" else f"{name}, {config.precision}"
 
 
@@ -373,7 +373,9 @@ def _measured(trainer: Any) -> list[tuple[str, str]]:
     rows = [row for callback in meters for row in callback.said_at_the_end(trainer)]
     skipper = trainer.lightning_module.skipper
     if skipper is not None and skipper.total:
-        rows.append(("skipped", f"{skipper.total} batches that ran out of memory"))
+        rows.append(
+            ("skipped", f"{counted(skipper.total, 'batch', 'batches')} that ran out of memory")
+        )
     return rows
 
 

@@ -150,15 +150,7 @@ def test_the_visualization_loads_nothing_of_the_training_program():
     assert result.returncode == 0, result.stderr
     loaded = result.stdout.split()
     assert "core.visualization" in loaded
-    foreign = (
-        "hydra",
-        "omegaconf",
-        "sam2",
-        "training",
-        "core.model",
-        "core.data",
-        "core.optim",
-    )
+    foreign = ("hydra", "omegaconf", "sam2", "training", "core.model", "core.data", "core.optim")
     assert [name for name in loaded if f"{name}.".startswith(tuple(f"{n}." for n in foreign))] == []
 
 

@@ -331,7 +331,7 @@ def _write_page(
     sheets: Sequence[tuple[str, np.ndarray]],
     path: Path,
 ) -> None:
-    # they bring matplotlib, see `draw_sheet`
+    # it brings matplotlib, see `draw_sheet`
     from .health.page import Sheet, build_page
 
     problems = rank(collection.findings(), collection.num_videos)

@@ -40,7 +40,7 @@ _NUM_SHEETS = 4
 _SETTINGS = "settings.json"
 # All that this program writes into its folder.
 _OWN_FOLDERS = ("masks", "scores", "films", "sheets", "compare")
-_OWN_FILES = ("*.csv", "summary.json", "evaluation.html", _SETTINGS)
+_OWN_FILES = ("*.csv", "summary.json", "evaluation.html", _SETTINGS, "*.part")
 
 
 @dataclass
@@ -313,7 +313,9 @@ def _notes(
             if scores.image == (name == IMAGES)
         )
         if found["objects"] != tracked:
-            notes.append(f"{name} counts {found['objects']} objects, {tracked} were tracked")
+            notes.append(
+                f"{name} counts {counted(found['objects'], 'object')}, {tracked} were tracked"
+            )
     if "lvos" in by_protocol and not has_ranges:
         notes.append(
             "lvos: the data has no *_meta.json with frame ranges: each object's first and last"
@@ -323,8 +325,8 @@ def _notes(
         prompt = "box" if image_prompt_of(kind) == "bbox" else "click"
         notes.append(
             f"videos of one frame are images: each object got a {prompt} and"
-            f" {config.model.num_correction_points} correction clicks, and no video protocol"
-            " counts it"
+            f" {counted(config.model.num_correction_points, 'correction click')}, and no video"
+            " protocol counts it"
         )
         if image_prompt_of(kind) != kind and (doubt := _doubt(image_prompt_of(kind), weights)):
             notes.append(f"images: {doubt}")
@@ -368,12 +370,15 @@ def report(result: Evaluation) -> str:
     )
     for name, other in list(summary["protocols"].items())[1:]:
         if other["J&F"] is not None:
-            lines.append(f"{name:<11} J&F {other['J&F']:.4f}, {other['objects']} objects")
+            lines.append(
+                f"{name:<11} J&F {other['J&F']:.4f}, {counted(other['objects'], 'object')}"
+            )
     if "compare" in summary and summary["compare"]["objects"]:
         compared = summary["compare"]
         lines.append(
             f"compared    J&F {compared['gain']:+.4f} against {compared['with']}: of"
-            f" {compared['objects']} objects {compared['better']} better, {compared['worse']} worse"
+            f" {counted(compared['objects'], 'object')} {compared['better']} better,"
+            f" {compared['worse']} worse"
         )
     lines += [f"note        {note}" for note in summary["notes"]]
     if result.failed:

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from ..words import counted
 from .outcomes import MERGED_IOU, AtDistance, Tracks, scored_tracks
 
 # A share or a mean of fewer frames says nothing.
@@ -311,7 +312,7 @@ def bad_loss(case: Case) -> Optional[Fault]:
         return Fault(
             "bad_loss",
             "the loss is NaN or infinite",
-            f"in {now.num_bad_losses} batches since the last validation",
+            f"in {counted(now.num_bad_losses, 'batch', 'batches')} since the last validation",
             advice,
         )
     before = [each.train_loss for each in case.history[:-1] if math.isfinite(each.train_loss)]

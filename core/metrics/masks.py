@@ -10,7 +10,6 @@ from typing import Union
 import cv2
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 
 BOUNDARY_TOLERANCE = 0.008  # of the image diagonal, as DAVIS has it

@@ -22,8 +22,6 @@ from .checkpointing import checkpoint_model
 if TYPE_CHECKING:
     from training.model.sam2 import SAM2Train
 
-logger = logging.getLogger(__name__)
-
 PACKAGED_CONFIGS = {
     "sam2.1_hiera_tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
     "sam2.1_hiera_small": "configs/sam2.1/sam2.1_hiera_s.yaml",

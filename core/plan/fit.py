@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..words import counted
+
 _MEMORIES = 7  # of earlier frames that SAM 2 attends to
 
 
@@ -42,7 +44,8 @@ class Size:
 
     def __str__(self) -> str:
         """Return it as the table writes it."""
-        return f"{self.frames} frames, {self.objects} objects, {self.side} px"
+        frames, objects = counted(self.frames, "frame"), counted(self.objects, "object")
+        return f"{frames}, {objects}, {self.side} px"
 
 
 def _terms(size: Size) -> list[float]:

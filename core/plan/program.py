@@ -1,6 +1,7 @@
 """Probes, predicts and makes the table."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -106,8 +107,8 @@ def plan(config: Config, own: Size, say: Callable[[str], None], probe: Probe = r
         f"{len(probes)} probes of {NUM_STEPS} steps each, for {own}; the first one tells how long "
         "they take"
     )
-    measured = list(_probe_all(probes, work, say, probe))
-    points, others = measured[: len(sizes)], measured[len(sizes) :]
+    measured = _probe_all(probes, work, say, probe)
+    points = list(itertools.islice(measured, len(sizes)))
     known = [found for found in points if found is not None]
     if len(known) < len(points):
         raise UserError(
@@ -117,7 +118,8 @@ def plan(config: Config, own: Size, say: Callable[[str], None], probe: Probe = r
     step_s = fit(sizes, [found.step_s for found in known])(own)
     peak = fit(sizes, [found.peak for found in known])(own)
     rows, failed = [Row(OWN, peak, step_s)], []
-    for name, small, large in zip(choices, others[::2], others[1::2], strict=True):
+    for name in choices:
+        small, large = next(measured), next(measured)
         if small is None or large is None:
             failed.append(name)
         else:
@@ -128,10 +130,11 @@ def plan(config: Config, own: Size, say: Callable[[str], None], probe: Probe = r
 
 
 def _choice(name: str, own: Row, known: Sequence[Measured], found: Sequence[Measured]) -> Row:
-    """Return a choice at the user's size, from what the own settings and it needed at two others.
+    """Return what a choice needs at the user's size, from what it needed at two others.
 
-    It goes on growing with the needs of the own settings as it did between the two: what it saves
-    of weights stays, what it saves of each clip grows.
+    Its memory goes on growing with that of the user's settings as it did between the two: what it
+    saves of weights stays, what it saves of each clip grows. Its seconds keep the ratio that they
+    had at the larger size: those of the smaller one are too few to be told from noise.
 
     Args:
         name: What has to be typed for it.
@@ -139,13 +142,8 @@ def _choice(name: str, own: Row, known: Sequence[Measured], found: Sequence[Meas
         known: Their needs at the smallest and the largest size that were probed.
         found: The needs of the choice there.
     """
-    return Row(
-        name,
-        peak=_on_line([each.peak for each in known], [each.peak for each in found], own.peak),
-        step_s=_on_line(
-            [each.step_s for each in known], [each.step_s for each in found], own.step_s
-        ),
-    )
+    peak = _on_line([each.peak for each in known], [each.peak for each in found], own.peak)
+    return Row(name, peak, own.step_s * found[1].step_s / known[1].step_s)
 
 
 def _on_line(xs: Sequence[float], ys: Sequence[float], x: float) -> float:

@@ -20,6 +20,7 @@ from ..tracking.precision import computing_with
 from ..tracking.prompts import Prompt, check_prompts, first_prompts
 from ..tracking.tracker import TrackedFrame, track
 from ..tracking.weights import Weights, build_predictor, device_of
+from ..words import counted
 from .settings import PredictConfig
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _prepare_folder(out: Path, overwrite: bool) -> None:
 def report(result: Prediction) -> str:
     """Return the lines that end the program."""
     lines = [
-        f"masks       {result.out / 'masks'}: {result.num_frames} frames,"
+        f"masks       {result.out / 'masks'}: {counted(result.num_frames, 'frame')},"
         f" objects {', '.join(map(str, result.object_ids))}"
     ]
     if result.film is not None:

@@ -123,7 +123,8 @@ def test_modules_are_importable_without_sam2():
     code = (
         "import sys\n"
         "sys.modules['sam2'] = sys.modules['training'] = None\n"
-        "import core.config, core.export, core.metrics, core.model, core.optim\n"
+        "import core.config, core.export, core.metrics.video, core.metrics.rounds, core.optim\n"
+        "import core.model.adapters, core.model.build, core.model.freezing, core.model.loading\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
 
@@ -187,7 +188,7 @@ def test_load_weights_takes_sam2_0_files_with_a_warning(tmp_path, tiny, caplog):
     state = {name: v for name, v in tiny.state_dict().items() if not name.startswith(new)}
     other = build()
     before = other.no_obj_embed_spatial.detach().clone()
-    with caplog.at_level(logging.WARNING, logger="core.model.build"):
+    with caplog.at_level(logging.WARNING, logger="core.model.loading"):
         report = load_weights(other, save(tmp_path / "sam2.pt", state))
     assert "this is a SAM 2.0 file" in report
     assert "obj_ptr_tpos_proj.weight" in caplog.text

@@ -90,8 +90,8 @@ def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...])
     Args:
         path: The file.
         setting: How the user named it.
-        data: `data.image_root` is where its images are; `data.val_image_root` too where the user
-            gave one for this file.
+        data: `data.image_root` is where its images are; `data.val_image_root` is the same where
+            the user gave it for this file, and None otherwise.
         lists: Their keys.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ...config import DataConfig
+from ...words import counted
 from .coco import (
     Annotations,
     CocoFile,
@@ -146,10 +147,10 @@ def _warn_of_unlabelled(file: CocoFile, annotations: Annotations) -> None:
         if image["id"] not in annotations
     ]
     if names:
-        some = "1 image" if len(names) == 1 else f"{len(names)} images"
         rank_zero_warn(
-            f"{file.setting} has {some} without an annotation ({name_some(names)}), taken as"
-            " frames without objects; if they were never labelled, set data.unlabelled=skip"
+            f"{file.setting} has {counted(len(names), 'image')} without an annotation"
+            f" ({name_some(names)}), taken as frames without objects; if they were never labelled,"
+            " set data.unlabelled=skip"
         )
 
 

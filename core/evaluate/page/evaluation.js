@@ -33,22 +33,23 @@ function comparison(compared) {
   const text =
     `J&F ${three(compared["J&F"])} against ${three(compared["J&F_compared"])} of ${compared.with}: ` +
     `${compared.better} of ${counted(compared.objects, "object", "objects")} better, ${compared.worse} worse.`;
-  return [el("p", { class: "name", text }), picture(compared.src, "The objects that lost most")].filter(Boolean);
+  return [el("p", { class: "name", text }), picture(compared.src, "The objects that lost most, or gained least")].filter(Boolean);
 }
 
-function video(src) {
-  const film = el("video", { src, controls: true, loop: true, preload: "metadata" });
+function video(name, src) {
+  const film = el("video", { src, "aria-label": `${name}, tracked`, controls: true, loop: true, preload: "metadata" });
   film.muted = true; // the attribute says so only where a page is read
   return film;
 }
 
 function buildVideos() {
+  byId("videos").hidden = byId("to-videos").hidden = !evaluation.videos.length;
   const cards = evaluation.videos.map(({ name, film, src }) =>
     el(
       "article",
       { class: "card" },
       el("h2", { class: "name", text: name }),
-      film && video(film),
+      film && video(name, film),
       picture(src, `The worst frames of ${name}`),
     ),
   );
@@ -64,13 +65,6 @@ function row(values) {
   return el("tr", {}, ...cells);
 }
 
-/** Nothing is last, whatever the order. */
-function compareValues(one, other, falling) {
-  if (one === null || other === null) return (one === null) - (other === null);
-  const order = typeof one === "number" ? one - other : String(one).localeCompare(other, undefined, { numeric: true });
-  return falling ? -order : order;
-}
-
 function buildObjects() {
   const rows = evaluation.objects.map((values) => {
     const [j, f] = values.slice(-2);
@@ -83,7 +77,7 @@ function buildObjects() {
     el(
       "th",
       { class: number ? "num" : null, scope: "col" },
-      el("button", { type: "button", class: "link", text: name, onclick: () => sortBy(k) }),
+      el("button", { type: "button", class: "name", text: name, onclick: () => sortBy(k) }),
     ),
   );
   function sortBy(k) {
@@ -91,13 +85,13 @@ function buildObjects() {
     sorted = k;
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     heads[k].setAttribute("aria-sort", falling ? "descending" : "ascending");
-    rows.sort((one, other) => compareValues(one[k], other[k], falling));
+    rows.sort((one, other) => inOrder(one[k], other[k], falling));
     body.replaceChildren(...rows.map(row));
   }
   sortBy(sorted);
   byId("objects").append(
     el("h2", { id: "objects-title", text: "Objects" }),
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body)),
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "table of objects" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body)),
   );
 }
 

@@ -1,4 +1,4 @@
-"""Pages: HTML files that need no server, no network and no other file.
+"""Pages: HTML files that need no server and no network.
 
 page.html, base.css, helpers.js and theme.js are of every page; the others are of the run book.
 """
@@ -39,9 +39,9 @@ def page_around(
 ) -> tuple[str, str]:
     """Return the text of a page before and behind the JSON that its scripts show.
 
-    The page forbids its browser every request and every script but its own. In the JSON between
-    the two, which the scripts find in the element ``book``, ``<`` must not stand before ``/``,
-    ``!`` or ``s``: it would end the block or hide its end.
+    The page forbids its browser every script but its own, and every request but for `media`. In the
+    JSON between the two, which the scripts find in the element ``book``, ``<`` must not stand
+    before ``/``, ``!`` or ``s``: it would end the block or hide its end.
 
     Args:
         title: Of the page, until its scripts give it another.

@@ -35,6 +35,15 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+const compareValues = (a, b) =>
+  typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+
+/** How a table sorts two values, null where one is missing; missing ones come last. */
+function inOrder(a, b, falling, compare = compareValues) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  return falling ? -compare(a, b) : compare(a, b);
+}
+
 /** A change in words and colour; less than half a hundredth is none. */
 function changeOf(change) {
   if (!isNumber(change)) return { text: "", kind: "", word: "" };

@@ -105,15 +105,7 @@ function buildObjects() {
 function sortedRows() {
   const { column, falling, text } = sorting;
   const found = rows.filter((row) => !text || objectName(row).toLowerCase().includes(text));
-  const order =
-    column.compare ||
-    ((a, b) =>
-      typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
-  return found.sort((a, b) => {
-    const [x, y] = [column.of(a), column.of(b)];
-    if (x === null || y === null) return (x === null) - (y === null);
-    return falling ? -order(x, y) : order(x, y);
-  });
+  return found.sort((a, b) => inOrder(column.of(a), column.of(b), falling, column.compare));
 }
 
 function objectRow(row, columns) {

@@ -1,4 +1,4 @@
-// Light or dark: as the system has it, until somebody chooses.
+// Shows a page, light or dark: as the system has it, until somebody chooses.
 
 function buildTheme() {
   const button = byId("theme"),
@@ -27,7 +27,7 @@ function buildTheme() {
   show();
 }
 
-/** Build a page; say on it why where that fails. */
+/** Build a page; where that fails, the page says why. */
 function showPage(build) {
   try {
     buildTheme();
