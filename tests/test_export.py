@@ -207,6 +207,12 @@ def test_export_leaves_no_partial_file(trained, tmp_path):
     assert names == ["best.pt", "best.yaml"]
 
 
+def test_the_same_weights_are_the_same_bytes_whatever_the_file_is_called(trained, tmp_path):
+    for name in ("one.pt", "other.pt"):
+        export_weights(trained, tmp_path / name, CONFIG)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+
+
 def test_loading_code_runs_in_a_fresh_interpreter(trained, tmp_path):
     # The name has everything that Lightning and users put into one.
     path = tmp_path / "my run" / "best-iou=0.81.pt"
