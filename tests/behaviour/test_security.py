@@ -62,7 +62,8 @@ def test_weights_that_run_code_are_refused_without_running_it(tmp_path, model, l
 
 def make_coco(folder, file_name, path=None) -> Path:
     images = [
-        {"id": t, "video_id": "v", "order_in_video": t, "file_name": file_name} for t in range(2)
+        {"id": t, "video_id": "v", "order_in_video": t, "file_name": f"{t}_{file_name}"}
+        for t in range(2)
     ]
     if path is not None:
         images = [image | {"path": str(path)} for image in images]

@@ -103,6 +103,47 @@ def test_images_without_a_folder_are_one_video_of_the_files_name(tmp_path):
     assert len(reader.masks(0, reader.video(0).frames[0])) == 2
 
 
+def two_videos_of_bare_names(root) -> dict:
+    """Videos v1 and v2, whose frames `file_name` calls 0.jpg and 1.jpg, and `path` v1/0.jpg."""
+    content = tracks_of(root, num_frames=4)
+    for k, image in enumerate(content["images"]):
+        path = f"v{k // 2 + 1}/{k % 2}.jpg"
+        image.update(video_id=k // 2 + 1, file_name=f"{k % 2}.jpg", path=path)
+        save_frame(root / path, k)
+    return content
+
+
+def test_frames_of_two_videos_in_one_file_are_refused(tmp_path):
+    content = two_videos_of_bare_names(tmp_path)
+    message = (
+        r"train\.json has frame 0 of video '1' and frame 0 of video '2' in one file, \S*v1.0\.jpg:"
+        r" expected a `file_name` that tells them apart, with the folder of its video$"
+    )
+    with pytest.raises(DataError, match=message):
+        open_reader(tmp_path, "coco_video", content, image_root=str(tmp_path / "v1"))
+    content = vis_of(tmp_path)
+    content["videos"][0]["file_names"] = content["videos"][1]["file_names"]
+    with pytest.raises(DataError, match=r"frame 0 of video '1' in one file, \S*v.00000\.jpg: exp"):
+        open_reader(tmp_path, "youtube_vis", content)
+
+
+def test_a_path_beside_the_json_comes_before_a_bare_name(tmp_path):
+    content = two_videos_of_bare_names(tmp_path)
+    reader = open_reader(tmp_path, "coco_video", content, image_root=None)
+    paths = [frame.image_path for i in range(2) for frame in reader.video(i).frames]
+    assert paths == [str(tmp_path / f"v{k // 2 + 1}" / f"{k % 2}.jpg") for k in range(4)]
+
+
+def test_the_setting_for_frames_that_are_not_found_is_that_of_their_file(tmp_path):
+    content = tracks_of(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    path = str(tmp_path / "train.json")
+    data = DataConfig(source="coco_video", train_annotations=path, val_annotations=path)
+    for reader, name in zip(SOURCES["coco_video"].open(data), ("image", "val_image"), strict=True):
+        with pytest.raises(DataError, match=rf"not exist; set data\.{name}_root=DIR to look for"):
+            reader.size(reader.video(0).frames[0])
+
+
 def test_a_missing_folder_of_validation_is_named_as_such(tmp_path):
     content = tracks_of(tmp_path)
     fields = {"objects": "instances", "val_annotations": str(tmp_path / "train.json")}

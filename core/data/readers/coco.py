@@ -41,7 +41,8 @@ class CocoFile:
         setting: How the user named it, e.g. ``data.train_annotations=a.json``.
         content: What it holds.
         image_root: The folder that the user says the images are below.
-        image_root_setting: How the user named it, e.g. ``data.image_root=images``.
+        image_root_setting: How the user named it, e.g. ``data.image_root=images``, or would name it
+            for this file, e.g. ``data.val_image_root=DIR``.
     """
 
     path: str
@@ -75,13 +76,13 @@ class CocoFile:
                     " expected a path below it"
                 )
             return joined
-        path = path or name
-        if not path:
+        if not (path or name):
             raise DataError(f"{self.setting} has an image {key!r} without `path`")
         folder = Path(os.path.normpath(Path(self.path).absolute())).parent
-        beside = _below(folder, name or path)
-        # an absolute path of another machine: the file may still lie beside the JSON
-        return path if Path(path).is_absolute() and exists(Path(path)) else beside
+        # a `path` of another machine: the file may still lie beside the JSON
+        if path and name and exists(Path(found := _below(folder, path))):
+            return found
+        return _below(folder, name or path or "")
 
 
 def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...]) -> CocoFile:
@@ -98,8 +99,10 @@ def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...])
         DataError: The file or `data.image_root` is missing, or a list; where the file is of another
             format that can be read, the message names its source.
     """
-    name = "image_root" if data.val_image_root is None else "val_image_root"
-    root_setting = f"data.{name}={data.image_root}"
+    # where neither has a folder, `image_root` would be that of training too
+    own = data.image_root is None and setting.startswith("data.val_annotations=")
+    name = "val_image_root" if own or data.val_image_root is not None else "image_root"
+    root_setting = f"data.{name}={data.image_root or 'DIR'}"
     if data.image_root is not None:
         check_folder(Path(data.image_root), root_setting)
     content = read_json(path, setting)
@@ -221,6 +224,23 @@ def is_missing(segmentation: Any) -> bool:
     return segmentation is None or segmentation == []
 
 
+def check_files_apart(file: CocoFile, videos: "list[CocoVideo]") -> None:
+    """Refuse two frames that are one file: the masks of one would lie on the other's picture."""
+    owners: dict[str, tuple[CocoVideo, CocoFrame]] = {}
+    for video in videos:
+        for frame in video.frames:
+            first = owners.setdefault(frame.image_path, (video, frame))
+            if first[1] is not frame:
+                places = (
+                    f"frame {found.frame_idx} of video {owner.name!r}"
+                    for owner, found in (first, (video, frame))
+                )
+                raise DataError(
+                    f"{file.setting} has {' and '.join(places)} in one file, {frame.image_path}:"
+                    " expected a `file_name` that tells them apart, with the folder of its video"
+                )
+
+
 def told_size(image: dict) -> Optional[tuple[int, int]]:
     """Return (width, height) as the file has them, None where it tells no size."""
     width, height = number_of(image.get("width")), number_of(image.get("height"))
@@ -336,6 +356,7 @@ class CocoReader:
         if not videos:
             raise DataError(f"{file.setting} has no images, expected videos")
         self.setting, self.image_root = file.setting, file.image_root
+        self.image_root_setting = file.image_root_setting
         self.max_pixels = data.max_image_pixels
         self.categories, self.num_categories = categories, num_categories
         self.category_names = (
@@ -384,7 +405,7 @@ class CocoReader:
             hint = (
                 ""
                 if self.image_root
-                else "; set data.image_root=DIR to look for `file_name` in DIR"
+                else f"; set {self.image_root_setting} to look for `file_name` in DIR"
             )
             raise DataError(
                 f"{self.setting} names a frame {frame.image_path} that does not exist{hint}"

@@ -16,6 +16,7 @@ from .coco import (
     CocoReader,
     CocoVideo,
     ObjectSegmentation,
+    check_files_apart,
     group_annotations,
     is_missing,
     needed_fields,
@@ -52,8 +53,8 @@ def read_coco_video(
 
     Raises:
         DataError: The file is missing or not COCO-video, names categories or images that it does
-            not have, calls a category otherwise than `categories` does, or a path leaves
-            `data.image_root`.
+            not have, calls a category otherwise than `categories` does, gives two frames one file,
+            or a path leaves `data.image_root`.
     """
     file = open_coco(path, setting, data, ("images", "annotations", "categories"))
     with needed_fields(setting, "coco_video"):
@@ -79,6 +80,7 @@ def read_coco_video(
                 where = file.image_path(image.get("file_name"), image.get("path"), image["id"])
                 video.add_frame(number, where, told_size(image), None if unknown else items)
             videos.append(video)
+        check_files_apart(file, videos)
     return CocoReader(file, videos, data, own, num_categories)
 
 

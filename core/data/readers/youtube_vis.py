@@ -9,6 +9,7 @@ from .coco import (
     CocoFile,
     CocoReader,
     CocoVideo,
+    check_files_apart,
     is_missing,
     needed_fields,
     open_coco,
@@ -31,7 +32,8 @@ def read_youtube_vis(path: str, setting: str, data: DataConfig) -> CocoReader:
 
     Raises:
         DataError: The file is missing or not YouTube-VIS, an annotation has more or fewer masks
-            than its video has frames, or a path leaves `data.image_root`.
+            than its video has frames, two frames are one file, or a path leaves
+            `data.image_root`.
     """
     file = open_coco(path, setting, data, ("videos", "annotations", "categories"))
     with needed_fields(setting, "youtube_vis"):
@@ -42,6 +44,7 @@ def read_youtube_vis(path: str, setting: str, data: DataConfig) -> CocoReader:
             _read_video(file, name, video, annotations.get(video["id"], []), categories)
             for name, video in zip(names, file.content["videos"], strict=True)
         ]
+        check_files_apart(file, videos)
     return CocoReader(file, sorted(videos, key=lambda video: video.name), data, categories)
 
 
