@@ -461,11 +461,12 @@ class DataConfig(Section):
         "images of a COCO-video JSON without an annotation: `empty` takes them as frames without "
         "objects, `skip` leaves them out",
     )
-    objects: str = setting(
-        "categories",
-        one_of("categories", "instances"),
+    objects: Optional[str] = setting(
+        None,
+        or_null(one_of("categories", "instances")),
         "what an object of a COCO-video JSON is: `categories` one mask slot per category, "
-        "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`)",
+        "`instances` each track (`track_id`, `instance_id` or CVAT's `attributes.track_id`); null: "
+        "`categories`, but for what `auto` finds tracks in",
     )
     num_frames: int = setting(
         4,

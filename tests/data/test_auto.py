@@ -114,6 +114,30 @@ def test_frames_of_training_and_validation_may_lie_in_two_folders(tmp_path):
     assert val.video(0).frames[0].image_path == str(tmp_path / "val2017" / "a.jpg")
 
 
+@pytest.mark.parametrize("key", ["track_id", "instance_id"])
+def test_tracks_of_images_with_a_video_are_objects(tmp_path, key):
+    def content_of(root) -> dict:
+        content = tracks_of(root)
+        for item in content["annotations"]:
+            item[key] = item.pop("track_id")
+        return content
+
+    make_json(content_of, "annotations/train.json")(tmp_path)
+    data, said = resolved(tmp_path)
+    assert "data=coco_video" in said
+    assert "data.objects=instances" in said
+    reader = SOURCES[data.source].open(data)[0]
+    assert reader.object_names(0) == {1: "cat", 2: "cat", 3: "dog"}
+
+
+@pytest.mark.parametrize("objects", ["categories", "instances"])
+@pytest.mark.parametrize("content_of", [tracks_of, coco_content])
+def test_objects_that_the_user_sets_stay(tmp_path, content_of, objects):
+    make_json(content_of, "annotations/train.json")(tmp_path)
+    data, _ = resolved(tmp_path, objects=objects)
+    assert (data.source, data.objects) == ("coco_video", objects)
+
+
 def test_what_the_user_sets_stays(tmp_path):
     MADE["youtube_vis"](tmp_path)
     assert resolved(tmp_path)[0].image_root == str(tmp_path / "frames")

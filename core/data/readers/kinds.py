@@ -31,17 +31,20 @@ def kind_of_json(content: Any) -> Optional[str]:
         return "youtube_vis"
     if not isinstance(content.get("images"), list):
         return None
-    if "video_id" in _first(content, "images"):
-        return "coco_video"
+    # before `video_id`, which CocoVID has beside tracks: as slots all cars would be one object
     if track_of(_first(content, "annotations")) is not None:
         return "coco_video data.objects=instances"
+    if "video_id" in _first(content, "images"):
+        return "coco_video"
     return "coco_images" if "file_name" in _first(content, "images") else None
 
 
 def hint_at_kind(content: Any, source: str) -> str:
     """Return which other source reads a file, to be put behind a message; empty: none is known."""
     kind = kind_of_json(content)
-    return "" if kind in (None, source) else f"; it looks like one for data={kind}"
+    return (
+        "" if kind is None or kind.split()[0] == source else f"; it looks like one for data={kind}"
+    )
 
 
 def _first(content: dict, key: str) -> dict:

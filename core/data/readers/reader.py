@@ -161,4 +161,4 @@ SOURCES = {
 
 def has_category_layout(data: DataConfig) -> bool:
     """Return whether every video has one mask slot per category."""
-    return data.source == "coco_video" and data.objects == "categories"
+    return data.source == "coco_video" and data.objects != "instances"
