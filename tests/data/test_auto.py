@@ -1,6 +1,7 @@
 """What ``data=auto`` says of a folder, and which source a refusal names."""
 
 import json
+import weakref
 
 import pytest
 from scenes import coco_content, label_map, make_video, rle, save_mask
@@ -112,6 +113,89 @@ def test_frames_of_training_and_validation_may_lie_in_two_folders(tmp_path):
     assert data.val_image_root == str(tmp_path / "val2017")
     val = split_videos(data).val.reader
     assert val.video(0).frames[0].image_path == str(tmp_path / "val2017" / "a.jpg")
+
+
+def test_coco_2017_is_read_as_it_is_shipped(tmp_path):
+    def captions_of(root) -> dict:
+        content = images_of(root)
+        captions = [{"id": 1, "image_id": 1, "caption": "Two cats."}]
+        return {"images": content["images"], "annotations": captions}
+
+    def keypoints_of(root) -> dict:
+        content = images_of(root)
+        for item in content["annotations"]:
+            item.update(keypoints=[1, 1, 2], num_keypoints=1)
+        return content
+
+    kinds = {"captions": captions_of, "instances": images_of, "person_keypoints": keypoints_of}
+    for split in ("train2017", "val2017"):
+        for kind, content_of in kinds.items():
+            make_json(content_of, f"annotations/{kind}_{split}.json")(tmp_path)
+        (tmp_path / "frames").rename(tmp_path / split)
+    data, _ = resolved(tmp_path)
+    assert data.source == "coco_images"
+    for split, found, folder in (
+        ("train2017", data.train_annotations, data.image_root),
+        ("val2017", data.val_annotations, data.val_image_root),
+    ):
+        assert found == str(tmp_path / "annotations" / f"instances_{split}.json")
+        assert folder == str(tmp_path / split)
+
+
+def test_files_of_the_same_format_for_other_images_are_a_choice_of_the_users(tmp_path):
+    def others_of(root) -> dict:
+        content = images_of(root)
+        content["images"][0]["file_name"] = "d.png"
+        return content
+
+    make_json(images_of, "annotations/instances_train.json")(tmp_path)
+    make_json(others_of, "annotations/more_train.json")(tmp_path)
+    with pytest.raises(DataError, match=r"several annotation files \(annotations.inst.*, annot"):
+        resolved(tmp_path)
+
+
+@pytest.mark.parametrize("annotations", [None, []])
+def test_videos_for_a_server_are_not_of_validation(tmp_path, annotations):
+    make_json(vis_of, "train.json")(tmp_path)
+    make_json(lambda root: {**vis_of(root), "annotations": annotations}, "valid.json")(tmp_path)
+    data, _ = resolved(tmp_path)
+    assert data.train_annotations == str(tmp_path / "train.json")
+    assert data.val_annotations is None
+
+
+def test_boxes_alone_are_found_for_the_reader_to_name(tmp_path):
+    def boxes_of(root) -> dict:
+        content = images_of(root)
+        for item in content["annotations"]:
+            item["segmentation"] = []
+        return content
+
+    make_json(boxes_of, "train.json")(tmp_path)
+    data, _ = resolved(tmp_path)
+    with pytest.raises(DataError, match="it holds boxes or points, expected masks"):
+        SOURCES[data.source].open(data)
+
+
+def test_one_large_file_is_held_at_a_time(tmp_path, monkeypatch):
+    class Content(dict):
+        """What was read, which can be watched."""
+
+        __hash__ = object.__hash__
+
+    held = weakref.WeakSet()
+    most = []
+
+    def read(path, setting):
+        content = Content(images_of(tmp_path))
+        held.add(content)
+        most.append(len(held))
+        return content
+
+    monkeypatch.setattr("core.data.readers.recognise.read_json", read)
+    for split in ("train", "val"):
+        make_json(images_of, f"instances_{split}.json")(tmp_path)
+    resolved(tmp_path)
+    assert most == [1, 1]
 
 
 @pytest.mark.parametrize("key", ["track_id", "instance_id"])

@@ -120,13 +120,23 @@ def open_coco(path: str, setting: str, data: DataConfig, lists: tuple[str, ...])
 
 def _check_masks(annotations: list, setting: str) -> None:
     """Refuse a file of boxes or points."""
-    items = [item for item in annotations if isinstance(item, dict)]
-    masks = (item.get(key) for item in items for key in ("segmentation", "segmentations"))
-    if items and all(is_missing(mask) for mask in masks):
+    count = sum(isinstance(item, dict) for item in annotations)
+    if count and not has_masks(annotations):
         raise DataError(
-            f"{setting} has {len(items)} annotations, none with a `segmentation`: it holds boxes or"
+            f"{setting} has {count} annotations, none with a `segmentation`: it holds boxes or"
             " points, expected masks; export it as instance segmentation"
         )
+
+
+def has_masks(annotations: Any) -> bool:
+    """Return whether one of a list's annotations has a mask; False for what is no list."""
+    items = annotations if isinstance(annotations, list) else []
+    return any(
+        not is_missing(item.get(key))
+        for item in items
+        if isinstance(item, dict)
+        for key in ("segmentation", "segmentations")
+    )
 
 
 def expected_file(source: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ...config import JSON_SOURCES, DataConfig, in_source, sources_of
+from .coco import has_masks
 from .files import (
     MASK_SUFFIXES,
     DataError,
@@ -182,18 +183,44 @@ def _mots(root: Path) -> Optional[Found]:
     return None
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of a JSON file, which may fill the memory by itself.
+
+    Attributes:
+        kind: What reads it, as `kind_of_json` tells.
+        has_masks: Whether an annotation has one: captions and files for a server have none.
+        names: The first frames of its videos, or its images.
+    """
+
+    kind: str
+    has_masks: bool
+    names: tuple[str, ...]
+
+
 def _json_files(root: Path) -> Optional[Found]:
     folders = (root, root / "annotations", *list_folders(root)[:_MOST_FILES])
-    kinds: dict[Path, tuple[str, Any]] = {}
+    found: dict[Path, _Seen] = {}
     for folder in dict.fromkeys(folders):
         for path in list_files(folder, (".json",))[:_MOST_FILES]:
-            content = _read(path)
-            kind = kind_of_json(content)
-            if kind == "sa1b":
+            seen = _look_into(path)
+            if seen is None:
+                continue
+            if seen.kind == "sa1b":
                 return _at(root, "sa1b", image_folder=".", annotation_folder=".")
-            if kind is not None and kind.split()[0] in JSON_SOURCES:
-                kinds[path] = kind, content
-    return _of_splits(root, kinds) if kinds else None
+            if seen.kind.split()[0] in JSON_SOURCES:
+                found[path] = seen
+    # where none has masks, the reader says so
+    found = {path: seen for path, seen in found.items() if seen.has_masks} or found
+    return _of_splits(root, _without_doubles(found)) if found else None
+
+
+def _look_into(path: Path) -> Optional[_Seen]:
+    content = _read(path)
+    kind = kind_of_json(content)
+    if kind is None:
+        return None
+    return _Seen(kind, has_masks(content.get("annotations")), tuple(_first_names(content)))
 
 
 def _read(path: Path) -> Any:
@@ -203,27 +230,46 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _of_splits(root: Path, kinds: dict[Path, tuple[str, Any]]) -> Found:
+def _without_doubles(found: dict[Path, _Seen]) -> dict[Path, _Seen]:
+    """Leave out files whose images a file of instances in the same folder has too.
+
+    COCO has person_keypoints_val2017.json beside instances_val2017.json.
+    """
+    instances = {path: set(seen.names) for path, seen in found.items() if _is_of_instances(path)}
+
+    def is_double(path: Path) -> bool:
+        return path not in instances and any(
+            other.parent == path.parent and names.issuperset(found[path].names)
+            for other, names in instances.items()
+        )
+
+    return {path: seen for path, seen in found.items() if not is_double(path)}
+
+
+def _is_of_instances(path: Path) -> bool:
+    return path.name.lower().startswith("instances_")
+
+
+def _of_splits(root: Path, found: dict[Path, _Seen]) -> Found:
     """Return which files are of training and of validation, by their names or their folders'."""
-    train, validation = _splits(root, list(kinds))
+    train, validation = _splits(root, list(found))
     if len(train) != 1 or len(validation) > 1:
-        names = name_some([str(path.relative_to(root)) for path in kinds])
+        names = name_some([str(path.relative_to(root)) for path in found])
         raise DataError(
             f"{root} has several annotation files ({names}), expected one of training and one of"
             " validation by their names: set data.train_annotations and data.val_annotations, with"
-            f" data={kinds[next(iter(kinds))][0]}"
+            f" data={next(iter(found.values())).kind}"
         )
-    kind, content = kinds[train[0]]
-    source, *objects = kind.split()
+    source, *objects = found[train[0]].kind.split()
     settings = {"train_annotations": str(train[0])}
     if objects:
         settings["objects"] = "instances"
-    image_root = _image_root(root, train[0], content)
+    image_root = _image_root(root, train[0], found[train[0]])
     if image_root is not None:
         settings["image_root"] = str(image_root)
     for val in validation:
         settings["val_annotations"] = str(val)
-        val_root = _image_root(root, val, kinds[val][1])
+        val_root = _image_root(root, val, found[val])
         if val_root != image_root:
             settings["val_image_root"] = str(val_root or val.parent)
     return Found(source, settings)
@@ -243,9 +289,9 @@ def _splits(root: Path, paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return named("train") or [path for path in paths if path not in validation], validation
 
 
-def _image_root(root: Path, path: Path, content: Any) -> Optional[Path]:
+def _image_root(root: Path, path: Path, seen: _Seen) -> Optional[Path]:
     """Return the folder that has a file's first frame; None: it lies beside it, or nowhere."""
-    name = _first_name(content)
+    name = next(iter(seen.names), "")
     if exists(path.parent / name):
         return None
     folders = list(itertools.islice(_folders_below(root), _MOST_FOLDERS))
@@ -254,8 +300,8 @@ def _image_root(root: Path, path: Path, content: Any) -> Optional[Path]:
     return next((folder for folder in folders if exists(folder / name)), None)
 
 
-def _first_name(content: dict) -> str:
-    """Return the name of a file's first frame, empty where it has none."""
+def _first_names(content: dict) -> Iterator[str]:
+    """Yield the names of the first frames of a file's videos, or those of its images."""
     for key in ("videos", "images"):
         items = content.get(key)
         for item in items if isinstance(items, list) else []:
@@ -263,8 +309,7 @@ def _first_name(content: dict) -> str:
                 continue
             name = item.get("file_name") or next(iter(item.get("file_names") or []), None)
             if isinstance(name, str) and name:
-                return name.replace("\\", "/")
-    return ""
+                yield name.replace("\\", "/")
 
 
 def _folders_below(root: Path) -> Iterator[Path]:
