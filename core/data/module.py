@@ -20,7 +20,7 @@ from .datapoint import collate, normalise, seed_of_source
 from .finding import find_clips
 from .loader import ClipBatches, ClipOrder, Order, ResumableLoader
 from .readers.files import DataError
-from .readers.reader import has_category_layout
+from .readers.reader import Reader, has_category_layout
 from .readers.recognise import naming_source, resolve_source
 from .sources import InTurn, MixedDataset, MixedOrder, Part
 from .split import Videos, split_videos
@@ -56,7 +56,8 @@ class VideoDataModule(LightningDataModule):
 
     Attributes:
         category_layout: Whether every video has one mask slot per category.
-        category_names: The categories in slot order; None for object layouts. Known after `setup`.
+        category_names: The categories in slot order, fewer than the slots where the file has fewer;
+            None for object layouts. Known after `setup`.
         num_categories: Slots per video; None for object layouts. Known after `setup`.
     """
 
@@ -112,7 +113,7 @@ class VideoDataModule(LightningDataModule):
                 for name in ("train", "val")
             }
         split = split_videos(data)
-        self._take_categories(split.train.reader.category_names)
+        self._take_categories(split.train.reader)
         parts = {"train": split.train, "val": split.val}
         training = not isinstance(data, SourceConfig) or data.weight != 0
         found: dict[str, Clips] = {
@@ -123,14 +124,19 @@ class VideoDataModule(LightningDataModule):
         split.index.save()
         return found
 
-    def _take_categories(self, names: Optional[list[str]]) -> None:
+    def _take_categories(self, reader: Reader) -> None:
+        names, count = reader.category_names, reader.num_categories
         if self.category_names not in (None, names):
             raise DataError(
                 f"its categories are {', '.join(names or [])}, those of the data sets before it"
                 f" {', '.join(self.category_names)}: one run needs the same in the same order"
             )
-        self.category_names = names
-        self.num_categories = None if names is None else len(names)
+        if self.num_categories not in (None, count):
+            raise DataError(
+                f"it has {count} category slots, the data sets before it {self.num_categories}: one"
+                " run needs the same number, which num_categories sets"
+            )
+        self.category_names, self.num_categories = names, count
 
     def _cut(self, part: Videos, data: DataConfig, seed: int, training: bool) -> ClipDataset:
         sources = find_clips(part.known, part.indices, data, training)

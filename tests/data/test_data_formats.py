@@ -398,6 +398,8 @@ def test_coco_video_slots_can_be_fewer_or_more(tmp_path):
     content = coco_content(tmp_path)
     more = coco_module(tmp_path, content, num_categories=5)
     assert next(iter(more.val_dataloader())).masks.shape[1] == 5
+    assert more.num_categories == 5
+    assert more.category_names == ["clip", "hook", "bag"]
     with pytest.warns(
         UserWarning,
         match=r"num_categories=1 leaves out \(hook\); data.num_categories=null keeps all",
@@ -406,6 +408,22 @@ def test_coco_video_slots_can_be_fewer_or_more(tmp_path):
     assert fewer.category_names == ["clip"]
     # the one slot left is empty in frame 0
     assert numbers_and_objects(fewer.datasets["val"][0])[0] == [1, 2, 3]
+
+
+def test_data_sets_of_one_run_have_equally_many_slots(tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps(coco_content(tmp_path)))
+    shared = {
+        "source": "coco_video",
+        "train_annotations": str(tmp_path / "train.json"),
+        "image_root": str(tmp_path / "frames"),
+    }
+    sources = [{**shared, "name": "a", "num_categories": 5}, {**shared, "name": "b"}]
+    module = VideoDataModule(DataConfig(sources=sources, num_frames=2), 32, seed=0)
+    message = (
+        r"data\.sources\[1\]: it has 3 category slots, the data sets before it 5: one run needs"
+    )
+    with pytest.raises(DataError, match=message):
+        module.setup()
 
 
 def test_coco_video_leaves_out_frames_whose_masks_are_unknown(tmp_path):
