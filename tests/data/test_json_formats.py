@@ -1,6 +1,7 @@
 """JSON files of instances: tracks of COCO-video, YouTube-VIS, COCO images."""
 
 import json
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -347,6 +348,16 @@ def test_sa_1b_has_an_object_per_annotation(tmp_path):
     assert list(masks) == [1, 2]
     np.testing.assert_array_equal(masks[2], label_map(1, 2) > 0)
     assert reader.masks(1, reader.video(1).frames[0]) == {}
+
+
+def test_names_of_sa_1b_have_slashes_on_windows_too(tmp_path, monkeypatch):
+    class Found:
+        def relative_to(self, folder) -> PureWindowsPath:
+            return PureWindowsPath("sa_000", "sa_1.json")
+
+    save_sa1b(tmp_path)
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: [Found()])
+    assert open_sa1b(tmp_path).names == ["sa_000/sa_1"]
 
 
 def masks_of_sa1b(root) -> dict:

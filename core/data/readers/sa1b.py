@@ -51,7 +51,7 @@ class Sa1bReader(PictureFiles):
         # SA-1B ships its images in folders sa_000000, sa_000001, ...
         found = (path.relative_to(self.json_folder) for path in self.json_folder.rglob("*.json"))
         self.names = sorted(
-            str(path)[: -len(".json")]
+            path.as_posix()[: -len(".json")]
             for path in found
             if not any(is_foreign(part) for part in path.parts)
         )
