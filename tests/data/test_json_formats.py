@@ -290,6 +290,59 @@ def test_images_are_clips_of_one_frame(tmp_path):
     assert sorted(item.object_id for item in clip.frames[0].objects) == [1, 2]
 
 
+# what tools leave where a polygon was begun, or all of its points but two were deleted
+NO_POLYGONS = pytest.mark.parametrize("rest", [[[]], [[3, 4]], [[3, 4, 5, 6]], [[], [3, 4]]])
+
+
+@NO_POLYGONS
+def test_polygons_without_three_points_are_no_mask_of_a_track(tmp_path, rest):
+    content = tracks_of(tmp_path)
+    dogs = [item for item in content["annotations"] if item["track_id"] == "c"]
+    for item in dogs[-2:]:
+        item["segmentation"] = rest
+    reader = open_reader(tmp_path, "coco_video", content, objects="instances")
+    frames = reader.video(0).frames
+    assert [sorted(reader.masks(0, frame)) for frame in frames] == [[1, 2], [1, 2, 3], [1, 2]]
+    assert [bool(reader.remarks(0, frame)) for frame in frames] == [False, False, True]
+    assert "objects without a mask beside those that" in reader.remarks(0, frames[2])[0].text
+    # as of a frame of boxes alone, its masks are unknown
+    for item in content["annotations"]:
+        if item["image_id"] == 51:
+            item["segmentation"] = rest
+    reader = open_reader(tmp_path, "coco_video", content, objects="instances")
+    assert [frame.frame_idx for frame in reader.video(0).frames] == [0, 2]
+
+
+@NO_POLYGONS
+def test_polygons_without_three_points_are_no_mask_of_an_image(tmp_path, rest):
+    content = images_of(tmp_path)
+    content["annotations"][2]["segmentation"] = rest
+    reader = open_reader(tmp_path, "coco_images", content)
+    frame = reader.video(0).frames[0]
+    assert sorted(reader.masks(0, frame)) == [1, 2]
+    (remark,) = reader.remarks(0, frame)
+    assert (remark.file, "without a mask" in remark.text) == (frame.image_path, True)
+
+
+@NO_POLYGONS
+def test_polygons_without_three_points_are_no_mask_of_a_video(tmp_path, rest):
+    content = vis_of(tmp_path)
+    content["annotations"][1]["segmentations"][1] = rest
+    reader = open_reader(tmp_path, "youtube_vis", content)
+    frames = reader.video(0).frames
+    assert [sorted(reader.masks(0, frame)) for frame in frames] == [[1], [1], [1, 2]]
+    # null, as on the first frame, is how the format says that an object is not there
+    assert [len(reader.remarks(0, frame)) for frame in frames] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("points", [[[[1, 2], [3, 4]]], [[1, 2, 3]], [["1", "2"]], [1, 2]])
+def test_what_is_malformed_counts_as_a_mask_and_is_refused(tmp_path, points):
+    content = tracks_of(tmp_path, segmentation=points)
+    reader = open_reader(tmp_path, "coco_video", content, objects="instances")
+    with pytest.raises(DataError, match=r"a mask of \S*frame_0\.png in .*train\.json (is|has)"):
+        reader.masks(0, reader.video(0).frames[0])
+
+
 @pytest.mark.parametrize("source", ["coco_images", "coco_video"])
 def test_boxes_alone_are_refused(tmp_path, source):
     content = images_of(tmp_path)

@@ -587,11 +587,7 @@ BOX = [4, 8, 18, 8, 18, 24, 4, 24]
 MALFORMED = {
     "odd number of coordinates": [BOX[:7]],
     "odd number beside a good polygon": [BOX, [1, 2, 3, 4, 5, 6, 7]],
-    "two points": [[5, 5, 6, 6]],
-    "four numbers": [[4, 8, 24, 30]],
     "one number": [[4]],
-    "an empty polygon": [[]],
-    "empty polygons": [[], []],
     "a text": "polygon",
     "texts": [["a", "b", "c", "d", "e", "f"]],
     "no numbers": [[None] * 8],
@@ -626,6 +622,21 @@ def test_malformed_segmentations_are_refused(folder, value):
     reader = made.reader()
     with pytest.raises(DataError, match=r"00002\.jpg"):
         reader.masks(0, frames_of(reader)[2])
+
+
+LEFTOVERS = {
+    "two points": [[5, 5, 6, 6]],
+    "one point": [[5, 5]],
+    "an empty polygon": [[]],
+    "empty polygons": [[], []],
+}
+
+
+@pytest.mark.parametrize("value", LEFTOVERS.values(), ids=LEFTOVERS)
+def test_a_frame_with_leftovers_of_polygons_alone_has_no_known_masks(folder, value):
+    made = with_segmentation(folder, value)
+    assert check_set(made).says("1 frames without a mask are left out")
+    assert "00002.jpg" not in file_names(made)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from .frames import AnnotatedFrame, frame_size, load_frame, remarks_on_frame
 from .kinds import hint_at_kind
 from .packed import Packed
 from .remarks import Remark
-from .segmentations import decode_polygons, decode_rle, fault_of_polygons, rle_size
+from .segmentations import decode_polygons, decode_rle, fault_of_polygons, is_missing, rle_size
 
 # above, integers that are told as floats are not exact
 _LARGEST_NUMBER = 2**53
@@ -227,11 +227,6 @@ def without_crowds(file: CocoFile, annotations: Annotations) -> Annotations:
             " many objects in one mask"
         )
     return kept
-
-
-def is_missing(segmentation: Any) -> bool:
-    """Return whether an annotation has no mask, which is something else than a malformed one."""
-    return segmentation is None or segmentation == []
 
 
 def check_files_apart(file: CocoFile, videos: "list[CocoVideo]") -> None:

@@ -7,13 +7,13 @@ from .coco import (
     CocoReader,
     CocoVideo,
     group_annotations,
-    is_missing,
     needed_fields,
     open_coco,
     read_categories,
     told_size,
     without_crowds,
 )
+from .segmentations import is_missing
 
 
 def read_coco_images(path: str, setting: str, data: DataConfig) -> CocoReader:
@@ -48,5 +48,7 @@ def read_coco_images(path: str, setting: str, data: DataConfig) -> CocoReader:
             segments = [(k + 1, item["segmentation"]) for k, item in enumerate(seen)]
             unknown = bool(items) and not seen
             video.add_frame(0, where, told_size(image), None if unknown else segments)
+            if len(seen) < len(items):
+                video.bare.add(where)
             videos.append(video)
     return CocoReader(file, sorted(videos, key=lambda video: video.name), data, categories)

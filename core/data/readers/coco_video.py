@@ -18,7 +18,6 @@ from .coco import (
     ObjectSegmentation,
     check_files_apart,
     group_annotations,
-    is_missing,
     needed_fields,
     number_of,
     open_coco,
@@ -28,6 +27,7 @@ from .coco import (
 )
 from .files import DataError, name_some, natural_key
 from .kinds import hint_at_kind, track_of
+from .segmentations import is_missing
 
 
 def read_coco_video(

@@ -75,6 +75,21 @@ def _runs(counts: Union[list, str, bytes], where: str) -> np.ndarray:
     return runs
 
 
+def is_missing(segmentation: Any) -> bool:
+    """Return whether an annotation has no mask, which is something else than a malformed one.
+
+    Tools leave polygons of no, one or two points behind.
+    """
+    if not isinstance(segmentation, list):
+        return segmentation is None
+    return all(
+        isinstance(polygon, list)
+        and len(polygon) in (0, 2, 4)
+        and all(type(x) in (int, float) for x in polygon)
+        for polygon in segmentation
+    )
+
+
 def decode_polygons(polygons: Any, frame_size: tuple[int, int], where: str) -> np.ndarray:
     """Draw the union of polygons.
 

@@ -10,7 +10,6 @@ from .coco import (
     CocoReader,
     CocoVideo,
     check_files_apart,
-    is_missing,
     needed_fields,
     open_coco,
     read_categories,
@@ -63,7 +62,7 @@ def _read_video(
     for t, file_name in enumerate(video["file_names"]):
         masks = [(k + 1, item["segmentations"][t]) for k, item in enumerate(items)]
         # null means that the object is not there
-        seen = [(key, mask) for key, mask in masks if not is_missing(mask)]
+        seen = [(key, mask) for key, mask in masks if mask not in (None, [])]
         found.add_frame(t, file.image_path(file_name, None, name), told_size(video), seen)
     return found
 
