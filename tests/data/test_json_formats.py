@@ -1,6 +1,7 @@
 """JSON files of instances: tracks of COCO-video, YouTube-VIS, COCO images."""
 
 import json
+import weakref
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -212,6 +213,28 @@ def test_youtube_vis_has_an_object_per_annotation(tmp_path):
     assert is_object(second[2], 2)
     assert reader.remarks(0, frames[0]) == []
     assert reader.masks(1, reader.video(1).frames[0]) == {}
+
+
+def test_a_worker_comes_to_own_few_of_the_videos_that_it_reads(tmp_path):
+    content = vis_of(tmp_path)
+    content["videos"] = [
+        {"id": k, "file_names": [f"{k}/0.jpg"], "width": WIDTH, "height": HEIGHT} for k in range(40)
+    ]
+    content["annotations"] = [
+        {"video_id": k, "category_id": 4, "segmentations": [box(1 + k % 3)]} for k in range(40)
+    ]
+    for k in range(40):
+        save_frame(tmp_path / "frames" / str(k) / "0.jpg", k)
+    reader = open_reader(tmp_path, "youtube_vis", content)
+    read = []
+    for i, name in enumerate(reader.names):
+        video = reader.video(i)
+        read.append(weakref.ref(video))
+        # a clip asks for its video again, which is not unpacked anew
+        assert reader.video(i) is video
+        assert is_object(reader.masks(i, video.frames[0])[1], 1 + int(name) % 3)
+    del video
+    assert sum(item() is not None for item in read) <= 4
 
 
 def test_videos_of_sam_3_have_names_and_phrases(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -337,6 +338,23 @@ class CocoVideo:
             frame.masks_size = next((size for size in sizes if size is not None), None)
 
 
+@dataclass(frozen=True)
+class _Video:
+    """A `CocoVideo` whose masks lie elsewhere.
+
+    Attributes:
+        name: What it is called.
+        frames: All of its frames, in order.
+        places: {frame number: where its masks lie among those of all videos}.
+        bare: Paths of frames that have annotations without a mask beside others.
+    """
+
+    name: str
+    frames: list[CocoFrame]
+    places: dict[int, int]
+    bare: set[str]
+
+
 class CocoReader:
     """Videos of one file; see ``reader.Reader``.
 
@@ -368,17 +386,26 @@ class CocoReader:
             None if num_categories is None else list(categories.values())[:num_categories]
         )
         self.names = [video.name for video in videos]
-        self._path, self._packed = file.path, Packed(videos)
+        self._path, places = file.path, itertools.count()
+        # frame by frame: all masks of a long video take much longer to unpack than a clip's
+        self._segments = Packed(items for video in videos for items in video.segments.values())
+        self._videos = Packed(
+            _Video(video.name, video.frames, {t: next(places) for t in video.segments}, video.bare)
+            for video in videos
+        )
+        self._object_names = Packed(video.object_names for video in videos)
         self._first_paths = Packed(
             [frame.image_path for frame in video.frames if frame.frame_idx in video.segments][:1]
             for video in videos
         )
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
-    def _read(self, i: int) -> tuple[CocoVideo, VOSVideo]:
+    # A clip asks for one video again and again, and so does each of the four threads that look for
+    # clips. More would have every worker own what it has read, which `Packed` is there to prevent.
+    @functools.lru_cache(maxsize=4)  # noqa: B019 (a reader lives as long as the run)
+    def _read(self, i: int) -> tuple[_Video, VOSVideo]:
         """Return a video, and its frames whose masks are known."""
-        video = self._packed[i]
-        known = [frame for frame in video.frames if frame.frame_idx in video.segments]
+        video = self._videos[i]
+        known = [frame for frame in video.frames if frame.frame_idx in video.places]
         return video, VOSVideo(video.name, i, known)
 
     def depends_on(self, i: int) -> list[str]:
@@ -448,7 +475,7 @@ class CocoReader:
         return remarks
 
     def _used_segments(self, i: int, frame: AnnotatedFrame) -> list[ObjectSegmentation]:
-        segments = self._read(i)[0].segments[frame.frame_idx]
+        segments = self._segments[self._read(i)[0].places[frame.frame_idx]]
         limit = self.num_categories
         return [item for item in segments if limit is None or item[0] < limit]
 
@@ -470,7 +497,7 @@ class CocoReader:
 
     def object_names(self, i: int) -> Optional[dict[int, str]]:
         """Return {object id or slot: category name}."""
-        return self._read(i)[0].object_names
+        return self._object_names[i]
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many images of video `i` are left out, and 0: no mask is without its image."""
