@@ -328,6 +328,54 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
 
 
+# what a file holds that Meta publishes, apart from its masks
+PUBLISHED = {
+    "video_id": "sav_000001", "video_duration": 0.7, "video_height": float(HEIGHT),
+    "video_width": float(WIDTH), "video_resolution": float(HEIGHT * WIDTH),
+    "video_environment": "Indoor", "video_split": "train", "masklet_id": [0, 1],
+    "masklet_size_rel": [0.1, 0.1], "masklet_size_abs": [64.0, 64.0],
+    "masklet_size_bucket": ["medium", "medium"], "masklet_visibility_changes": [0, 0],
+    "masklet_first_appeared_frame": [0.0, 0.0], "masklet_frame_count": [4, 4],
+    "masklet_edited_frame_count": [1, 1], "masklet_type": ["manual", "manual"],
+    "masklet_stability_score": [None, None], "masklet_num": 2,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+@pytest.mark.parametrize(
+    ("told", "num_labels", "num_frames", "numbers"),
+    [
+        ({**PUBLISHED, "video_frame_count": 16.0}, 4, 16, [0, 4, 8]),
+        # its last label is of its last frame, as in 121 labels of 481 frames
+        ({**PUBLISHED, "video_frame_count": 13.0}, 4, 13, [0, 4, 8]),
+        ({**PUBLISHED, "video_frame_count": 99.0}, 4, 16, [0, 4, 8]),
+        ({"video_frame_count": 16}, 16, 16, [0, 1, 2]),
+        ({"video_frame_count": 16}, 8, 16, [0, 2, 4]),
+        ({}, 16, 16, [0, 1, 2]),
+        ({}, 4, 16, [0, 4, 8]),
+        ({"video_frame_count": None}, 4, 16, [0, 4, 8]),
+        # nothing fits: as SA-V is
+        ({}, 4, 60, [0, 4, 8]),
+        ({"video_frame_count": 16, "fps": 24}, 4, 16, [0, 1, 2]),
+        (None, 4, 16, [0, 1, 2]),
+    ],
+    ids=[
+        "published", "last-frame", "wrong-count", "all", "every-second", "all-uncounted",
+        "uncounted", "no-count", "no-fit", "fps-first", "list",
+    ],
+)  # fmt: skip
+def test_sav_without_a_rate_labels_the_frames_that_fit(
+    tmp_path, told, num_labels, num_frames, numbers
+):
+    for t in range(num_frames):
+        save_frame(tmp_path / "JPEGImages" / "v" / f"{t:05d}.jpg", t)
+    masklet = [[rle(label_map(1) > 0), rle(label_map(2) > 0)]] * num_labels
+    content = masklet if told is None else {**told, "masklet": masklet}
+    (tmp_path / "v_manual.json").write_text(json.dumps(content))
+    module = module_for(tmp_path, "sav", annotation_folder=".")
+    assert numbers_and_objects(module.datasets["val"][0])[0] == numbers
+
+
 @pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize(
     "objects", [((1,),) * 6, ((1,), (1,), (1,), (), (), ()), ((1,), *[()] * 5)]
