@@ -506,6 +506,25 @@ def test_categories_without_a_mask_are_cut_in_silence(tmp_path):
     assert coco_module(tmp_path, content, num_categories=2).category_names == ["clip", "hook"]
 
 
+@pytest.mark.filterwarnings("ignore:the data set has only one video", "ignore:.*without an annot")
+def test_clips_are_found_where_few_frames_of_a_long_video_have_objects(tmp_path):
+    content = coco_content(tmp_path, ("x",), num_frames=8)
+    template = content["images"][0]
+    content["images"] = [
+        {**template, "id": t, "file_name": f"x/{t % 8:03d}.png", "order_in_video": t}
+        for t in range(3000)
+    ]
+    mask = rle(label_map(1) > 0)
+    content["annotations"] = [
+        {"image_id": t, "category_id": 7, "track_id": 1, "segmentation": mask} for t in range(2)
+    ]
+    clips = coco_module(tmp_path, content, objects="instances", clips_per_video=8).datasets["train"]
+    starts = [numbers_and_objects(clips[index])[0][0] for index in range(8)]
+    # whether the official sampler's tries came upon one or not
+    assert set(starts) == {0, 1}
+    assert numbers_and_objects(clips[3])[0][0] == starts[3]
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png"])
 def test_coco_video_path_outside_image_root_is_refused(tmp_path, name):
     content = coco_content(tmp_path)
