@@ -44,7 +44,8 @@ class Split:
 def split_videos(data: DataConfig) -> Split:
     """Open a data set and split its videos.
 
-    An annotation file of validation comes first, then lists of videos, then `data.val_fraction`.
+    An annotation file of validation comes first, and each list chooses among the videos of its own
+    file. Then come lists of the videos of one data set, then `data.val_fraction`.
 
     Args:
         data: Any source but ``synthetic``.
@@ -57,9 +58,14 @@ def split_videos(data: DataConfig) -> Split:
         index = Index(data)
         reader, val_reader = _open(source, data)
     known = index.videos_of(reader)
-    if val_reader is not reader:
-        return Split(_all_videos(known), _all_videos(index.videos_of(val_reader)), index)
     train_list, val_list = _lists(data, source)
+    if val_reader is not reader:
+        val_known = index.videos_of(val_reader)
+        return Split(
+            _listed_videos(known, train_list, "train_list", data),
+            _listed_videos(val_known, val_list, "val_list", data),
+            index,
+        )
     train = None if train_list is None else _read_list(train_list, "train_list", reader, data)
     if val_list is None:
         return Split(*_split_by_fraction(known, train, data.val_fraction), index)
@@ -88,8 +94,11 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _all_videos(known: KnownVideos) -> Videos:
-    return Videos(known, list(range(len(known.reader.names))))
+def _listed_videos(known: KnownVideos, path: Optional[str], field: str, data: DataConfig) -> Videos:
+    """Return the videos that a list file names, all where there is none."""
+    if path is None:
+        return Videos(known, list(range(len(known.reader.names))))
+    return Videos(known, _read_list(path, field, known.reader, data))
 
 
 def _lists(data: DataConfig, source: Source) -> tuple[Optional[str], Optional[str]]:

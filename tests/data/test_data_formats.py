@@ -799,6 +799,22 @@ def test_sav_without_frames_is_refused(tmp_path):
         module_for(tmp_path, "sav", annotation_folder=".")
 
 
+def test_each_list_chooses_among_the_videos_of_its_own_annotations(tmp_path):
+    content = coco_content(tmp_path, ("x", "y", "z"))
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "train.txt").write_text("x\ny\n")
+    (tmp_path / "val.txt").write_text("z\n")
+    annotations = {"val_annotations": str(tmp_path / "val.json")}
+    train, val = ({f"{name}_list": str(tmp_path / f"{name}.txt")} for name in ("train", "val"))
+    module = coco_module(tmp_path, content, **annotations, **train, **val)
+    assert (video_names(module, "train"), video_names(module, "val")) == (["x", "y"], ["z"])
+    module = coco_module(tmp_path, content, **annotations, **val)
+    assert (video_names(module, "train"), video_names(module, "val")) == (["x", "y", "z"], ["z"])
+    (tmp_path / "train.txt").write_text("w\n")
+    with pytest.raises(DataError, match=r"data\.train_list=.* does not have \(w\)"):
+        coco_module(tmp_path, content, **annotations, **train)
+
+
 @pytest.mark.filterwarnings("ignore:skipped training videos")
 def test_a_video_without_masks_does_not_take_the_place_of_validation(tmp_path):
     for name in "abc":
