@@ -676,9 +676,9 @@ def test_root_without_videos_is_refused(tmp_path):
 def test_frames_without_any_mask_are_refused(tmp_path):
     make_video(tmp_path, "a")
     make_video(tmp_path, "b")
-    for path in (tmp_path / "Annotations" / "b").iterdir():
+    for path in (tmp_path / "Annotations").rglob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"the frames in .*b have no masks"):
+    with pytest.raises(DataError, match=r"\(a\): the frames in .*a have no masks"):
         module_for(tmp_path)
 
 
@@ -794,9 +794,54 @@ def test_bad_sav_is_refused(tmp_path, content, message):
 def test_sav_without_frames_is_refused(tmp_path):
     write_sav(tmp_path, "v", "mp4")
     write_sav(tmp_path, "w", "mp4")
+    (tmp_path / "v.mp4").unlink()
     (tmp_path / "w.mp4").unlink()
-    with pytest.raises(DataError, match=r"w_manual\.json has no frames: expected .*w\.mp4"):
+    with pytest.raises(DataError, match=r"v_manual\.json has no frames: expected .*v\.mp4"):
         module_for(tmp_path, "sav", annotation_folder=".")
+
+
+def write_videos(root, *kinds) -> None:
+    """Write videos 00, 01, ... that can be used, are `short`, `empty` or have no `mask`."""
+    frames = {"short": ((1,),) * 2, "empty": ((),) * 6}
+    for k, kind in enumerate(kinds):
+        make_video(root, f"{k:02d}", frames.get(kind, ((1,),) * 6))
+        if kind == "mask":
+            shutil.rmtree(root / "Annotations" / f"{k:02d}")
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+@pytest.mark.parametrize(
+    ("kinds", "train", "val"),
+    [
+        (["good", *["mask"] * 9, "good", *["mask"] * 9], ["00"], ["10"]),
+        ([*["mask"] * 18, "good", "good"], ["18"], ["19"]),
+        (["good"] * 20, [f"{k:02d}" for k in range(18)], ["18", "19"]),
+        (["good", "good", "good", "good", "short"], ["00", "01", "02"], ["03"]),
+        (["good", "good", "empty"], ["00"], ["01"]),
+        (["good", "short", "good"], ["00"], ["02"]),
+    ],
+    ids=["two-of-twenty", "last-two", "all", "short", "empty", "short-between"],
+)
+def test_videos_that_can_be_used_are_split(tmp_path, kinds, train, val):
+    write_videos(tmp_path, *kinds)
+    module = module_for(tmp_path)
+    assert (video_names(module, "train"), video_names(module, "val")) == (train, val)
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+@pytest.mark.parametrize("other", ["short", "empty", "mask"])
+def test_the_only_video_that_can_be_used_serves_both_splits_with_a_warning(tmp_path, other):
+    write_videos(tmp_path, "good", other, other)
+    with pytest.warns(UserWarning, match="only one video can be used, '00': it is used for both"):
+        module = module_for(tmp_path)
+    assert video_names(module, "train") == video_names(module, "val") == ["00"]
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+def test_a_video_that_is_too_short_for_training_may_validate(tmp_path):
+    write_videos(tmp_path, "good", "short")
+    module = module_for(tmp_path, val_batch_size=1)
+    assert (video_names(module, "train"), video_names(module, "val")) == (["00"], ["01"])
 
 
 def test_each_list_chooses_among_the_videos_of_its_own_annotations(tmp_path):
