@@ -427,13 +427,14 @@ class DataConfig(Section):
         None,
         A_PATH,
         "text file with one training video per line, also relative to `root`; null: the videos "
-        "that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`",
+        "that `val_list` leaves, DAVIS's own lists, or a split by `val_fraction`; with "
+        "`val_annotations`, all of `train_annotations`",
     )
     val_list: Optional[str] = setting(
         None,
         A_PATH,
         "text file with one validation video per line, also relative to `root`; null: DAVIS's own "
-        "lists, or a split by `val_fraction`",
+        "lists, or a split by `val_fraction`; with `val_annotations`, all of that file",
     )
     train_annotations: Optional[str] = setting(None, A_PATH, "JSON file for training")
     val_annotations: Optional[str] = setting(

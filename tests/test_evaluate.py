@@ -283,11 +283,12 @@ def rle(mask):
     return {"size": coded["size"], "counts": coded["counts"].decode()}
 
 
-def test_frames_of_sav_between_the_labelled_ones_are_tracked_too(tmp_path):
+@pytest.mark.parametrize("told", [{"fps": 6}, {"video_id": "sav_001", "video_frame_count": 9.0}])
+def test_frames_of_sav_between_the_labelled_ones_are_tracked_too(tmp_path, told):
     video = draw(9, SIZE, [Disc(1, (20, 20), 9)])
     write_vos(tmp_path, "sav_001", video)
     masklet = [[rle(video.masks(1)[t]), rle(video.masks(1)[0] & False)] for t in (0, 4, 8)]
-    (tmp_path / "sav_001_manual.json").write_text(json.dumps({"fps": 6, "masklet": masklet}))
+    (tmp_path / "sav_001_manual.json").write_text(json.dumps({**told, "masklet": masklet}))
     source = {"source": "sav", "root": str(tmp_path), "annotation_folder": "."}
     found = of_source(**source).open("sav_001")
     assert (len(found.frames), found.annotated) == (9, [0, 4, 8])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from training.dataset.vos_raw_dataset import VOSFrame, VOSVideo
-from training.dataset.vos_sampler import RandomUniformSampler
+from training.dataset.vos_sampler import MAX_RETRIES, RandomUniformSampler
 from training.utils.data_utils import VideoDatapoint
 
 from ..config import MOST_VAL_CLIPS, DataConfig, clip_length
@@ -180,7 +180,7 @@ class ClipDataset(Dataset):
             sampled = sampler.sample(strided, _StopWhenEmpty(presence, candidates))
             return sampled.frames, sampled.object_ids
         except _NoObjects:
-            # objects in the starts of other phases only: take the start that is known
+            # few starts have objects, or those of other phases only: take the one that is known
             return self._clip_at(video, source, source.starts[0])
         finally:
             random.setstate(state)
@@ -237,19 +237,25 @@ def _in_rounds(num_clips: list[int]) -> np.ndarray:
 
 
 class _NoObjects(Exception):
-    """No frame that the official sampler could start at has an object."""
+    """The official sampler finds no frame to start at that has an object."""
 
 
 class _StopWhenEmpty:
-    """Ends the official sampler's 1000 tries when every start was seen to be empty."""
+    """Ends the official sampler's tries when every start was seen to be empty, or in the last one.
+
+    The sampler itself would end with an exception that says no more than that there is no object.
+    """
 
     def __init__(self, presence: _Presence, starts: list[int]) -> None:
         self.presence, self.left = presence, set(starts)
+        # each try loads the masks of its start twice
+        self.loads_left = 2 * MAX_RETRIES
 
     def load(self, frame_idx: int) -> dict[int, Tensor]:
         present = self.presence.load(frame_idx)
+        self.loads_left -= 1
         if not any(present.values()):
             self.left.discard(frame_idx)
-            if not self.left:
+            if not self.left or self.loads_left < 2:
                 raise _NoObjects
         return present

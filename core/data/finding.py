@@ -178,7 +178,7 @@ def _scan(known: KnownVideos, i: int, data: DataConfig, training: bool) -> _Scan
         num_frames = known.num_frames(i)
     except NoAnnotatedFrameError as error:
         return _Scan(i, 0, bare=str(error))
-    num_starts = num_frames - span_of(_fewest_frames(data, training), data.frame_stride) + 1
+    num_starts = _num_starts(num_frames, data, training)
     if num_starts < 1:
         return _Scan(i, num_starts)
     remarks = known.remarks(i)
@@ -193,6 +193,22 @@ def _scan(known: KnownVideos, i: int, data: DataConfig, training: bool) -> _Scan
         starts = _spread(known, i, first, num_frames, span, data.val_clips_per_video)
         source = ClipSource(i, num_frames, len(starts), starts)
     return _Scan(i, num_starts, source, remarks=remarks)
+
+
+def can_be_cut(known: KnownVideos, i: int, data: DataConfig, training: bool) -> bool:
+    """Return whether `find_clips` finds a clip in a video; of one that it refuses too."""
+    try:
+        num_starts = _num_starts(known.num_frames(i), data, training)
+        return any(known.has_object(i, start) for start in range(num_starts))
+    except NoAnnotatedFrameError:
+        return False
+    except DataError:
+        return True
+
+
+def _num_starts(num_frames: int, data: DataConfig, training: bool) -> int:
+    """Return at how many frames of a video a clip can start; below 1 the video is too short."""
+    return num_frames - span_of(_fewest_frames(data, training), data.frame_stride) + 1
 
 
 def span_of(num_frames: int, frame_stride: int) -> int:

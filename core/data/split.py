@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import DataConfig
 from ..words import counted
+from .finding import can_be_cut
 from .index import Index
 from .known import KnownVideos
 from .readers.files import DataError, NoAnnotatedFrameError, check_is_file, exists, name_some
@@ -44,7 +45,8 @@ class Split:
 def split_videos(data: DataConfig) -> Split:
     """Open a data set and split its videos.
 
-    An annotation file of validation comes first, then lists of videos, then `data.val_fraction`.
+    An annotation file of validation comes first, and each list chooses among the videos of its own
+    file. Then come lists of the videos of one data set, then `data.val_fraction`.
 
     Args:
         data: Any source but ``synthetic``.
@@ -57,12 +59,17 @@ def split_videos(data: DataConfig) -> Split:
         index = Index(data)
         reader, val_reader = _open(source, data)
     known = index.videos_of(reader)
-    if val_reader is not reader:
-        return Split(_all_videos(known), _all_videos(index.videos_of(val_reader)), index)
     train_list, val_list = _lists(data, source)
+    if val_reader is not reader:
+        val_known = index.videos_of(val_reader)
+        return Split(
+            _listed_videos(known, train_list, "train_list", data),
+            _listed_videos(val_known, val_list, "val_list", data),
+            index,
+        )
     train = None if train_list is None else _read_list(train_list, "train_list", reader, data)
     if val_list is None:
-        return Split(*_split_by_fraction(known, train, data.val_fraction), index)
+        return Split(*_split_by_fraction(known, train, data), index)
     val = _read_list(val_list, "val_list", reader, data)
     return Split(*_split_by_lists(known, train, val, data), index)
 
@@ -88,8 +95,11 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _all_videos(known: KnownVideos) -> Videos:
-    return Videos(known, list(range(len(known.reader.names))))
+def _listed_videos(known: KnownVideos, path: Optional[str], field: str, data: DataConfig) -> Videos:
+    """Return the videos that a list file names, all where there is none."""
+    if path is None:
+        return Videos(known, list(range(len(known.reader.names))))
+    return Videos(known, _read_list(path, field, known.reader, data))
 
 
 def _lists(data: DataConfig, source: Source) -> tuple[Optional[str], Optional[str]]:
@@ -124,26 +134,45 @@ def _split_by_lists(
 
 
 def _split_by_fraction(
-    known: KnownVideos, listed: Optional[list[int]], val_fraction: float
+    known: KnownVideos, listed: Optional[list[int]], data: DataConfig
 ) -> tuple[Videos, Videos]:
-    """Keep the last of the videos, by name, for validation; a single video serves both.
+    """Keep the last of the videos, by name, for validation; a single one serves both.
 
-    Those without any mask are left to training, which skips them with a warning.
+    Where that leaves training or validation without a clip, the last of those are kept that clips
+    can be cut from. Training skips what it is left with and cannot use, with a warning.
     """
     names = known.reader.names
     videos = list(range(len(names))) if listed is None else listed
-    if len(videos) == 1:
-        rank_zero_warn(
-            f"the data set has only one video, {names[videos[0]]!r}: it is used for both"
-            " training and validation, so val/* says nothing about other videos"
-        )
-        return Videos(known, videos), Videos(known, videos)
     videos = sorted(videos, key=lambda i: names[i])
-    num_val = min(max(1, round(val_fraction * len(videos))), len(videos) - 1)
+    if len(videos) == 1:
+        return _serving_both(known, videos, videos[0], "the data set has only one video")
+    val = _last_annotated(known, videos, _share(len(videos), data))
+    train = _without(videos, val)
+    if not (
+        _some_can_be_cut(known, train, data, True) and _some_can_be_cut(known, val, data, False)
+    ):
+        trains, validates = (
+            [i for i in videos if can_be_cut(known, i, data, training)]
+            for training in (True, False)
+        )
+        if len(trains) == 1 and trains == validates:
+            return _serving_both(known, videos, trains[0], "only one video can be used")
+        num_val = _share(len({*trains, *validates}), data)
+        # where none is left `find_clips` says why
+        val = _without(validates, trains[:1])[-num_val:] or val
+        train = _without(videos, val)
+    return Videos(known, train), Videos(known, val)
+
+
+def _without(videos: list[int], others: list[int]) -> list[int]:
+    left_out = set(others)
+    return [i for i in videos if i not in left_out]
+
+
+def _last_annotated(known: KnownVideos, videos: list[int], number: int) -> list[int]:
+    """Return the last videos that have masks; where none has any, the last ones."""
     annotated = (i for i in reversed(videos) if _has_masks(known, i))
-    val = set(itertools.islice(annotated, num_val)) or set(videos[-num_val:])
-    parts = [i for i in videos if i not in val], [i for i in videos if i in val]
-    return Videos(known, parts[0]), Videos(known, parts[1])
+    return list(itertools.islice(annotated, number))[::-1] or videos[-number:]
 
 
 def _has_masks(known: KnownVideos, i: int) -> bool:
@@ -152,6 +181,24 @@ def _has_masks(known: KnownVideos, i: int) -> bool:
     except NoAnnotatedFrameError:
         return False
     return True
+
+
+def _some_can_be_cut(
+    known: KnownVideos, videos: list[int], data: DataConfig, training: bool
+) -> bool:
+    return any(can_be_cut(known, i, data, training) for i in videos)
+
+
+def _share(num_videos: int, data: DataConfig) -> int:
+    return min(max(1, round(data.val_fraction * num_videos)), max(1, num_videos - 1))
+
+
+def _serving_both(known: KnownVideos, train: list[int], i: int, why: str) -> tuple[Videos, Videos]:
+    rank_zero_warn(
+        f"{why}, {known.reader.names[i]!r}: it is used for both training and validation, so val/*"
+        " says nothing about other videos"
+    )
+    return Videos(known, train), Videos(known, [i])
 
 
 def _read_list(path: str, field: str, reader: Reader, data: DataConfig) -> list[int]:

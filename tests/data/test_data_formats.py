@@ -328,6 +328,54 @@ def test_sav_labels_every_fourth_frame(tmp_path, frames_as):
     assert all(torch.equal(a.data, b.data) for a, b in zip(clip.frames, again.frames, strict=True))
 
 
+# what a file holds that Meta publishes, apart from its masks
+PUBLISHED = {
+    "video_id": "sav_000001", "video_duration": 0.7, "video_height": float(HEIGHT),
+    "video_width": float(WIDTH), "video_resolution": float(HEIGHT * WIDTH),
+    "video_environment": "Indoor", "video_split": "train", "masklet_id": [0, 1],
+    "masklet_size_rel": [0.1, 0.1], "masklet_size_abs": [64.0, 64.0],
+    "masklet_size_bucket": ["medium", "medium"], "masklet_visibility_changes": [0, 0],
+    "masklet_first_appeared_frame": [0.0, 0.0], "masklet_frame_count": [4, 4],
+    "masklet_edited_frame_count": [1, 1], "masklet_type": ["manual", "manual"],
+    "masklet_stability_score": [None, None], "masklet_num": 2,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+@pytest.mark.parametrize(
+    ("told", "num_labels", "num_frames", "numbers"),
+    [
+        ({**PUBLISHED, "video_frame_count": 16.0}, 4, 16, [0, 4, 8]),
+        # its last label is of its last frame, as in 121 labels of 481 frames
+        ({**PUBLISHED, "video_frame_count": 13.0}, 4, 13, [0, 4, 8]),
+        ({**PUBLISHED, "video_frame_count": 99.0}, 4, 16, [0, 4, 8]),
+        ({"video_frame_count": 16}, 16, 16, [0, 1, 2]),
+        ({"video_frame_count": 16}, 8, 16, [0, 2, 4]),
+        ({}, 16, 16, [0, 1, 2]),
+        ({}, 4, 16, [0, 4, 8]),
+        ({"video_frame_count": None}, 4, 16, [0, 4, 8]),
+        # nothing fits: as SA-V is
+        ({}, 4, 60, [0, 4, 8]),
+        ({"video_frame_count": 16, "fps": 24}, 4, 16, [0, 1, 2]),
+        (None, 4, 16, [0, 1, 2]),
+    ],
+    ids=[
+        "published", "last-frame", "wrong-count", "all", "every-second", "all-uncounted",
+        "uncounted", "no-count", "no-fit", "fps-first", "list",
+    ],
+)  # fmt: skip
+def test_sav_without_a_rate_labels_the_frames_that_fit(
+    tmp_path, told, num_labels, num_frames, numbers
+):
+    for t in range(num_frames):
+        save_frame(tmp_path / "JPEGImages" / "v" / f"{t:05d}.jpg", t)
+    masklet = [[rle(label_map(1) > 0), rle(label_map(2) > 0)]] * num_labels
+    content = masklet if told is None else {**told, "masklet": masklet}
+    (tmp_path / "v_manual.json").write_text(json.dumps(content))
+    module = module_for(tmp_path, "sav", annotation_folder=".")
+    assert numbers_and_objects(module.datasets["val"][0])[0] == numbers
+
+
 @pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize(
     "objects", [((1,),) * 6, ((1,), (1,), (1,), (), (), ()), ((1,), *[()] * 5)]
@@ -474,6 +522,25 @@ def test_categories_without_a_mask_are_cut_in_silence(tmp_path):
     content = coco_content(tmp_path)
     # the last slot, bag, has annotations without a mask only
     assert coco_module(tmp_path, content, num_categories=2).category_names == ["clip", "hook"]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video", "ignore:.*without an annot")
+def test_clips_are_found_where_few_frames_of_a_long_video_have_objects(tmp_path):
+    content = coco_content(tmp_path, ("x",), num_frames=8)
+    template = content["images"][0]
+    content["images"] = [
+        {**template, "id": t, "file_name": f"x/{t % 8:03d}.png", "order_in_video": t}
+        for t in range(3000)
+    ]
+    mask = rle(label_map(1) > 0)
+    content["annotations"] = [
+        {"image_id": t, "category_id": 7, "track_id": 1, "segmentation": mask} for t in range(2)
+    ]
+    clips = coco_module(tmp_path, content, objects="instances", clips_per_video=8).datasets["train"]
+    starts = [numbers_and_objects(clips[index])[0][0] for index in range(8)]
+    # whether the official sampler's tries came upon one or not
+    assert set(starts) == {0, 1}
+    assert numbers_and_objects(clips[3])[0][0] == starts[3]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png"])
@@ -627,9 +694,9 @@ def test_root_without_videos_is_refused(tmp_path):
 def test_frames_without_any_mask_are_refused(tmp_path):
     make_video(tmp_path, "a")
     make_video(tmp_path, "b")
-    for path in (tmp_path / "Annotations" / "b").iterdir():
+    for path in (tmp_path / "Annotations").rglob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"the frames in .*b have no masks"):
+    with pytest.raises(DataError, match=r"\(a\): the frames in .*a have no masks"):
         module_for(tmp_path)
 
 
@@ -745,9 +812,70 @@ def test_bad_sav_is_refused(tmp_path, content, message):
 def test_sav_without_frames_is_refused(tmp_path):
     write_sav(tmp_path, "v", "mp4")
     write_sav(tmp_path, "w", "mp4")
+    (tmp_path / "v.mp4").unlink()
     (tmp_path / "w.mp4").unlink()
-    with pytest.raises(DataError, match=r"w_manual\.json has no frames: expected .*w\.mp4"):
+    with pytest.raises(DataError, match=r"v_manual\.json has no frames: expected .*v\.mp4"):
         module_for(tmp_path, "sav", annotation_folder=".")
+
+
+def write_videos(root, *kinds) -> None:
+    """Write videos 00, 01, ... that can be used, are `short`, `empty` or have no `mask`."""
+    frames = {"short": ((1,),) * 2, "empty": ((),) * 6}
+    for k, kind in enumerate(kinds):
+        make_video(root, f"{k:02d}", frames.get(kind, ((1,),) * 6))
+        if kind == "mask":
+            shutil.rmtree(root / "Annotations" / f"{k:02d}")
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+@pytest.mark.parametrize(
+    ("kinds", "train", "val"),
+    [
+        (["good", *["mask"] * 9, "good", *["mask"] * 9], ["00"], ["10"]),
+        ([*["mask"] * 18, "good", "good"], ["18"], ["19"]),
+        (["good"] * 20, [f"{k:02d}" for k in range(18)], ["18", "19"]),
+        (["good", "good", "good", "good", "short"], ["00", "01", "02"], ["03"]),
+        (["good", "good", "empty"], ["00"], ["01"]),
+        (["good", "short", "good"], ["00"], ["02"]),
+    ],
+    ids=["two-of-twenty", "last-two", "all", "short", "empty", "short-between"],
+)
+def test_videos_that_can_be_used_are_split(tmp_path, kinds, train, val):
+    write_videos(tmp_path, *kinds)
+    module = module_for(tmp_path)
+    assert (video_names(module, "train"), video_names(module, "val")) == (train, val)
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+@pytest.mark.parametrize("other", ["short", "empty", "mask"])
+def test_the_only_video_that_can_be_used_serves_both_splits_with_a_warning(tmp_path, other):
+    write_videos(tmp_path, "good", other, other)
+    with pytest.warns(UserWarning, match="only one video can be used, '00': it is used for both"):
+        module = module_for(tmp_path)
+    assert video_names(module, "train") == video_names(module, "val") == ["00"]
+
+
+@pytest.mark.filterwarnings("ignore:skipped training videos")
+def test_a_video_that_is_too_short_for_training_may_validate(tmp_path):
+    write_videos(tmp_path, "good", "short")
+    module = module_for(tmp_path, val_batch_size=1)
+    assert (video_names(module, "train"), video_names(module, "val")) == (["00"], ["01"])
+
+
+def test_each_list_chooses_among_the_videos_of_its_own_annotations(tmp_path):
+    content = coco_content(tmp_path, ("x", "y", "z"))
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "train.txt").write_text("x\ny\n")
+    (tmp_path / "val.txt").write_text("z\n")
+    annotations = {"val_annotations": str(tmp_path / "val.json")}
+    train, val = ({f"{name}_list": str(tmp_path / f"{name}.txt")} for name in ("train", "val"))
+    module = coco_module(tmp_path, content, **annotations, **train, **val)
+    assert (video_names(module, "train"), video_names(module, "val")) == (["x", "y"], ["z"])
+    module = coco_module(tmp_path, content, **annotations, **val)
+    assert (video_names(module, "train"), video_names(module, "val")) == (["x", "y", "z"], ["z"])
+    (tmp_path / "train.txt").write_text("w\n")
+    with pytest.raises(DataError, match=r"data\.train_list=.* does not have \(w\)"):
+        coco_module(tmp_path, content, **annotations, **train)
 
 
 @pytest.mark.filterwarnings("ignore:skipped training videos")

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -35,6 +36,8 @@ from .remarks import Remark
 from .segmentations import decode_rle, rle_size
 
 SAV_FRAMES_FPS = 24
+# those that the labels of SA-V as Meta publishes it are apart, which do not say so
+_SAV_EVERY = 4
 # nearer frames of a movie are reached by decoding those before them
 _FAR = 32
 # of a frame: how well the time of one that was sought has to agree
@@ -44,8 +47,9 @@ _EXACT = 0.01
 class SavReader:
     """SA-V: ``<id>_manual.json`` beside ``<id>.mp4``, or frames in ``<image_folder>/<id>/``.
 
-    Labels come at 6 fps for frames at 24 fps; frames without labels are left out, as the official
-    reader does. Frames of an mp4 file are decoded when they are asked for.
+    Labels come at 6 fps for frames at 24 fps, unless `fps` says otherwise, or the video has as many
+    frames as another rate needs. Frames without labels are left out, as the official reader does.
+    Frames of an mp4 file are decoded when they are asked for.
 
     Raises:
         DataError: A folder is missing, or there are no videos.
@@ -66,7 +70,8 @@ class SavReader:
             path.relative_to(self.json_folder) for path in self.json_folder.rglob("*_manual.json")
         )
         self.names = sorted(
-            str(path)[: -len("_manual.json")]
+            # lists name videos with `/` on every system
+            path.as_posix()[: -len("_manual.json")]
             for path in found
             if not any(is_foreign(part) for part in path.parts)
         )
@@ -83,7 +88,9 @@ class SavReader:
         json_path = self.json_folder / f"{name}_manual.json"
         check_is_file(json_path, str(json_path), "an SA-V annotation file")
         try:
-            masklet = _read_masklet(json_path)
+            masklet = _read_masklet(json_path, lambda: max(self._frame_paths(name, json_path)) + 1)
+        except DataError:
+            raise
         except (OSError, KeyError, TypeError, ArithmeticError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{json_path} is not an SA-V annotation file ({type(error).__name__}: {error}),"
@@ -227,30 +234,55 @@ class _Masklet:
         return self.frames[number // self.every] or []
 
 
-def _read_masklet(path: Path) -> _Masklet:
-    """Read an annotation file as the official ``JSONSegmentLoader`` does, checking it."""
+def _read_masklet(path: Path, count_frames: Callable[[], int]) -> _Masklet:
+    """Read an annotation file as the official ``JSONSegmentLoader`` does, checking it.
+
+    Args:
+        path: The file.
+        count_frames: Returns how many frames the video has, for a file that does not tell.
+    """
     # programs on Windows begin a file with a byte order mark
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    every = 1
+    told: Optional[dict] = None
     if isinstance(content, dict):
-        fps = content.get("fps", SAV_FRAMES_FPS)
-        fps = int(fps[0] if isinstance(fps, list) and fps else fps)
-        if fps < 1 or SAV_FRAMES_FPS % fps:
-            raise ValueError(f"fps is {fps}, expected a divisor of {SAV_FRAMES_FPS}")
-        every = SAV_FRAMES_FPS // fps
+        told = content
         content = content["masklet" if "masklet" in content else "masks"]
     if not isinstance(content, list) or not all(
         rles is None or isinstance(rles, list) for rles in content
     ):
         raise TypeError("no list per frame")
+    every = 1 if told is None else _every(told, len(content), count_frames)
     counts = {len(rles): k * every for k, rles in enumerate(content) if rles}
     if len(counts) > 1:
-        told = ", ".join(f"{count} at frame {number}" for count, number in sorted(counts.items()))
+        said = ", ".join(f"{count} at frame {number}" for count, number in sorted(counts.items()))
         raise ValueError(
-            f"its frames have different numbers of masks, {told}: an object is its position in the"
+            f"its frames have different numbers of masks, {said}: an object is its position in the"
             " list, so every labelled frame needs all objects, an empty RLE where one is absent"
         )
     return _Masklet(content, every)
+
+
+def _every(told: dict, num_labels: int, count_frames: Callable[[], int]) -> int:
+    """Return how many frames lie from one label of a file to the next.
+
+    The files that Meta publishes have no `fps`, but the number of frames, which tells them from
+    those of other programs that label every frame.
+    """
+    if "fps" in told:
+        fps = told["fps"]
+        fps = int(fps[0] if isinstance(fps, list) and fps else fps)
+        if fps < 1 or SAV_FRAMES_FPS % fps:
+            raise ValueError(f"fps is {fps}, expected a divisor of {SAV_FRAMES_FPS}")
+        return SAV_FRAMES_FPS // fps
+    num_frames = told.get("video_frame_count")
+    if not isinstance(num_frames, (int, float)):
+        num_frames = count_frames()
+    # of a few labels several steps may fit: SA-V's comes first
+    divisors = (every for every in range(1, SAV_FRAMES_FPS + 1) if SAV_FRAMES_FPS % every == 0)
+    for every in (_SAV_EVERY, *divisors):
+        if (num_labels - 1) * every < num_frames <= num_labels * every:
+            return every
+    return _SAV_EVERY
 
 
 @dataclass(frozen=True)
