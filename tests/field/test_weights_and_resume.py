@@ -360,6 +360,53 @@ def test_a_new_training_starts_from_a_checkpoint_with_another_rate(monkeypatch, 
     assert {group["initial_lr"] for group in state["param_groups"]} == {1e-5}
 
 
+def with_best(finished, path: Path, best: Path) -> Path:
+    """Write the run's checkpoint as if its best weights were `best`, with an IoU never reached."""
+    content = torch.load(last(finished), weights_only=True)
+    (state,) = (s for key, s in content["callbacks"].items() if "'val/iou'" in key)
+    score = torch.tensor(2.0)
+    state |= {"best_model_path": str(best), "kth_best_model_path": str(best)}
+    state |= {"best_k_models": {str(best): score}, "best_model_score": score, "kth_value": score}
+    torch.save(content, path)
+    return path
+
+
+def exported(run: Path) -> dict:
+    return torch.load(run / "weights" / "best.pt", weights_only=True)["model"]
+
+
+def test_a_resumed_run_exports_the_best_of_the_whole_training(monkeypatch, tmp_path, finished):
+    (best,) = (finished / "checkpoints").glob("best-step*.ckpt")
+    checkpoint = with_best(finished, tmp_path / "w.ckpt", best)
+    outcome = resume(monkeypatch, tmp_path, checkpoint, "logger=csv")
+    outcome.went_well()
+    assert not outcome.says("does not exist any more")
+    first, last_ones = exported(finished), exported(tmp_path / "run")
+    assert all(torch.equal(first[name], value) for name, value in last_ones.items())
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "said", "names"),
+    [
+        (2, "the best one from now on counts", ["best.pt", "last.pt", "load.py"]),
+        # Nothing is left to train or to validate.
+        (1, "it is not exported", ["last.pt", "load.py"]),
+    ],
+)
+def test_a_run_whose_earlier_best_is_gone_says_so_and_exports_what_there_is(
+    monkeypatch, tmp_path, finished, max_steps, said, names
+):
+    gone = tmp_path / "elsewhere" / "best-step9.ckpt"
+    checkpoint = with_best(finished, tmp_path / "w.ckpt", gone)
+    more = [f"trainer.max_steps={max_steps}", "logger=csv"]
+    outcome = resume(monkeypatch, tmp_path, checkpoint, *more)
+    outcome.went_well()
+    assert outcome.says(str(gone), "does not exist any more", said)
+    files = {path.name for path in (tmp_path / "run" / "weights").iterdir()}
+    assert files >= set(names)
+    assert ("best.pt" in files) == ("best.pt" in names)
+
+
 def test_exported_weights_are_refused_with_the_setting_that_takes_them(
     monkeypatch, tmp_path, finished
 ):
