@@ -101,18 +101,51 @@ def _signals(trainer: pl.Trainer) -> list[int]:
     return [signal.SIGTERM]
 
 
-class BestCheckpoint(ModelCheckpoint):
+class _Checkpoint(ModelCheckpoint):
+    @property
+    def state_key(self) -> str:
+        """Return Lightning's own key, under which checkpoints have always held this state."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+
+class LastCheckpoint(_Checkpoint):
+    """Written where an optimizer step ends, never between the batches that make up one.
+
+    Checkpoints hold no gradients: a training that goes on from the middle of a step would lose
+    those of the batches before. After a validation in the middle it waits for the step's end.
+    """
+
+    _in_step = _waits = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Write what waits, or what is due, if this batch was a step's last one."""
+        num_batches = args[-1] + 1
+        is_last = num_batches % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        self._in_step = not is_last
+        if self._in_step:
+            return
+        if self._waits:
+            self._waits = False
+            super().on_validation_end(trainer, pl_module)
+        super().on_train_batch_end(trainer, pl_module, *args)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, or wait for the end of the step."""
+        if self._in_step:
+            self._waits = True
+        else:
+            super().on_validation_end(trainer, pl_module)
+
+
+class BestCheckpoint(_Checkpoint):
     """The best of the whole training, also where it was resumed in another folder.
 
     Lightning's own forgets the score then, so that the next validation counts as the best. The file
     stays where it is. Where it is gone, and not beside the resumed checkpoint either, the best from
     now on counts.
     """
-
-    @property
-    def state_key(self) -> str:
-        """Return Lightning's own key, under which checkpoints have always held this state."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over path and score, as Lightning does where the folder is the same."""
@@ -168,13 +201,13 @@ def build_callbacks(
             auto_insert_metric_name=False,
             enable_version_counter=False,
         ),
-        ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
+        LastCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
     ]
     if config.ema_decay is not None:
         callbacks.append(average_weights(config.ema_decay))
     if config.checkpoint_every_n_steps is not None:
         callbacks.append(
-            ModelCheckpoint(
+            LastCheckpoint(
                 checkpoint_dir,
                 filename="last",
                 every_n_train_steps=config.checkpoint_every_n_steps,

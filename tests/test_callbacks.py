@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from fakes import SketchModule, visualizations
@@ -172,3 +173,41 @@ def test_checkpoints_of_lightnings_own_callback_are_taken_over(tmp_path):
     states = torch.load(tmp_path / "first" / "last.ckpt", weights_only=False)["callbacks"]
     own = ModelCheckpoint(monitor="val/iou", mode="max")
     assert Path(states[own.state_key]["best_model_path"]).name == "best-step2.ckpt"
+
+
+# Four batches make a step. An epoch has ten, whose last two make one too.
+@pytest.mark.parametrize(("validate_every", "every_n_steps"), [(3, None), (3, 1), (100, 2)])
+def test_last_ckpt_is_written_at_the_end_of_a_step(
+    tmp_path, monkeypatch, validate_every, every_n_steps
+):
+    written, save = [], pl.Trainer.save_checkpoint
+
+    def watched(trainer, path, *args):
+        if Path(path).name == "last.ckpt":
+            written.append(trainer.lightning_module.num_batches)
+        save(trainer, path, *args)
+
+    class Counted(Worse):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.num_batches = batch_idx + 1
+
+    def train(steps, ckpt_path=None):
+        own = TrainerConfig(enable_progress_bar=False, checkpoint_every_n_steps=every_n_steps)
+        trainer = make_trainer(
+            tmp_path,
+            False,
+            build_callbacks(own, tmp_path, has_logger=False),
+            enable_checkpointing=True,
+            accumulate_grad_batches=4,
+            max_epochs=-1,
+            max_steps=steps,
+            val_check_interval=validate_every,
+            check_val_every_n_epoch=None,
+        )
+        trainer.fit(Counted(), clips(20), clips(2), ckpt_path=ckpt_path, weights_only=False)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", watched)
+    train(2)
+    train(6, tmp_path / "last.ckpt")
+    assert len(written) >= 3
+    assert set(written) <= {4, 8, 10}
