@@ -13,6 +13,7 @@ from trainings import make_trainer, our_warnings
 
 from core.callbacks import build_callbacks
 from core.config import TrainerConfig
+from core.run import trainer_arguments
 
 
 class Worse(SketchModule):
@@ -211,3 +212,15 @@ def test_last_ckpt_is_written_at_the_end_of_a_step(
     train(6, tmp_path / "last.ckpt")
     assert len(written) >= 3
     assert set(written) <= {4, 8, 10}
+
+
+def test_a_largest_norm_of_0_is_no_limit(tmp_path):
+    """As the setting says: gradients that were clipped to 0 would train nothing."""
+    weights = {}
+    for norm in (None, 0, 1e-3):
+        pl.seed_everything(0, verbose=False)
+        clip = trainer_arguments(TrainerConfig(gradient_clip_val=norm))["gradient_clip_val"]
+        module, _ = fit(tmp_path / str(norm), 2, gradient_clip_val=clip, max_epochs=1)
+        weights[norm] = module.conv.weight
+    assert torch.equal(weights[0], weights[None])
+    assert not torch.equal(weights[1e-3], weights[None])
