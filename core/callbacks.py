@@ -1,5 +1,6 @@
 """What happens around training besides the pictures: checkpoints, stopping, the last validation."""
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -20,6 +21,8 @@ from .checks import UserError
 from .config import TrainerConfig
 from .meters import Meters
 from .progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 class ValidateLastStep(Callback):
@@ -98,6 +101,78 @@ def _signals(trainer: pl.Trainer) -> list[int]:
     return [signal.SIGTERM]
 
 
+class _Checkpoint(ModelCheckpoint):
+    @property
+    def state_key(self) -> str:
+        """Return Lightning's own key, under which checkpoints have always held this state."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+
+class LastCheckpoint(_Checkpoint):
+    """Written where an optimizer step ends, never between the batches that make up one.
+
+    Checkpoints hold no gradients: a training that goes on from the middle of a step would lose
+    those of the batches before. After a validation in the middle it waits for the step's end.
+    """
+
+    _in_step = _waits = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Write what waits, or what is due, if this batch was a step's last one."""
+        num_batches = args[-1] + 1
+        is_last = num_batches % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        self._in_step = not is_last
+        if self._in_step:
+            return
+        if self._waits:
+            self._waits = False
+            super().on_validation_end(trainer, pl_module)
+        super().on_train_batch_end(trainer, pl_module, *args)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, or wait for the end of the step."""
+        if self._in_step:
+            self._waits = True
+        else:
+            super().on_validation_end(trainer, pl_module)
+
+
+class BestCheckpoint(_Checkpoint):
+    """The best of the whole training, also where it was resumed in another folder.
+
+    Lightning's own forgets the score then, so that the next validation counts as the best. The file
+    stays where it is. Where it is gone, and not beside the resumed checkpoint either, the best from
+    now on counts.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over path and score, as Lightning does where the folder is the same."""
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look for the file of the earlier best."""
+        super().on_train_start(trainer, pl_module)
+        path, score = self.best_model_path, self.best_model_score
+        if not path or self.file_exists(path, trainer):
+            return
+        beside = str(Path(trainer.ckpt_path or "").with_name(Path(path).name))
+        self.best_k_models.clear()
+        self.best_model_path = self.kth_best_model_path = ""
+        if score is not None and trainer.ckpt_path and self.file_exists(beside, trainer):
+            self.best_k_models[beside] = score
+            self.best_model_path = self.kth_best_model_path = beside
+            return
+        self.best_model_score = None
+        if trainer.is_global_zero:
+            log.warning(
+                "%s, the best checkpoint so far, does not exist any more: the best one from now on "
+                "counts",
+                path,
+            )
+
+
 def build_callbacks(
     config: TrainerConfig, checkpoint_dir: Path, has_logger: bool
 ) -> list[Callback]:
@@ -118,7 +193,7 @@ def build_callbacks(
         AnswerSignalsTogether(),
         ValidateLastStep(),
         Meters(),  # behind it: the last step reaches the loggers too
-        ModelCheckpoint(
+        BestCheckpoint(
             checkpoint_dir,
             filename="best-step{step}",
             monitor="val/iou",
@@ -126,13 +201,13 @@ def build_callbacks(
             auto_insert_metric_name=False,
             enable_version_counter=False,
         ),
-        ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
+        LastCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
     ]
     if config.ema_decay is not None:
         callbacks.append(average_weights(config.ema_decay))
     if config.checkpoint_every_n_steps is not None:
         callbacks.append(
-            ModelCheckpoint(
+            LastCheckpoint(
                 checkpoint_dir,
                 filename="last",
                 every_n_train_steps=config.checkpoint_every_n_steps,

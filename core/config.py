@@ -802,7 +802,7 @@ class TrainerConfig(Section):
     )
     accumulate_grad_batches: int = setting(1, at_least(1), "batches per optimizer step")
     gradient_clip_val: Optional[float] = setting(
-        1.0, or_null(at_least(0)), "largest norm of the gradients; null: no limit"
+        1.0, or_null(at_least(0)), "largest norm of the gradients; null or 0: no limit"
     )
     val_check_interval: Any = setting(
         None, _INTERVAL, "training batches between validations, or a share of an epoch"

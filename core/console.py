@@ -28,7 +28,7 @@ _KNOWN = (
     r".*sync_dist=True",
     # A skipped batch: our own warning says so.
     r"`training_step` returned `None`",
-    # A resumed run has a folder of its own.
+    # A resumed run has a folder of its own; `BestCheckpoint` keeps the best all the same.
     r"The dirpath has changed from",
     # Steps are counted across epochs, so that a short epoch loses no row.
     r"The number of training batches .* is smaller than the logging interval",

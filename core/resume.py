@@ -18,8 +18,8 @@ _NEEDED = (
 )  # fmt: skip
 # The settings that decide which weights the model has.
 _SHAPES = ("model.architecture", "model.lora.rank", "model.lora.modules")
-# The settings that decide which parameters the optimizer has, and how they are grouped.
-_GROUPING = ("model.trainable_modules", "optimizer.layer_decay")
+# The settings that decide which parameters the optimizer has.
+_TRAINED = ("model.trainable_modules",)
 
 
 def check_resumable(config: Config, model: nn.Module) -> None:
@@ -40,8 +40,9 @@ def check_resumable(config: Config, model: nn.Module) -> None:
     _check_averaged(path, content, config)
     stored = content.get("hyper_parameters", {}).get("config", {})
     _check_weights(path, content["state_dict"], stored, config, model)
+    _check_optimizer(path, stored, config)
     if not _has_same_groups(content["optimizer_states"], config, model):
-        changed = _changed(_GROUPING, stored, config)
+        changed = _changed(_TRAINED, stored, config)
         hint = f"use {changed}" if changed else "its optimizer has other parameters"
         raise UserError(f"ckpt_path={path} does not fit the optimizer of this run: {hint}")
 
@@ -86,6 +87,27 @@ def _check_weights(path: str, found: Any, stored: Any, config: Config, model: nn
     changed = _changed(_SHAPES, stored, config) if "model" in stored else ""
     hint = f": use {changed}, with which it was trained" if changed else ""
     raise UserError(f"ckpt_path={path} does not fit the model of this run{hint}")
+
+
+def _check_optimizer(path: str, stored: Any, config: Config) -> None:
+    """Refuse settings that the optimizer's state would silently put back to what they were."""
+    before = stored.get("optimizer", {})
+    own = dataclasses.asdict(config.optimizer)
+    names = [f"optimizer.{name}" for name in own if name in before]
+    # Null stands for the other rate.
+    if _encoder_lr(before) == _encoder_lr(own) and "optimizer.image_encoder_lr" in names:
+        names.remove("optimizer.image_encoder_lr")
+    changed = _changed(tuple(names), stored, config)
+    if changed:
+        raise UserError(
+            f"ckpt_path={path} holds the optimizer with its settings: resume it with {changed}, or "
+            f"start a new training from its weights with model.checkpoint_path={path}"
+        )
+
+
+def _encoder_lr(settings: dict[str, Any]) -> Any:
+    own = settings.get("image_encoder_lr")
+    return settings.get("lr") if own is None else own
 
 
 def _has_same_groups(states: Any, config: Config, model: nn.Module) -> bool:

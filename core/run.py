@@ -339,8 +339,11 @@ def report(config: Config, run_dir: Path, trainer: Any) -> None:
     """Export the weights, and say what was reached, where everything is and what comes next."""
     module = trainer.lightning_module
     checkpoints = {"last": run_dir / "checkpoints" / "last.ckpt"}
-    if trainer.checkpoint_callback.best_model_path:
-        checkpoints["best"] = Path(trainer.checkpoint_callback.best_model_path)
+    best = trainer.checkpoint_callback.best_model_path
+    if best and Path(best).is_file():
+        checkpoints["best"] = Path(best)
+    elif best:
+        log.warning("%s, the best checkpoint, does not exist any more: it is not exported", best)
     exported = _export(config, checkpoints, run_dir / "weights")
     rows = [*_reached(module, trainer), *_measured(trainer)]
     rows += [("run", str(short_path(run_dir))), *exported]

@@ -493,6 +493,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             num_warmup_steps=self._num_warmup_steps,
             starts_random=starts_random,
             has_random_memory=starts_random and not trains_memory(self.model),
+            image_encoder_lr=self.config.optimizer.image_encoder_lr,
         )
 
     def _category_layout(self) -> bool:

@@ -121,6 +121,7 @@ class Case:
         num_warmup_steps: Steps until it is reached.
         starts_random: Training started from random weights.
         has_random_memory: The memory has random weights that are not trained.
+        image_encoder_lr: The peak of the image encoder's learning rate; None: `lr`.
     """
 
     history: Sequence[Validation]
@@ -136,6 +137,7 @@ class Case:
     num_warmup_steps: int
     starts_random: bool
     has_random_memory: bool = False
+    image_encoder_lr: Optional[float] = None
 
     @property
     def now(self) -> Validation:
@@ -149,8 +151,19 @@ class Case:
 
     @property
     def lower_lr(self) -> str:
-        """The setting of a tenth of the learning rate."""
-        return f"optimizer.lr={self.lr / 10:.2g}"
+        """The settings of a tenth of the learning rate."""
+        return self.lr_divided_by(10)
+
+    def lr_divided_by(self, divisor: float) -> str:
+        """Return the settings of lower learning rates, the image encoder's too if it has its own.
+
+        Args:
+            divisor: What each rate is divided by.
+        """
+        said = f"optimizer.lr={self.lr / divisor:.2g}"
+        if self.image_encoder_lr is not None:
+            said += f" optimizer.image_encoder_lr={self.image_encoder_lr / divisor:.2g}"
+        return said
 
 
 Rule = Callable[[Case], Optional[Fault]]
@@ -435,7 +448,7 @@ def one_mask_for_all(case: Case) -> Optional[Fault]:
         "the objects of a clip get the same mask",
         f"on {share:.0%} of the frames another object has the same mask (IoU of at least "
         f"{MERGED_IOU})",
-        f"optimizer.lr={case.lr / 2:.2g}, twice the data.batch_size or released weights; see "
+        f"{case.lr_divided_by(2)}, twice the data.batch_size or released weights; see "
         '"Objects melt together" in docs/faults.md',
     )
 

@@ -13,6 +13,7 @@ from processes import TrainProcess
 from trainings import KeepLosses, assert_nothing_logged_twice, assert_same_weights, make_trainer
 
 from core.averaging import AverageWeights
+from core.callbacks import LastCheckpoint, build_callbacks
 from core.config import (
     Config,
     DataConfig,
@@ -20,6 +21,7 @@ from core.config import (
     ModelConfig,
     SchedulerConfig,
     SyntheticConfig,
+    TrainerConfig,
 )
 from core.data import VideoDataModule
 from core.trainer import SAM2LightningModule
@@ -69,6 +71,7 @@ def train(
     lora=None,
     scheduler=None,
     steps=NUM_STEPS,
+    accumulate=1,
     more=(),
 ):
     """Train over two epochs, the second one cut short; a checkpoint after every step."""
@@ -114,6 +117,7 @@ def train(
         check_val_every_n_epoch=None,
         enable_checkpointing=True,
         use_distributed_sampler=False,
+        accumulate_grad_batches=accumulate,
     )
     data = VideoDataModule(config.data, 64, seed=0)
     if stop_after is None:
@@ -207,6 +211,24 @@ def test_averaged_weights_leave_an_extended_and_an_interrupted_training_what_it_
     ]
     assert_same_weights(stored[0], stored[1])
     assert_same_weights(stored[0], stored[2])
+
+
+def test_accumulated_gradients_are_not_lost(tmp_path):
+    """Two batches make a step, and the third batch, which is validated, lies amid one."""
+
+    def run(name, **options):
+        folder = tmp_path / name
+        callbacks = build_callbacks(
+            TrainerConfig(enable_progress_bar=False), folder / "run", has_logger=False
+        )
+        last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)]
+        options |= {"steps": 4, "accumulate": 2, "validate_every": 3, "more": last}
+        return train(folder, **options)[0].state_dict()
+
+    whole = run("whole")
+    run("first", stop_after=3)
+    last = tmp_path / "first" / "run" / "last.ckpt"
+    assert_same_weights(run("resumed", ckpt_path=str(last)), whole)
 
 
 def test_no_picture_is_logged_twice(tmp_path):

@@ -18,6 +18,7 @@ from scenes import label_map, make_video, save_mask
 from core.config import Config, DataConfig, ModelConfig, SyntheticConfig
 from core.data import VideoDataModule
 from core.export import loading_code
+from core.metrics.doctor import Doctor
 from core.run import describe, say_how_to_go_on
 
 
@@ -374,6 +375,19 @@ def test_a_requeued_slurm_job_goes_on_in_its_directory(monkeypatch, tmp_path):
     assert min(steps_in(run / "csv" / "metrics.csv")) == 0  # of the first start
     # Neither trained nor measured again from the start.
     assert min(steps_in(run / "csv" / "1" / "metrics.csv")) == 2
+
+
+def test_the_doctor_knows_both_learning_rates(monkeypatch, tmp_path):
+    rates = []
+
+    def note(self, case):
+        rates.append((case.lr, case.image_encoder_lr))
+        return ""
+
+    monkeypatch.setattr(Doctor, "diagnose", note)
+    options = ["optimizer.lr=5e-6", "optimizer.image_encoder_lr=3e-6", "logger=csv"]
+    assert run_here(monkeypatch, tmp_path, *TINY, *options) == ""
+    assert set(rates) == {(5e-6, 3e-6)}
 
 
 def test_an_epoch_is_validated_at_its_end(monkeypatch, tmp_path):

@@ -11,10 +11,12 @@ import pytest
 import torch
 from field_helpers import TINY, nothing_was_started, run_here
 
+from core.checks import UserError
 from core.config import Config, ModelConfig
 from core.model.build import build_model
 from core.model.loading import load_weights
 from core.model.weights import CheckpointError
+from core.resume import check_resumable
 from core.trainer import SAM2LightningModule
 
 SMALL = ModelConfig(image_size=64)
@@ -254,7 +256,9 @@ ANOTHER = {
     "other frozen parts": (["model.trainable_modules=[memory,no_mem_embed]"],
                            ["model.trainable_modules"]),
     "layer decay": (["optimizer.layer_decay=0.9"], ["optimizer.layer_decay"]),
-    "optimizer=finetune": (["optimizer=finetune"], ["optimizer."]),
+    "optimizer=finetune": (["optimizer=finetune"],
+                           ["optimizer.lr=0.0005", "optimizer.image_encoder_lr=null",
+                            "optimizer.layer_decay=1.0", "optimizer.weight_decay=0.01"]),
     "another model": (["model=sam2.1_hiera_tiny", "data.num_frames=4"], ["model", "tiny"]),
 }  # fmt: skip
 
@@ -290,10 +294,9 @@ def test_a_run_of_frozen_parts_is_refused_by_one_that_trains_all(monkeypatch, tm
 @pytest.mark.parametrize(
     "setting",
     [
-        "optimizer.name=adam", "model.prompt_type=point",
+        "model.prompt_type=point",
         *(pytest.param(setting, marks=pytest.mark.long) for setting in (
-            "optimizer.lr=1e-5", "optimizer.image_encoder_lr=1e-5", "seed=9",
-            "scheduler=constant", "model.image_size=96", "data.batch_size=2",
+            "seed=9", "scheduler=constant", "model.image_size=96", "data.batch_size=2",
         )),
     ],
 )  # fmt: skip
@@ -302,6 +305,106 @@ def test_settings_that_may_change_are_taken(monkeypatch, tmp_path, finished, set
     outcome.went_well()
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["global_step"] == 2
+
+
+# What another run sets, and the setting that the checkpoint was trained with.
+OTHER_OPTIMIZER = {
+    "lr": (1e-5, "0.0005"),
+    "image_encoder_lr": (1e-5, "null"),
+    "weight_decay": (0.1, "0.01"),
+    "betas": ([0.8, 0.99], "[0.9,0.95]"),
+    "name": ("adam", "adamw"),
+}
+
+
+def check_resumed_with(path: Path, **changes) -> None:
+    module = SAM2LightningModule.load_from_checkpoint(path)
+    optimizer = dataclasses.replace(module.config.optimizer, **changes)
+    config = dataclasses.replace(module.config, optimizer=optimizer, ckpt_path=str(path))
+    check_resumable(config, module.model)
+
+
+@pytest.mark.parametrize("name", OTHER_OPTIMIZER)
+def test_another_optimizer_is_refused_because_the_stored_one_goes_on(finished, name):
+    value, stored = OTHER_OPTIMIZER[name]
+    with pytest.raises(UserError) as refused:
+        check_resumed_with(last(finished), **{name: value})
+    assert str(refused.value) == (
+        f"ckpt_path={last(finished)} holds the optimizer with its settings: resume it with "
+        f"optimizer.{name}={stored}, or start a new training from its weights with "
+        f"model.checkpoint_path={last(finished)}"
+    )
+
+
+def test_the_same_optimizer_in_other_words_is_resumed(finished):
+    check_resumed_with(last(finished))
+    check_resumed_with(last(finished), image_encoder_lr=0.0005)  # which null stands for
+
+
+def test_a_checkpoint_without_the_optimizers_settings_is_resumed(monkeypatch, tmp_path, finished):
+    content = torch.load(last(finished), weights_only=True)
+    del content["hyper_parameters"]["config"]["optimizer"]
+    torch.save(content, tmp_path / "old.ckpt")
+    more = ["optimizer.lr=1e-5", "logger=csv"]
+    resume(monkeypatch, tmp_path, tmp_path / "old.ckpt", *more).went_well()
+
+
+def test_a_new_training_starts_from_a_checkpoint_with_another_rate(monkeypatch, tmp_path, finished):
+    outcome = run_here(
+        monkeypatch, tmp_path, *TINY, "logger=csv", f"model.checkpoint_path={last(finished)}",
+        "optimizer.lr=1e-5",
+    )  # fmt: skip
+    outcome.went_well()
+    content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    (state,) = content["optimizer_states"]
+    assert {group["initial_lr"] for group in state["param_groups"]} == {1e-5}
+
+
+def with_best(finished, path: Path, best: Path) -> Path:
+    """Write the run's checkpoint as if its best weights were `best`, with an IoU never reached."""
+    content = torch.load(last(finished), weights_only=True)
+    (state,) = (s for key, s in content["callbacks"].items() if "'val/iou'" in key)
+    score = torch.tensor(2.0)
+    state |= {"best_model_path": str(best), "kth_best_model_path": str(best)}
+    state |= {"best_k_models": {str(best): score}, "best_model_score": score, "kth_value": score}
+    torch.save(content, path)
+    return path
+
+
+def exported(run: Path) -> dict:
+    return torch.load(run / "weights" / "best.pt", weights_only=True)["model"]
+
+
+def test_a_resumed_run_exports_the_best_of_the_whole_training(monkeypatch, tmp_path, finished):
+    (best,) = (finished / "checkpoints").glob("best-step*.ckpt")
+    checkpoint = with_best(finished, tmp_path / "w.ckpt", best)
+    outcome = resume(monkeypatch, tmp_path, checkpoint, "logger=csv")
+    outcome.went_well()
+    assert not outcome.says("does not exist any more")
+    first, last_ones = exported(finished), exported(tmp_path / "run")
+    assert all(torch.equal(first[name], value) for name, value in last_ones.items())
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "said", "names"),
+    [
+        (2, "the best one from now on counts", ["best.pt", "last.pt", "load.py"]),
+        # Nothing is left to train or to validate.
+        (1, "it is not exported", ["last.pt", "load.py"]),
+    ],
+)
+def test_a_run_whose_earlier_best_is_gone_says_so_and_exports_what_there_is(
+    monkeypatch, tmp_path, finished, max_steps, said, names
+):
+    gone = tmp_path / "elsewhere" / "best-step9.ckpt"
+    checkpoint = with_best(finished, tmp_path / "w.ckpt", gone)
+    more = [f"trainer.max_steps={max_steps}", "logger=csv"]
+    outcome = resume(monkeypatch, tmp_path, checkpoint, *more)
+    outcome.went_well()
+    assert outcome.says(str(gone), "does not exist any more", said)
+    files = {path.name for path in (tmp_path / "run" / "weights").iterdir()}
+    assert files >= set(names)
+    assert ("best.pt" in files) == ("best.pt" in names)
 
 
 def test_exported_weights_are_refused_with_the_setting_that_takes_them(

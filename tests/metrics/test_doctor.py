@@ -275,3 +275,20 @@ def test_losses_are_averaged_without_those_that_are_no_numbers():
     mean, num_bad = losses.take()
     assert math.isnan(mean)
     assert num_bad == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("bad_loss", "optimizer.lr=5e-07 optimizer.image_encoder_lr=3e-07, "),
+        ("below_baseline", "optimizer.lr=5e-07 optimizer.image_encoder_lr=3e-07, "),
+        ("one_mask_for_all", "optimizer.lr=2.5e-06 optimizer.image_encoder_lr=1.5e-06, "),
+    ],
+)
+def test_a_lower_rate_is_advised_for_an_image_encoder_with_a_rate_of_its_own_too(name, advice):
+    # The rates of optimizer=finetune.
+    ill = dataclasses.replace(FAULTS[name][0], lr=5e-6, image_encoder_lr=3e-6)
+    (told,) = (fault.advice for fault in examine(ill) if fault.name == name)
+    assert told.startswith(advice)
+    (alone,) = (fault.advice for fault in examine(FAULTS[name][0]) if fault.name == name)
+    assert "image_encoder_lr" not in alone
