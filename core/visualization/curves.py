@@ -68,7 +68,10 @@ class CurveReader:
         return lines
 
     def _is_due(self, trainer: Any, step: int) -> bool:
-        due = step % trainer.log_every_n_steps == 0 or trainer.should_stop
+        every = trainer.log_every_n_steps
+        if every == 0:  # so a trainer is told to log nothing of its steps
+            return False
+        due = step % every == 0 or trainer.should_stop
         if not due or step == self._last_step:
             return False
         self._last_step = step

@@ -362,7 +362,12 @@ class Visualizer:
             if self._keeper.note_curves(trainer, after_validation=after_validation):
                 self.worker.submit(self._keeper.store_curves, num_pictures=0)
         except Exception as error:
-            self.troubles.failed("reading the curves", error)
+            self.troubles.say_once(
+                f"curves: {type(error).__name__}",
+                "visualizations: the curves of the run book could not be read; training continues, "
+                "and so do the pictures (reported once per kind of failure)",
+                error,
+            )
 
     def write_page(
         self,

@@ -16,7 +16,7 @@ from scenes import make_scene
 from trainings import assert_same_training, fit, our_warnings
 
 from core import files
-from core.visualization import book, limits
+from core.visualization import book, curves, limits
 
 PAGE = "run.html"
 
@@ -260,3 +260,28 @@ def test_the_page_is_logged_once_to_a_logger_that_shows_pages(untouched, tmp_pat
     (logged,) = wandb_logger.logged
     assert list(logged) == ["run_book"]
     assert type(logged["run_book"]).__name__ == "Html"
+
+
+# The host's own logging
+
+
+def test_a_trainer_that_logs_no_steps_has_its_pictures_and_its_validations(tmp_path, caplog):
+    logger = RememberingLogger()
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    fit(tmp_path, section, logger, steps=9, log_every_n_steps=0)
+    assert our_warnings(caplog) == []
+    assert logger.steps() == list(range(9))
+    (run,) = read_runs(tmp_path / "run")
+    assert run["curves"]["val_loss"]["steps"] == [3, 6, 9]
+
+
+def test_curves_that_cannot_be_read_cost_the_curves_alone(tmp_path, caplog, monkeypatch):
+    def fail(reader, trainer, after_validation):
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setattr(curves.CurveReader, "read", fail)
+    logger = RememberingLogger()
+    fit(tmp_path, visualizations(run_dir=str(tmp_path / "run")), logger, steps=9)
+    assert logger.steps() == list(range(9))
+    (warning,) = our_warnings(caplog)
+    assert "the curves of the run book could not be read" in warning.getMessage()
