@@ -36,6 +36,9 @@ class Flushable(Protocol):
     ) -> None:
         """Say what is wrong."""
 
+    def begin_validation(self, trainer: Any) -> None:
+        """Tell what a validation logs from what was logged before."""
+
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Keep what reached the loggers."""
 
@@ -57,7 +60,7 @@ class Flushable(Protocol):
 class FlushCallback(Callback):
     """Has the pictures of a visualizer logged before a run ends, however it ends.
 
-    It is added to the trainer by the first picture, so that no module needs to call a hook of ours,
+    It is added to the trainer by the hook's first call, so that no module needs to call a hook of ours,
     and added again where someone has put another list of callbacks in place of the trainer's.
 
     Args:
@@ -70,6 +73,7 @@ class FlushCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the clips of a validation run that was interrupted."""
         self._visualizer.forget_clips()
+        self._visualizer.begin_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the clips of the validation run that were kept, what became of all, and why."""

@@ -28,7 +28,9 @@ def _for_last_frames(ious: Optional[np.ndarray], num_frames: int) -> Optional[np
 
 
 class Keeper:
-    """Keeps the book of one run, or none; only `note_curves` belongs to the training thread.
+    """Keeps the book of one run, or none.
+
+    Only `note_curves` and `begin_validation` belong to the training thread.
 
     Args:
         troubles: Where failures are told.
@@ -58,6 +60,11 @@ class Keeper:
         except Exception as error:
             self._troubles.failed("opening the run book", error)
             return Keeper(self._troubles)
+
+    def begin_validation(self, trainer: Any) -> None:
+        """Tell what a validation that begins logs from what was logged before."""
+        if self.is_open:
+            self._curves.begin_validation(trainer)
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> bool:
         """Note what reached the loggers, and return whether `store_curves` is to be called."""

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from books import read_runs
-from fakes import HookedModule, RememberingLogger, visualizations
+from fakes import HookedModule, RememberingLogger, SketchModule, visualizations
 from lightning.pytorch.loggers import CSVLogger
-from scenes import make_scene
-from trainings import assert_same_training, fit, our_warnings
+from scenes import clips, make_scene
+from trainings import assert_same_training, fit, make_trainer, our_warnings
 
 from core import files
 from core.visualization import book, curves, limits
@@ -285,3 +285,47 @@ def test_curves_that_cannot_be_read_cost_the_curves_alone(tmp_path, caplog, monk
     assert logger.steps() == list(range(9))
     (warning,) = our_warnings(caplog)
     assert "the curves of the run book could not be read" in warning.getMessage()
+
+
+class LoggingModule(SketchModule):
+    """A host that logs its loss at every step, as most do; `stages` are those that it draws."""
+
+    def __init__(self, section, stages=("train", "val")):
+        super().__init__(section)
+        self.stages = stages
+
+    def maybe_log_visualizations(self, batch, outs, batch_idx, stage):
+        if stage in self.stages:
+            super().maybe_log_visualizations(batch, outs, batch_idx, stage)
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/loss", loss, batch_size=1)
+        return loss
+
+
+def fit_logging(tmp_path, *, stages=("train", "val"), ckpt_path=None, **options):
+    """Fit with a validation after every four steps, and a checkpoint in the end."""
+    section = visualizations(run_dir=str(tmp_path / "run"), every_n_steps=200)
+    trainer = make_trainer(tmp_path, RememberingLogger(), **options)
+    module = LoggingModule(section, stages)
+    trainer.fit(module, clips(8), clips(2, batch_size=1), ckpt_path=ckpt_path, weights_only=False)
+    trainer.save_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (run,) = read_runs(tmp_path / "run")
+    return run["curves"]
+
+
+@pytest.mark.parametrize("stages", [("train", "val"), ("val",)], ids=str)
+def test_curves_of_training_and_validation_are_told_apart_where_epochs_are_short(tmp_path, stages):
+    # A validation comes before the first step that is logged.
+    found = fit_logging(tmp_path, stages=stages, max_epochs=3, log_every_n_steps=6)
+    assert found["train/loss"]["steps"] == [6, 12]
+    assert found["val_loss"]["steps"] == [4, 8, 12]
+
+
+def test_a_resumed_run_has_its_training_curve_between_pictures(tmp_path):
+    fit_logging(tmp_path, max_epochs=1)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    found = fit_logging(tmp_path, ckpt_path=checkpoint, max_epochs=3)
+    assert found["train/loss"]["steps"] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert found["val_loss"]["steps"] == [4, 8, 12]
