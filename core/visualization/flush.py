@@ -36,6 +36,9 @@ class Flushable(Protocol):
     ) -> None:
         """Say what is wrong."""
 
+    def begin_stage(self, stage: str) -> None:
+        """Go on with something further that the trainer does."""
+
     def begin_validation(self, trainer: Any) -> None:
         """Tell what a validation logs from what was logged before."""
 
@@ -60,8 +63,8 @@ class Flushable(Protocol):
 class FlushCallback(Callback):
     """Has the pictures of a visualizer logged before a run ends, however it ends.
 
-    It is added to the trainer by the hook's first call, so that no module needs to call a hook of ours,
-    and added again where someone has put another list of callbacks in place of the trainer's.
+    It is added to the trainer by the hook's first call, so that no module needs to call a hook of
+    ours, and added again where someone has put another list of callbacks in place of the trainer's.
 
     Args:
         visualizer: The `Visualizer` of the module.
@@ -69,6 +72,10 @@ class FlushCallback(Callback):
 
     def __init__(self, visualizer: Flushable) -> None:
         self._visualizer = visualizer
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell what the trainer does further: it has the callback since the first thing it did."""
+        self._visualizer.begin_stage(stage)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the clips of a validation run that was interrupted."""

@@ -413,6 +413,10 @@ class Visualizer:
         self.log_pinned()
         self._worst, self._by_prompts = {}, {}
 
+    def begin_stage(self, stage: str) -> None:
+        """Have the run book keep what belongs to it of what its trainer does further."""
+        self._keeper = self._keeper.of_stage(stage)
+
     def begin_validation(self, trainer: Any) -> None:
         """Have the run book tell what a validation logs from what was logged before.
 

@@ -8,7 +8,9 @@ import sys
 import time
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
+import torch
 from books import read_runs
 from fakes import HookedModule, RememberingLogger, SketchModule, visualizations
 from lightning.pytorch.loggers import CSVLogger
@@ -329,3 +331,71 @@ def test_a_resumed_run_has_its_training_curve_between_pictures(tmp_path):
     found = fit_logging(tmp_path, ckpt_path=checkpoint, max_epochs=3)
     assert found["train/loss"]["steps"] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
     assert found["val_loss"]["steps"] == [4, 8, 12]
+
+
+# Several runs in one folder
+
+
+class MeasuringModule(LoggingModule):
+    """One that logs a validation's value which depends on the weights."""
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("val/weight", self.conv.weight.detach().sum(), batch_size=1)
+
+
+def measuring(tmp_path):
+    pl.seed_everything(0, verbose=False)
+    return MeasuringModule(visualizations(run_dir=str(tmp_path / "run")))
+
+
+def fit_and_read(tmp_path, module, **options):
+    trainer = make_trainer(tmp_path, RememberingLogger(), val_check_interval=3, **options)
+    trainer.fit(module, clips(12), clips(2, batch_size=1))
+    (run,) = read_runs(tmp_path / "run")
+    return trainer, run
+
+
+@pytest.mark.parametrize("with_the_same_trainer", [True, False])
+def test_validating_after_a_fit_leaves_the_curves_and_clips_of_training_as_they_are(
+    tmp_path, with_the_same_trainer
+):
+    module = measuring(tmp_path)
+    trainer = make_trainer(tmp_path, RememberingLogger(), val_check_interval=3)
+    trainer.validate(module, clips(2, batch_size=1), verbose=False)
+    trainer.fit(module, clips(12), clips(2, batch_size=1))
+    (before,) = read_runs(tmp_path / "run")
+    assert before["curves"]["val/weight"]["steps"] == [0, 3, 6]
+    assert before["baseline_step"] == 0
+    with torch.no_grad():
+        module.conv.weight += 1  # as other weights are loaded, for instance the best ones
+    if not with_the_same_trainer:
+        trainer = make_trainer(tmp_path, RememberingLogger())
+    trainer.validate(module, clips(2, batch_size=1), verbose=False)
+    (after,) = read_runs(tmp_path / "run")
+    assert after["curves"]["val/weight"] == before["curves"]["val/weight"]
+    assert after["clips"] == before["clips"]
+    assert trainer.loggers[0].steps("val")[-1] == trainer.global_step  # it is drawn all the same
+
+
+def test_a_second_fit_in_the_same_folder_is_a_new_start_that_replaces_the_first(tmp_path):
+    module = measuring(tmp_path)
+    _, first = fit_and_read(tmp_path, module)
+    _, second = fit_and_read(tmp_path, module, max_steps=4)
+    assert len(list((tmp_path / "run" / "pictures").glob("start-*.json"))) == 2
+    assert first["curves"]["val/weight"]["steps"] == [3, 6]
+    assert second["curves"]["val/weight"]["steps"] == [3]
+    assert second["curves"]["train/loss"]["steps"] == [1, 2, 3, 4]
+    assert steps_of(second, "train") == [0, 1, 2, 3]
+
+
+def test_a_trainer_that_fits_further_goes_on_with_its_book(tmp_path):
+    module = measuring(tmp_path)
+    trainer, first = fit_and_read(tmp_path, module)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, clips(12), clips(2, batch_size=1))
+    (run,) = read_runs(tmp_path / "run")
+    found, expected = run["curves"]["val/weight"], first["curves"]["val/weight"]
+    assert found["steps"] == [3, 6, 9, 12]
+    assert found["values"][:2] == expected["values"]
+    assert steps_of(run, "train") == list(range(12))
