@@ -109,9 +109,18 @@ class FlushCallback(Callback):
         """Keep what the last step logged."""
         self._visualizer.note_curves(trainer)
 
-    # Testing and predicting are runs like a validation.
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the clips of a run that was interrupted."""
+        self._visualizer.forget_clips()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the clips that were kept; what the module found is of its last validation."""
+        if trainer.is_global_zero:
+            self._visualizer.log_pinned()
+            self._visualizer.log_worst(trainer.loggers, trainer.global_step)
+            self._visualizer.write_page()
+
+    on_predict_start, on_predict_end = on_test_start, on_test_end
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Flush before the loggers are closed."""
