@@ -212,6 +212,13 @@ def test_names_are_looked_up_by_the_ids_of_the_metadata():
     assert (clip.ids, clip.category_names) == ([9], ["dog of 41"])
 
 
+def test_frames_of_one_number_are_told_apart_by_their_positions():
+    batch, outs = clicked_clips()
+    batch.metadata.unique_objects_identifier[..., 2] = 7
+    clip = take(batch, outs, videos=[0]).clips()[0]
+    assert [frame.number for frame in clip.frames] == list(range(T))
+
+
 def broken(what):
     batch, outs = clicked_clips()
     if what == "too few outputs":

@@ -109,6 +109,19 @@ def test_frames_are_stored_once_and_look_like_those_of_the_sheet(tmp_path):
         assert np.abs(decoded - image).mean() < 3
 
 
+def test_every_frame_is_stored_where_all_have_one_number(tmp_path):
+    batch, outs = make_scene(4, 48, 3)
+    batch.metadata.unique_objects_identifier[..., 2] = 0
+    options = SnapshotOptions(max_frames=4, panel_size=48)
+    (clip,) = take_snapshot(batch, outs, Moment("val", 0), options).clips()
+    make_book(tmp_path).add(clip, "pinned")
+    ((stored,),) = (run["clips"] for run in read_runs(tmp_path))
+    for image, url in zip(clip.images, stored["images"], strict=True):
+        data = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
+        assert np.abs(np.asarray(Image.open(io.BytesIO(data)), float) - image).mean() < 3
+    assert len({*stored["images"]}) == 4
+
+
 def test_further_frames_of_a_clip_join_those_that_are_stored(tmp_path):
     book = make_book(tmp_path)
     book.add(scene_clip(0, kept_frames=0), "pinned")
