@@ -621,6 +621,43 @@ def test_frames_that_were_not_kept_are_said_to_be_missing(page):
     assert page.complaints() == []
 
 
+def keep_frames(clip: dict, places: list[int]) -> dict:
+    """Return a clip of which a run has stored some frames alone."""
+    kept = {name: [clip[name][t] for t in places] for name in ("frame_numbers", "images", "gt")}
+    per_frame = ("pred", "errors", "prompts", "scores", "prompted")
+    events = [
+        {**event, **{name: [event[name][t] for t in places] for name in per_frame}}
+        for event in clip["events"]
+    ]
+    return {**clip, **kept, "events": events}
+
+
+def test_two_runs_that_kept_other_frames_are_compared_frame_by_frame(page):
+    made = books.clip("val/0", "strided", frames=7, steps=(0, 100))
+    places = [[0, 1, 2, 3], [0, 2, 4, 6]]
+    clips = [keep_frames(made, kept) for kept in places]
+    page.show(
+        books.book(*(books.run(name, [clip]) for name, clip in zip("AB", clips, strict=True)))
+    )
+    colors = [rgb(thing["color"]) for thing in made["objects"]]
+    pred = made["events"][-1]["pred"]
+    shown = [0, 1, 2, 3, 4, 6]
+    for index, t in enumerate(shown):
+        page.run("book.open('val/0', arguments[0])", made["frame_numbers"][t])
+        assert page.state("frame") == index
+        for run, kept in enumerate(places):
+            found = page.layer((128, 128), "prediction", run=run)
+            expected = expected_masks(masks_of(made, pred[t]), colors) if t in kept else 0 * found
+            np.testing.assert_array_equal(found, expected)
+            said = page.texts("#panels figcaption")
+            told = next(text for text in said if text.startswith(f"prediction · {'AB'[run]}"))
+            assert ("not kept" in told) == (t not in kept)
+        frame = page.layer((128, 128), "image", frame=True)[..., :3].astype(int)
+        stored = np.asarray(Image.open(io.BytesIO(base64.b64decode(made["images"][t][23:]))))
+        assert abs(frame - stored).max() <= 3
+    assert page.complaints() == []
+
+
 def test_a_page_of_another_format_says_so(page):
     page.show({"format": 99, "title": "", "runs": []})
     assert "format 2" in page.find("#fault").text

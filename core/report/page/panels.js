@@ -113,6 +113,7 @@ function sizePanels() {
 function missingNote(spec, clip, event, t) {
   const part = clip.parts[spec.run];
   if (!part) return "not in this run";
+  if (spec.kind !== "image" && !part.images[t]) return "not kept";
   if (spec.kind === "ground truth" && !truthAt(part, event, t)) return "none";
   if (spec.kind === "prediction" && !(event.pred || [])[t]) return "not kept";
   if (spec.kind === "errors") {
