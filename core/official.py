@@ -291,11 +291,11 @@ def video_rows(batch: Batch, video_idx: int) -> Tensor:
 
 
 def object_identifiers(batch: Batch) -> Tensor:
-    """Return [T, O, 3] = (data set video, object id, original frame); [0] where there are none."""
+    """Return [T, O, 3] int64 = (data set video, object id, original frame); [0] without any."""
     identifiers = getattr(getattr(batch, "metadata", None), "unique_objects_identifier", None)
     if not isinstance(identifiers, Tensor) or identifiers.shape != (*batch.masks.shape[:2], 3):
         return torch.zeros(0)
-    return identifiers.detach()
+    return identifiers.detach().long()  # some hosts have floating numbers there
 
 
 def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]:

@@ -12,14 +12,24 @@ from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
 
 def scene_clip(
-    step=0, stage="val", *, num_frames=4, size=48, kept_frames=4, name="a clip", shift=0
+    step=0,
+    stage="val",
+    *,
+    num_frames=4,
+    size=48,
+    kept_frames=4,
+    name="a clip",
+    shift=0,
+    num_categories=None,
 ):
     """A clip of three discs, whose prediction lies `shift` pixels lower than it does by itself."""
     batch, outs = make_scene(num_frames, size, 3)
     for out in outs:
         out["pred_masks_high_res"] = out["pred_masks_high_res"].roll(shift, -2)
     moment = Moment(stage, step, clip_name=lambda video: name)
-    options = SnapshotOptions(max_frames=2, panel_size=48, kept_frames=kept_frames)
+    options = SnapshotOptions(
+        max_frames=2, panel_size=48, kept_frames=kept_frames, num_categories=num_categories
+    )
     return take_snapshot(batch, outs, moment, options).clips()[0]
 
 

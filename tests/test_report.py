@@ -167,6 +167,20 @@ def test_the_table_of_all_objects_says_what_changed(tmp_path):
     assert found == [("a clip", 0.25, 0.75, key), ("b", 0.5, 0.4, None)]
 
 
+def test_objects_keep_their_baseline_where_a_resumed_run_has_more_categories(tmp_path):
+    book = make_book(tmp_path)
+    book.add(scene_clip(0, shift=4), "pinned")
+    book.add(scene_clip(10, num_categories=5), "pinned")
+    (run,) = read_runs(tmp_path)
+    before, now = (event["scores"] for event in run["clips"][0]["events"])
+    assert [len(before[1]), len(now[1])] == [3, 5]
+    for k, row in enumerate(run["objects"][:3]):
+        expected = [np.mean([frame[k]["iou"] for frame in told[1:3]]) for told in (before, now)]
+        assert [row["baseline"], row["now"]] == pytest.approx(expected, abs=2e-3)
+        assert row["baseline"] < row["now"]
+    assert all(row["baseline"] is row["now"] is None for row in run["objects"][3:])
+
+
 def findings(*strips):
     """Objects of videos with their outcomes: prompted, then lost, or held."""
     told = Told.nothing(2, 1)

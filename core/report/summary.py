@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -142,20 +142,33 @@ def _objects_of_clips(clips: Sequence[ClipEvents]) -> dict[tuple[str, str], dict
     rows = {}
     for clip in clips:
         first, last = clip.headers[0], clip.headers[-1]
-        for index, (what, summary) in enumerate(
-            zip(last["objects"], last["summaries"], strict=True)
-        ):
-            before = first["summaries"][index]["iou"] if len(clip.headers) > 1 else None
-            rows[last["name"], what["id"]] = {
+        before = _summaries_by_id(first) if len(clip.headers) > 1 else {}
+        for object_id, (name, summary) in _summaries_by_id(last).items():
+            _, of_first = before.get(object_id, (name, {"iou": None}))
+            rows[last["name"], object_id] = {
                 "video": last["name"],
-                "object": what["id"],
-                "name": what["name"],
-                "baseline": before,
+                "object": object_id,
+                "name": name,
+                "baseline": of_first["iou"],
                 "now": summary["iou"],
                 "first_bad_frame": summary["first_bad_frame"],
                 "clip": clip.shown_as,
             }
     return rows
+
+
+def _summaries_by_id(
+    header: Mapping[str, Any],
+) -> dict[str, tuple[Optional[str], dict[str, Optional[float]]]]:
+    """Return name and summary of each object of an event's clip.
+
+    A resumed run may have another number of categories. Those that are empty have no id of their
+    own: they come behind the object that has theirs.
+    """
+    found: dict[str, tuple[Optional[str], dict[str, Optional[float]]]] = {}
+    for what, summary in zip(header["objects"], header["summaries"], strict=True):
+        found.setdefault(what["id"], (what["name"], summary))
+    return found
 
 
 def _table(

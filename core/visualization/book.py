@@ -91,6 +91,7 @@ class RunBook:
         self._continues = continues
         self._write_page = write_page or _write_page
         self._start = 0  # which start of the run this is; 0: the folder was not looked at
+        self._begins_start = True
         self._num_written = 0
         self._size = 0
         self._known: dict[str, _Known] = {}
@@ -99,6 +100,10 @@ class RunBook:
         self._baseline_step: Optional[int] = None
         self._baselines: dict[str, dict[int, list[Optional[float]]]] = {}
         self._has_news = self._has_ended = self._has_baseline = False
+
+    def begin_start(self) -> None:
+        """Have what is stored next begin a new start of the run, which does steps again."""
+        self._begins_start = True
 
     def add(self, clip: Clip, kind: str) -> Optional[np.ndarray]:
         """Store one clip of an event.
@@ -214,14 +219,14 @@ class RunBook:
 
     def _open(self, step: int) -> None:
         """Make sure that the folder is there and this run's own."""
-        if self._start and store.is_book(self.folder):
+        if not self._begins_start and store.is_book(self.folder):
             return
         self._check_free()
         if self._continues and store.is_book(self._continues) and not store.is_book(self.folder):
             store.carry_over(self._continues, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         store.remove_partial_files(self.folder)
-        self._start = store.last_start(self.folder) + 1
+        self._start, self._begins_start = store.last_start(self.folder) + 1, False
         content = {
             "format": store.FORMAT,
             "start": self._start,
@@ -388,9 +393,13 @@ def open_book(config: VisualizationsConfig, trainer: Any) -> Optional[RunBook]:
         )
         return None
     checkpoint = getattr(trainer, "ckpt_path", None)
-    is_fitting = getattr(getattr(trainer, "state", None), "fn", None) == "fit"
-    resumed = own_book_of(Path(checkpoint)) if checkpoint and is_fitting else None
+    resumed = own_book_of(Path(checkpoint)) if checkpoint and is_fitting(trainer) else None
     return RunBook(run_dir, config.run_book_mb, resumed)
+
+
+def is_fitting(trainer: Any) -> bool:
+    """Return whether a trainer of Lightning's, or something like it, runs `fit`."""
+    return getattr(getattr(trainer, "state", None), "fn", None) == "fit"
 
 
 def run_dir_of(config: VisualizationsConfig, loggers: Sequence[Any]) -> Optional[Path]:

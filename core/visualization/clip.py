@@ -434,7 +434,8 @@ class _Source:
 
     Attributes:
         video: Its id in the data set; None: nothing tells.
-        frame_numbers: T, in the original video; positions in the clip where nothing tells.
+        frame_numbers: T, in the original video; positions in the clip where nothing tells them
+            apart.
         object_ids: Of the rows shown; empty where nothing tells them apart.
     """
 
@@ -451,9 +452,10 @@ class _Source:
         of_first = identifiers[:, rows.all[0]]
         ids = identifiers[0, rows.all, 1].tolist()
         are_ids = min(ids) >= 0 and len(set(ids)) == len(ids)
-        return _Source(
-            int(of_first[0, 0]), of_first[:, 2].tolist(), ids[: len(rows.shown)] if are_ids else []
-        )
+        numbers = of_first[:, 2].tolist()
+        if len(set(numbers)) < len(numbers):
+            numbers = list(range(len(numbers)))
+        return _Source(int(of_first[0, 0]), numbers, ids[: len(rows.shown)] if are_ids else [])
 
 
 def _highest(scores: dict[int, np.ndarray], frames: list[int], num_rows: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Optional, Union
 
 from torch import Tensor
@@ -23,7 +24,11 @@ class CurveReader:
         self._last_step = -1
         self._of_validation: set[str] = set()
         self._of_training: set[str] = set()
-        self._last_logged: dict[str, Any] = {}  # at a validation
+        self._before_validation: dict[str, Any] = {}
+
+    def begin_validation(self, trainer: Any) -> None:
+        """Remember what is logged already, which is none of the validation that begins."""
+        self._before_validation = dict(_logged(trainer))
 
     def read(self, trainer: Any, after_validation: bool) -> bool:
         """Note what was logged since the last call.
@@ -32,7 +37,8 @@ class CurveReader:
 
         Args:
             trainer: Lightning's.
-            after_validation: A validation has just ended; its metrics alone are noted.
+            after_validation: A validation has just ended; its metrics alone are noted, which are
+                those that are not as they were at `begin_validation`.
 
         Returns:
             Whether points wait now and none did before: somebody must be told.
@@ -40,15 +46,13 @@ class CurveReader:
         step = trainer.global_step
         if not after_validation and not self._is_due(trainer, step):
             return False
-        # Without a logger nothing reaches one, and the trainer remembers for its callbacks alone.
-        logged = trainer.logged_metrics if trainer.loggers else trainer.callback_metrics
+        logged = _logged(trainer)
         others = self._of_training if after_validation else self._of_validation
         values = {name: _held(value) for name, value in logged.items() if name not in others}
         if after_validation:
-            # The trainer also remembers what this validation did not measure.
-            last, self._last_logged = self._last_logged, dict(logged)
+            before = self._before_validation
             values = {
-                name: held for name, held in values.items() if logged[name] is not last.get(name)
+                name: held for name, held in values.items() if logged[name] is not before.get(name)
             }
         known = {name: value for name, value in values.items() if value is not None}
         (self._of_validation if after_validation else self._of_training).update(known)
@@ -68,11 +72,20 @@ class CurveReader:
         return lines
 
     def _is_due(self, trainer: Any, step: int) -> bool:
-        due = step % trainer.log_every_n_steps == 0 or trainer.should_stop
+        every = trainer.log_every_n_steps
+        if every == 0:  # so a trainer is told to log nothing of its steps
+            return False
+        due = step % every == 0 or trainer.should_stop
         if not due or step == self._last_step:
             return False
         self._last_step = step
         return True
+
+
+def _logged(trainer: Any) -> Mapping[str, Any]:
+    """Return all that a trainer remembers of what was logged, the last value of each."""
+    # Without a logger nothing reaches one, and the trainer remembers for its callbacks alone.
+    return trainer.logged_metrics if trainer.loggers else trainer.callback_metrics
 
 
 def _held(value: Any) -> Optional[Held]:

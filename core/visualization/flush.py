@@ -36,6 +36,12 @@ class Flushable(Protocol):
     ) -> None:
         """Say what is wrong."""
 
+    def begin_stage(self, stage: str) -> None:
+        """Go on with something further that the trainer does."""
+
+    def begin_validation(self, trainer: Any) -> None:
+        """Tell what a validation logs from what was logged before."""
+
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> None:
         """Keep what reached the loggers."""
 
@@ -57,8 +63,8 @@ class Flushable(Protocol):
 class FlushCallback(Callback):
     """Has the pictures of a visualizer logged before a run ends, however it ends.
 
-    It is added to the trainer by the first picture, so that no module needs to call a hook of ours,
-    and added again where someone has put another list of callbacks in place of the trainer's.
+    It is added to the trainer by the hook's first call, so that no module needs to call a hook of
+    ours, and added again where someone has put another list of callbacks in place of the trainer's.
 
     Args:
         visualizer: The `Visualizer` of the module.
@@ -67,9 +73,14 @@ class FlushCallback(Callback):
     def __init__(self, visualizer: Flushable) -> None:
         self._visualizer = visualizer
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell what the trainer does further: it has the callback since the first thing it did."""
+        self._visualizer.begin_stage(stage)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the clips of a validation run that was interrupted."""
         self._visualizer.forget_clips()
+        self._visualizer.begin_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the clips of the validation run that were kept, what became of all, and why."""
@@ -98,9 +109,18 @@ class FlushCallback(Callback):
         """Keep what the last step logged."""
         self._visualizer.note_curves(trainer)
 
-    # Testing and predicting are runs like a validation.
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the clips of a run that was interrupted."""
+        self._visualizer.forget_clips()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the clips that were kept; what the module found is of its last validation."""
+        if trainer.is_global_zero:
+            self._visualizer.log_pinned()
+            self._visualizer.log_worst(trainer.loggers, trainer.global_step)
+            self._visualizer.write_page()
+
+    on_predict_start, on_predict_end = on_test_start, on_test_end
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Flush before the loggers are closed."""

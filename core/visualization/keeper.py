@@ -10,7 +10,7 @@ import numpy as np
 from ..config import VisualizationsConfig
 from ..metrics.doctor import Baseline, Diagnosis
 from ..metrics.outcomes import Findings
-from .book import RunBook, open_book, run_dir_of
+from .book import RunBook, is_fitting, open_book, run_dir_of
 from .clip import Clip
 from .curves import CurveReader
 from .images import log_page
@@ -28,36 +28,76 @@ def _for_last_frames(ious: Optional[np.ndarray], num_frames: int) -> Optional[np
 
 
 class Keeper:
-    """Keeps the book of one run, or none; only `note_curves` belongs to the training thread.
+    """Keeps the book of one run, or none.
+
+    Only `note_curves` and `begin_validation` belong to the training thread.
 
     Args:
         troubles: Where failures are told.
         book: The run's; None: none is kept.
+        was_fitted: The book is that of a training, which has begun.
+        is_closed: Nothing is kept for now: what comes is no part of that training.
     """
 
-    def __init__(self, troubles: Troubles, book: Optional[RunBook] = None) -> None:
+    def __init__(
+        self,
+        troubles: Troubles,
+        book: Optional[RunBook] = None,
+        *,
+        was_fitted: bool = False,
+        is_closed: bool = False,
+    ) -> None:
         self._troubles = troubles
         self._book = book
+        self._was_fitted = was_fitted
+        self._is_closed = is_closed
         self._curves = CurveReader()
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a run book, which needs no logger."""
-        return self._book is not None
+        """Whether a run book is kept, which needs no logger."""
+        return self._book is not None and not self._is_closed
 
     def of_run(self, config: VisualizationsConfig, trainer: Any) -> "Keeper":
-        """Return what keeps the book of a run that begins: itself where the folder is the same.
+        """Return what keeps the book of a run that begins, with a trainer of its own.
+
+        In the folder of the run before its book goes on. Once that is a training's, another
+        training begins a new start of it, and what else such a trainer does, which counts its
+        steps from zero, is not kept.
 
         Raises:
             VisualizationsError: There can be no book, and ``strict`` is on.
         """
         try:
-            if self._book and run_dir_of(config, trainer.loggers) == self._book.run_dir:
-                return self
-            return Keeper(self._troubles, open_book(config, trainer))
+            fits = is_fitting(trainer)
+            if self._book is None or run_dir_of(config, trainer.loggers) != self._book.run_dir:
+                return Keeper(self._troubles, open_book(config, trainer), was_fitted=fits)
+            if fits and self._was_fitted:
+                self._book.begin_start()
+            return self._going_on(fits, is_closed=self._was_fitted and not fits)
         except Exception as error:
             self._troubles.failed("opening the run book", error)
             return Keeper(self._troubles)
+
+    def of_stage(self, stage: str) -> "Keeper":
+        """Return what keeps the book while the trainer of its run does something further.
+
+        Validating once more after a training is not kept: its last step has been validated, with
+        the weights of that step.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        """
+        return self._going_on(stage == "fit", is_closed=self._was_fitted and stage == "validate")
+
+    def _going_on(self, fits: bool, is_closed: bool) -> "Keeper":
+        was_fitted = self._was_fitted or fits
+        return Keeper(self._troubles, self._book, was_fitted=was_fitted, is_closed=is_closed)
+
+    def begin_validation(self, trainer: Any) -> None:
+        """Tell what a validation that begins logs from what was logged before."""
+        if self.is_open:
+            self._curves.begin_validation(trainer)
 
     def note_curves(self, trainer: Any, *, after_validation: bool = False) -> bool:
         """Note what reached the loggers, and return whether `store_curves` is to be called."""
@@ -128,7 +168,7 @@ class Keeper:
         self._do(log)
 
     def _do(self, task: Callable[[RunBook], None]) -> None:
-        if self._book is None:
+        if self._book is None or self._is_closed:
             return
         try:
             task(self._book)

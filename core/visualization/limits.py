@@ -17,12 +17,13 @@ class VisualizationsError(RuntimeError):
 
 
 # Blocked time is judged as a share of wall time only beyond this much in all: time counts from the
-# run's first event, which is the slowest, and the next ones would be measured against almost none.
+# run's first step, whose event is the slowest, and the next ones would be measured against almost
+# none.
 GRACE_S = 0.25
 
 
 class Budget:
-    """How long pictures have blocked training since the run's first event; one thread's alone.
+    """How long pictures have blocked training since the run's first step; one thread's alone.
 
     Args:
         max_overhead: The share of wall time that they may block.

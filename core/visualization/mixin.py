@@ -131,7 +131,6 @@ class VisualizationsMixin:
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
-            visualizer.attach(trainer)  # has pictures flushed when the trainer ends
             given = {
                 "clip_name": clip_name,
                 "object_names": object_names,

@@ -151,7 +151,7 @@ def event_record(clip: Clip, gt: Optional[list[Optional[list[str]]]]) -> dict[st
             for frame in clip.frames
         ],
         "scores": [_scores(clip, index, order) for index in range(len(clip.frames))],
-        "prompted": [_is_prompted(frame) for frame in clip.frames],
+        "prompted": [_is_prompted(clip, frame) for frame in clip.frames],
         "mean_iou": rounded(clip.mean_iou),
         "notes": [],
     }
@@ -173,7 +173,7 @@ def object_summaries(clip: Clip) -> list[dict[str, Any]]:
     order = painting_order(clip)
     if clip.scores is None or clip.gt is None:
         return [{"iou": None, "first_bad_frame": None} for _ in order]
-    prompted = np.array([_is_prompted(frame) for frame in clip.frames])
+    prompted = np.array([_is_prompted(clip, frame) for frame in clip.frames])
     counts = (clip.scores.intersections, clip.scores.unions, clip.gt.areas)
     both, either, truth = (torch.from_numpy(values).double() for values in counts)
     flags = torch.from_numpy(prompted)[:, None].expand_as(both)
@@ -188,9 +188,11 @@ def object_summaries(clip: Clip) -> list[dict[str, Any]]:
     return summaries
 
 
-def _is_prompted(frame: ClipFrame) -> bool:
+def _is_prompted(clip: Clip, frame: ClipFrame) -> bool:
     """Return whether a frame was told where objects are, and tells nothing of the model."""
-    return frame.round is None and (frame.prompted or bool(frame.prompts))
+    if clip.prompts_implied or frame.round is not None:
+        return False
+    return frame.prompted or bool(frame.prompts)
 
 
 def _errors(clip: Clip) -> Optional[list[dict[str, str]]]:

@@ -78,7 +78,7 @@ class Visualizer:
     """Draws the events of one module in the background.
 
     The hook asks `due` and hands the event to `take`; the trainer, through the callback that
-    `attach` adds, calls `log_pinned`, `log_prompts`, `log_worst`, `log_outcomes` and
+    `due` adds, calls `log_pinned`, `log_prompts`, `log_worst`, `log_outcomes` and
     `log_diagnoses` after a validation and `flush` at the end.
 
     Args:
@@ -99,7 +99,7 @@ class Visualizer:
         self._held: list[_Taken] = []
         self._by_prompts: Optional[dict[str, Snapshot]] = {}  # None: one of them failed
         self._trainer: Optional[Trainer] = None
-        self._callback: Any = None  # what `attach` added to the trainer
+        self._callback: Any = None  # what `_attach` added to the trainer
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies of a module (weight averaging, spawned processes) start with an empty one."""
@@ -118,6 +118,8 @@ class Visualizer:
     def due(self, trainer: Trainer, stage: str, batch_idx: int) -> Optional[Event]:
         """Return what is to be done with this batch; None: nothing.
 
+        The first call with a trainer adds the callback that has pictures flushed when it ends.
+
         Most batches end here, so whatever only matters when something is due is asked last. What
         others may replace in a trainer is looked up then, not remembered: Lightning's Tuner does so
         with its loggers and callbacks.
@@ -132,12 +134,15 @@ class Visualizer:
             self.raise_what_failed()
         is_first_of_run = batch_idx == 0 and trainer.current_epoch == 0
         event = self.cadence.due(stage, trainer.global_step, batch_idx, is_first_of_run)
-        if event is not None and _is_for_nobody(trainer):
+        if event is None and self._callback is not None:
+            return None
+        if _is_for_nobody(trainer):
             self.cadence.begin_anew()
             return None
+        self._attach(trainer)
         return event
 
-    def attach(self, trainer: Trainer) -> None:
+    def _attach(self, trainer: Trainer) -> None:
         """Make sure that pictures are flushed when `trainer` ends, and that Ctrl+C lets them.
 
         The first call with a trainer begins a run: what was turned off, and what was said, belongs
@@ -156,6 +161,8 @@ class Visualizer:
         self._callback = FlushCallback(self)
         self._add_callback(trainer)
         let_python_handle_interrupts()
+        if getattr(trainer, "validating", False):
+            self.begin_validation(trainer)
 
     def _add_callback(self, trainer: Trainer) -> None:
         callbacks = getattr(trainer, "callbacks", None)
@@ -362,7 +369,15 @@ class Visualizer:
             if self._keeper.note_curves(trainer, after_validation=after_validation):
                 self.worker.submit(self._keeper.store_curves, num_pictures=0)
         except Exception as error:
-            self.troubles.failed("reading the curves", error)
+            self._say_unread(error)
+
+    def _say_unread(self, error: Exception) -> None:
+        self.troubles.say_once(
+            f"curves: {type(error).__name__}",
+            "visualizations: the curves of the run book could not be read; training continues, and "
+            "so do the pictures (reported once per kind of failure)",
+            error,
+        )
 
     def write_page(
         self,
@@ -397,6 +412,21 @@ class Visualizer:
         """Forget what a validation that was interrupted has kept; pinned clips are drawn."""
         self.log_pinned()
         self._worst, self._by_prompts = {}, {}
+
+    def begin_stage(self, stage: str) -> None:
+        """Have the run book keep what belongs to it of what its trainer does further."""
+        self._keeper = self._keeper.of_stage(stage)
+
+    def begin_validation(self, trainer: Any) -> None:
+        """Have the run book tell what a validation logs from what was logged before.
+
+        Raises:
+            VisualizationsError: Something failed and `strict` is on; nothing else is raised.
+        """
+        try:
+            self._keeper.begin_validation(trainer)
+        except Exception as error:
+            self._say_unread(error)
 
     def raise_what_failed(self) -> None:
         """Raise what failed in the background since the last call, where `strict` is on.

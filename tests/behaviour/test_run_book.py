@@ -8,15 +8,17 @@ import sys
 import time
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
+import torch
 from books import read_runs
-from fakes import HookedModule, RememberingLogger, visualizations
+from fakes import HookedModule, RememberingLogger, SketchModule, visualizations
 from lightning.pytorch.loggers import CSVLogger
-from scenes import make_scene
-from trainings import assert_same_training, fit, our_warnings
+from scenes import clips, make_scene
+from trainings import assert_same_training, fit, make_trainer, our_warnings
 
 from core import files
-from core.visualization import book, limits
+from core.visualization import book, curves, limits
 
 PAGE = "run.html"
 
@@ -260,3 +262,140 @@ def test_the_page_is_logged_once_to_a_logger_that_shows_pages(untouched, tmp_pat
     (logged,) = wandb_logger.logged
     assert list(logged) == ["run_book"]
     assert type(logged["run_book"]).__name__ == "Html"
+
+
+# The host's own logging
+
+
+def test_a_trainer_that_logs_no_steps_has_its_pictures_and_its_validations(tmp_path, caplog):
+    logger = RememberingLogger()
+    section = visualizations(run_dir=str(tmp_path / "run"))
+    fit(tmp_path, section, logger, steps=9, log_every_n_steps=0)
+    assert our_warnings(caplog) == []
+    assert logger.steps() == list(range(9))
+    (run,) = read_runs(tmp_path / "run")
+    assert run["curves"]["val_loss"]["steps"] == [3, 6, 9]
+
+
+def test_curves_that_cannot_be_read_cost_the_curves_alone(tmp_path, caplog, monkeypatch):
+    def fail(reader, trainer, after_validation):
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setattr(curves.CurveReader, "read", fail)
+    logger = RememberingLogger()
+    fit(tmp_path, visualizations(run_dir=str(tmp_path / "run")), logger, steps=9)
+    assert logger.steps() == list(range(9))
+    (warning,) = our_warnings(caplog)
+    assert "the curves of the run book could not be read" in warning.getMessage()
+
+
+class LoggingModule(SketchModule):
+    """A host that logs its loss at every step, as most do; `stages` are those that it draws."""
+
+    def __init__(self, section, stages=("train", "val")):
+        super().__init__(section)
+        self.stages = stages
+
+    def maybe_log_visualizations(self, batch, outs, batch_idx, stage):
+        if stage in self.stages:
+            super().maybe_log_visualizations(batch, outs, batch_idx, stage)
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/loss", loss, batch_size=1)
+        return loss
+
+
+def fit_logging(tmp_path, *, stages=("train", "val"), ckpt_path=None, **options):
+    """Fit with a validation after every four steps, and a checkpoint in the end."""
+    section = visualizations(run_dir=str(tmp_path / "run"), every_n_steps=200)
+    trainer = make_trainer(tmp_path, RememberingLogger(), **options)
+    module = LoggingModule(section, stages)
+    trainer.fit(module, clips(8), clips(2, batch_size=1), ckpt_path=ckpt_path, weights_only=False)
+    trainer.save_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (run,) = read_runs(tmp_path / "run")
+    return run["curves"]
+
+
+@pytest.mark.parametrize("stages", [("train", "val"), ("val",)], ids=str)
+def test_curves_of_training_and_validation_are_told_apart_where_epochs_are_short(tmp_path, stages):
+    # A validation comes before the first step that is logged.
+    found = fit_logging(tmp_path, stages=stages, max_epochs=3, log_every_n_steps=6)
+    assert found["train/loss"]["steps"] == [6, 12]
+    assert found["val_loss"]["steps"] == [4, 8, 12]
+
+
+def test_a_resumed_run_has_its_training_curve_between_pictures(tmp_path):
+    fit_logging(tmp_path, max_epochs=1)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    found = fit_logging(tmp_path, ckpt_path=checkpoint, max_epochs=3)
+    assert found["train/loss"]["steps"] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert found["val_loss"]["steps"] == [4, 8, 12]
+
+
+# Several runs in one folder
+
+
+class MeasuringModule(LoggingModule):
+    """One that logs a validation's value which depends on the weights."""
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("val/weight", self.conv.weight.detach().sum(), batch_size=1)
+
+
+def measuring(tmp_path):
+    pl.seed_everything(0, verbose=False)
+    return MeasuringModule(visualizations(run_dir=str(tmp_path / "run")))
+
+
+def fit_and_read(tmp_path, module, **options):
+    trainer = make_trainer(tmp_path, RememberingLogger(), val_check_interval=3, **options)
+    trainer.fit(module, clips(12), clips(2, batch_size=1))
+    (run,) = read_runs(tmp_path / "run")
+    return trainer, run
+
+
+@pytest.mark.parametrize("with_the_same_trainer", [True, False])
+def test_validating_after_a_fit_leaves_the_curves_and_clips_of_training_as_they_are(
+    tmp_path, with_the_same_trainer
+):
+    module = measuring(tmp_path)
+    trainer = make_trainer(tmp_path, RememberingLogger(), val_check_interval=3)
+    trainer.validate(module, clips(2, batch_size=1), verbose=False)
+    trainer.fit(module, clips(12), clips(2, batch_size=1))
+    (before,) = read_runs(tmp_path / "run")
+    assert before["curves"]["val/weight"]["steps"] == [0, 3, 6]
+    assert before["baseline_step"] == 0
+    with torch.no_grad():
+        module.conv.weight += 1  # as other weights are loaded, for instance the best ones
+    if not with_the_same_trainer:
+        trainer = make_trainer(tmp_path, RememberingLogger())
+    trainer.validate(module, clips(2, batch_size=1), verbose=False)
+    (after,) = read_runs(tmp_path / "run")
+    assert after["curves"]["val/weight"] == before["curves"]["val/weight"]
+    assert after["clips"] == before["clips"]
+    assert trainer.loggers[0].steps("val")[-1] == trainer.global_step  # it is drawn all the same
+
+
+def test_a_second_fit_in_the_same_folder_is_a_new_start_that_replaces_the_first(tmp_path):
+    module = measuring(tmp_path)
+    _, first = fit_and_read(tmp_path, module)
+    _, second = fit_and_read(tmp_path, module, max_steps=4)
+    assert len(list((tmp_path / "run" / "pictures").glob("start-*.json"))) == 2
+    assert first["curves"]["val/weight"]["steps"] == [3, 6]
+    assert second["curves"]["val/weight"]["steps"] == [3]
+    assert second["curves"]["train/loss"]["steps"] == [1, 2, 3, 4]
+    assert steps_of(second, "train") == [0, 1, 2, 3]
+
+
+def test_a_trainer_that_fits_further_goes_on_with_its_book(tmp_path):
+    module = measuring(tmp_path)
+    trainer, first = fit_and_read(tmp_path, module)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, clips(12), clips(2, batch_size=1))
+    (run,) = read_runs(tmp_path / "run")
+    found, expected = run["curves"]["val/weight"], first["curves"]["val/weight"]
+    assert found["steps"] == [3, 6, 9, 12]
+    assert found["values"][:2] == expected["values"]
+    assert steps_of(run, "train") == list(range(12))

@@ -5,6 +5,7 @@ Run with `make browser`; needs chromium, chromium-driver and selenium.
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import sample_books as books
 import torch
 from PIL import Image
 
+from core.report import page as page_sources
 from core.report.page import render_page
 from core.visualization.drawing.paint import pack, paint_errors, paint_mask_prompts, paint_masks
 from core.visualization.prompts import PromptData
@@ -619,6 +621,100 @@ def test_frames_that_were_not_kept_are_said_to_be_missing(page):
     assert not page.layer((128, 128), "prediction").any()
     assert "not kept" in page.find_all("#panels figcaption")[3].text
     assert page.complaints() == []
+
+
+def keep_frames(clip: dict, places: list[int]) -> dict:
+    """Return a clip of which a run has stored some frames alone."""
+    kept = {name: [clip[name][t] for t in places] for name in ("frame_numbers", "images", "gt")}
+    per_frame = ("pred", "errors", "prompts", "scores", "prompted")
+    events = [
+        {**event, **{name: [event[name][t] for t in places] for name in per_frame}}
+        for event in clip["events"]
+    ]
+    return {**clip, **kept, "events": events}
+
+
+def test_two_runs_that_kept_other_frames_are_compared_frame_by_frame(page):
+    made = books.clip("val/0", "strided", frames=7, steps=(0, 100))
+    places = [[0, 1, 2, 3], [0, 2, 4, 6]]
+    clips = [keep_frames(made, kept) for kept in places]
+    page.show(
+        books.book(*(books.run(name, [clip]) for name, clip in zip("AB", clips, strict=True)))
+    )
+    colors = [rgb(thing["color"]) for thing in made["objects"]]
+    pred = made["events"][-1]["pred"]
+    shown = [0, 1, 2, 3, 4, 6]
+    for index, t in enumerate(shown):
+        page.run("book.open('val/0', arguments[0])", made["frame_numbers"][t])
+        assert page.state("frame") == index
+        for run, kept in enumerate(places):
+            found = page.layer((128, 128), "prediction", run=run)
+            expected = expected_masks(masks_of(made, pred[t]), colors) if t in kept else 0 * found
+            np.testing.assert_array_equal(found, expected)
+            said = page.texts("#panels figcaption")
+            told = next(text for text in said if text.startswith(f"prediction · {'AB'[run]}"))
+            assert ("not kept" in told) == (t not in kept)
+        frame = page.layer((128, 128), "image", frame=True)[..., :3].astype(int)
+        stored = np.asarray(Image.open(io.BytesIO(base64.b64decode(made["images"][t][23:]))))
+        assert abs(frame - stored).max() <= 3
+    assert page.complaints() == []
+
+
+def test_the_first_prediction_has_the_prompts_of_its_own_step(page):
+    made = books.clip("val/0", "clicks", frames=4, steps=(0, 100))
+    for event in made["events"]:
+        for frame in event["prompts"]:
+            frame.clear()
+    here = {"object": 0, "kind": "click", "x": 30.5, "y": 30.5, "positive": True, "round": 0}
+    there = {**here, "x": 90.5, "y": 90.5}
+    for event, click in zip(made["events"], (here, there), strict=True):
+        event["prompts"][0].append(click)
+    page.show(books.book(books.run("run", [made])))
+    page.run("book.open('val/0', 0)")
+    page.button("Large").click()
+    select = page.find("#panels select[aria-label='left picture']")
+    choices = page.texts("#panels select[aria-label='left picture'] option")
+    first = next(text for text in choices if text.startswith("first prediction"))
+    next(o for o in select.find_elements("css selector", "option") if o.text == first).click()
+    without = page.canvas(0)
+    page.button("Prompts everywhere").click()
+    changed = (page.canvas(0) != without).any(2)
+    factor = changed.shape[0] // 128
+    drawn = [changed[int(c["y"] * factor), int(c["x"] * factor)] for c in (here, there)]
+    assert drawn == [True, True]
+
+
+def test_arrow_keys_scroll_a_table_that_is_wider_than_its_place(page, usual):
+    page.show(usual)
+    page.run("book.open('val/0', 8)")
+    box = page.find("#objects .scroll")
+    page.run("arguments[0].firstChild.style.width = '5000px'", box)
+    frame = page.state("frame")
+    page.run("arguments[0].focus()", box)
+    box.send_keys("\ue014")  # the right arrow
+    assert page.state("frame") == frame
+    page.wait("return arguments[0].scrollLeft > 0", box)
+
+
+def test_what_is_remembered_again_and_again_drives_nothing_out(page, usual):
+    page.show(usual)
+    helpers = (Path(page_sources.__file__).parent / "helpers.js").read_text(encoding="utf-8")
+    kept = page.run(
+        f"{helpers} const kept = new Recent(10, (value) => value);"
+        "kept.set('other', 4);"
+        "for (let i = 0; i < 5; i++) kept.set('same', 3);"
+        "return [kept.get('other'), kept.get('same'), kept.size]"
+    )
+    assert kept == [4, 3, 7]
+
+
+def test_a_long_curve_is_drawn(page):
+    run = books.run("run", books.usual_clips()[:1])
+    steps = list(range(200_000))
+    run["curves"]["train/loss"] = {"steps": steps, "values": [1 / (step + 1) for step in steps]}
+    page.show(books.book(run))
+    assert page.complaints() == []
+    assert "train/loss" in page.find("#curves").text
 
 
 def test_a_page_of_another_format_says_so(page):

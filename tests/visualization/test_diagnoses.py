@@ -10,6 +10,7 @@ from scenes import clips
 from trainings import make_trainer
 
 from core.metrics.doctor import Baseline, Diagnosis, Doctor, Fault
+from core.metrics.outcomes import AtDistance, Findings
 from core.visualization.drawing import sheet
 from core.visualization.flush import FlushCallback
 from core.visualization.images import log_text
@@ -149,6 +150,29 @@ def test_a_run_that_went_back_forgets_what_was_wrong_later(tmp_path):
     book.add_diagnoses([ILL], 3)
     book.add_diagnoses([], 2)
     assert read_runs(tmp_path)[0]["diagnoses"] == []
+
+
+def test_a_run_that_predicts_repeats_nothing_of_the_validation_before(tmp_path):
+    class Module(SickModule):
+        def predict_step(self, batch, batch_idx):
+            self.step(batch, batch_idx, "predict")
+
+    logger = TextLogger()
+    module = Module(visualizations(run_dir=str(tmp_path), every_n_steps=100, worst_clips=1))
+    module.findings = Findings([], [AtDistance(1, 2, 0.0, 0.25, 0.5)], None, [])
+    trainer = make_trainer(tmp_path, logger)
+    trainer.fit(module, clips(6), clips(2, batch_size=1))
+    fitted = list(logger.images)
+    assert ("val/outcomes", 3) in fitted
+    (run,) = read_runs(tmp_path)
+    trainer.predict(module, clips(2, batch_size=1))
+    new = [key for key, _ in logger.images if (key, _) not in fitted]
+    assert new == ["predict/composites", "predict/worst"]
+    assert len(logger.texts) == 1
+    (after,) = read_runs(tmp_path)
+    assert [after[part] for part in ("curves", "diagnoses", "outcomes")] == [
+        run[part] for part in ("curves", "diagnoses", "outcomes")
+    ]
 
 
 def test_names_of_ours_may_be_the_host_s_own():

@@ -212,6 +212,23 @@ def test_names_are_looked_up_by_the_ids_of_the_metadata():
     assert (clip.ids, clip.category_names) == ([9], ["dog of 41"])
 
 
+def test_frames_of_one_number_are_told_apart_by_their_positions():
+    batch, outs = clicked_clips()
+    batch.metadata.unique_objects_identifier[..., 2] = 7
+    clip = take(batch, outs, videos=[0]).clips()[0]
+    assert [frame.number for frame in clip.frames] == list(range(T))
+
+
+def test_ids_that_are_floating_numbers_are_ids():
+    batch, outs = clicked_clips()
+    expected = take(batch, outs, videos=[1]).clips()[0]
+    ids = batch.metadata.unique_objects_identifier
+    batch.metadata.unique_objects_identifier = ids.double()
+    clip = take(batch, outs, videos=[1]).clips()[0]
+    assert (clip.ids, clip.colors) == (expected.ids, expected.colors)
+    assert [type(number) for number in (clip.id_of(0), clip.frames[1].number)] == [int, int]
+
+
 def broken(what):
     batch, outs = clicked_clips()
     if what == "too few outputs":

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from books import another_video, make_book, read_runs, scene_clip
 from PIL import Image
+from scenes import make_scene
 
 from core.visualization import store
 from core.visualization.drawing import sheet
+from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 from core.visualization.store import NotABook, decode_mask, encode_mask
 
 
@@ -107,6 +109,19 @@ def test_frames_are_stored_once_and_look_like_those_of_the_sheet(tmp_path):
         assert np.abs(decoded - image).mean() < 3
 
 
+def test_every_frame_is_stored_where_all_have_one_number(tmp_path):
+    batch, outs = make_scene(4, 48, 3)
+    batch.metadata.unique_objects_identifier[..., 2] = 0
+    options = SnapshotOptions(max_frames=4, panel_size=48)
+    (clip,) = take_snapshot(batch, outs, Moment("val", 0), options).clips()
+    make_book(tmp_path).add(clip, "pinned")
+    ((stored,),) = (run["clips"] for run in read_runs(tmp_path))
+    for image, url in zip(clip.images, stored["images"], strict=True):
+        data = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
+        assert np.abs(np.asarray(Image.open(io.BytesIO(data)), float) - image).mean() < 3
+    assert len({*stored["images"]}) == 4
+
+
 def test_further_frames_of_a_clip_join_those_that_are_stored(tmp_path):
     book = make_book(tmp_path)
     book.add(scene_clip(0, kept_frames=0), "pinned")
@@ -163,6 +178,22 @@ def test_an_object_that_is_on_no_prompted_frame_has_no_iou_as_in_the_metrics(tmp
     expected = clip.scores.ious[1:3].mean(0)
     assert (first, last) == pytest.approx((expected[0], expected[2]), abs=1e-3)
     assert absent is None
+
+
+def test_where_outputs_tell_no_prompts_every_frame_counts_as_on_the_sheet(tmp_path):
+    batch, outs = make_scene(4, 48, 3)
+    batch.masks[0, 1] = False  # object 1 comes later
+    outs = [{"pred_masks_high_res": out["pred_masks_high_res"].roll(3, -2)} for out in outs]
+    options = SnapshotOptions(max_frames=4, panel_size=48)
+    (clip,) = take_snapshot(batch, outs, Moment("val", 0), options).clips()
+    make_book(tmp_path).add(clip, "pinned")
+    (run,) = read_runs(tmp_path)
+    assert run["clips"][0]["events"][0]["prompted"] == [False] * 4
+    # Of object 1 frame 0 counts as well: the prediction there is a false alarm.
+    assert [row["now"] for row in run["objects"]] == pytest.approx(
+        clip.scores.ious.mean(0).tolist(), abs=1e-3
+    )
+    assert clip.mean_iou == pytest.approx(clip.scores.ious.mean(), abs=1e-3)
 
 
 # What goes first when the folder is full

@@ -51,8 +51,8 @@ class Chart {
     const points = data.series.flatMap((line) => line.points);
     const xs = points.map((point) => point[0]),
       ys = points.map((point) => point[1]).filter(isNumber);
-    const [x0, x1] = widened(data.domain || [Math.min(...xs), Math.max(...xs)], xs.length);
-    const [y0, y1] = widened(data.range || [Math.min(...ys), Math.max(...ys)], ys.length);
+    const [x0, x1] = widened(data.domain || extentOf(xs), xs.length);
+    const [y0, y1] = widened(data.range || extentOf(ys), ys.length);
     this.placeX = (x) => LEFT + ((x - x0) / (x1 - x0)) * (width - LEFT - RIGHT);
     this.placeY = (y) => TOP + (1 - (y - y0) / (y1 - y0)) * (height - TOP - BOTTOM);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -171,6 +171,16 @@ class Chart {
 }
 
 const charts = [];
+
+/** The smallest and the largest of some values; as arguments of Math.min a long curve's are too many. */
+function extentOf(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
 
 /** Give an axis without extent some, so that a single value stands in its middle. */
 function widened([low, high], count) {

@@ -4,8 +4,8 @@ const frames = new Recent(16e6, (frame) => frame.pixels.length);
 const frameKey = (clip, t) => `${clip.key}\n${t}`;
 
 async function decodeFrame(clip, t) {
-  const part = clip.parts.find((one) => one);
-  const source = part.images[t];
+  const part = clip.parts.find((one) => one && one.images[t]);
+  const source = part && part.images[t];
   if (typeof source !== "string" || !source.startsWith("data:image/")) return;
   const image = new Image();
   image.src = source;

@@ -75,6 +75,9 @@ class Recent {
   }
 
   set(key, value) {
+    const before = this.values.get(key);
+    if (before !== undefined) this.size -= this.sizeOf(before);
+    this.values.delete(key);
     this.values.set(key, value);
     this.size += this.sizeOf(value);
     for (const [old, dropped] of this.values) {

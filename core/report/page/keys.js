@@ -9,10 +9,12 @@ function onKey(event) {
   const slides = tag === "INPUT" && target.type === "range";
   const presses =
     tag === "BUTTON" || tag === "SUMMARY" || tag === "A" || (tag === "INPUT" && target.type === "checkbox");
+  const box = target.closest(".scroll"),
+    scrolls = box !== null && box.scrollWidth > box.clientWidth && !event.shiftKey;
   const turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   const { steps } = state.clip;
   if (turn && event.shiftKey) setStep(steps[clamp(steps.indexOf(state.step) + turn, 0, steps.length - 1)]);
-  else if (turn && !slides) setFrame(state.frame + turn);
+  else if (turn && !slides && !scrolls) setFrame(state.frame + turn);
   else if (event.key === " " && !presses) play();
   else if (event.key === "+" || event.key === "=") zoomBy(1.5);
   else if (event.key === "-") zoomBy(1 / 1.5);

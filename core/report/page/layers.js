@@ -40,6 +40,10 @@ function paintLayer(kind, clip, r, event, t, out, flat) {
   }
 }
 
+/** The event that a panel shows. */
+const eventOf = (clip, spec) =>
+  spec.baseline ? baselineEvent(clip, spec.run) : eventAt(clip.parts[spec.run], state.step);
+
 /** The pixels of one panel, [height * width] packed; transparent where nothing is and no frame is shown. */
 function compose(spec, options = {}) {
   const { clip } = state,
@@ -50,7 +54,7 @@ function compose(spec, options = {}) {
   if (frame) out.set(frame.pixels);
   const part = clip.parts[spec.run];
   if (!part) return out;
-  const event = spec.baseline ? baselineEvent(clip, spec.run) : eventAt(part, state.step);
+  const event = eventOf(clip, spec);
   if (event) paintLayer(spec.kind, clip, spec.run, event, t, out, !frame);
   const before = state.showBaseline && !spec.baseline ? baselineEvent(clip, spec.run) : null;
   if (before) paintBaseline(out, drawnOf(clip, spec.run, (before.pred || [])[t]), clip.width, clip.height);

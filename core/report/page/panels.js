@@ -113,6 +113,7 @@ function sizePanels() {
 function missingNote(spec, clip, event, t) {
   const part = clip.parts[spec.run];
   if (!part) return "not in this run";
+  if (spec.kind !== "image" && !part.images[t]) return "not kept";
   if (spec.kind === "ground truth" && !truthAt(part, event, t)) return "none";
   if (spec.kind === "prediction" && !(event.pred || [])[t]) return "not kept";
   if (spec.kind === "errors") {
@@ -136,9 +137,7 @@ function drawPanels() {
       const data = new ImageData(new Uint8ClampedArray(pixels.buffer), clip.width, clip.height);
       layer.getContext("2d").putImageData(data, 0, 0);
     });
-    const events = panel.specs.map((spec) =>
-      spec.baseline ? baselineEvent(clip, spec.run) : eventAt(clip.parts[spec.run], state.step),
-    );
+    const events = panel.specs.map((spec) => eventOf(clip, spec));
     const names = panel.specs.map(specName).join(" | ");
     panel.title.textContent = names;
     panel.title.title = names;
@@ -175,7 +174,7 @@ function present() {
       context.setTransform(factor, 0, 0, factor, -state.x * factor, -state.y * factor);
       context.drawImage(panel.layers[index], 0, 0);
       context.setTransform(1, 0, 0, 1, 0, 0);
-      const event = eventAt(clip.parts[spec.run], state.step);
+      const event = eventOf(clip, spec);
       if (event && (spec.kind === "prompts" || state.promptsEverywhere)) {
         drawPrompts(context, promptsOf(clip, spec.run, event, state.frame), place, unit);
       }

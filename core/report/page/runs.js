@@ -34,16 +34,31 @@ function compareIds(a, b) {
 
 const labelOf = (thing) => (thing.name ? `${thing.id} ${thing.name}` : `${thing.id}`);
 
-/** Spread the lists of an event that covers some frames alone over all frames of its clip. */
-function spread(clip, event) {
-  if (!event.frames) return event;
-  const whole = { ...event };
-  for (const name of ["gt", "pred", "errors", "prompts", "scores", "prompted"]) {
-    if (!event[name]) continue;
-    whole[name] = clip.frame_numbers.map(() => null);
-    event.frames.forEach((t, index) => (whole[name][t] = event[name][index]));
-  }
-  return whole;
+/** A run's part of a clip, its lists as long as `numbers`: null where it, or an event, lacks the frame. */
+function aligned(part, numbers) {
+  const places = part.frame_numbers.map((number) => numbers.indexOf(number));
+  const spread = (list, at) => {
+    const whole = numbers.map(() => null);
+    at.forEach((t, index) => (whole[t] = list[index]));
+    return whole;
+  };
+  const events = part.events.map((event) => {
+    const whole = { ...event },
+      at = event.frames ? event.frames.map((t) => places[t]) : places;
+    for (const name of ["gt", "pred", "errors", "prompts", "scores", "prompted"]) {
+      if (event[name]) whole[name] = spread(event[name], at);
+    }
+    return whole;
+  });
+  return { ...part, images: spread(part.images, places), gt: part.gt && spread(part.gt, places), events };
+}
+
+/** The numbers of all frames that any part of a clip has: in its own order where one has them all. */
+function allNumbers(parts) {
+  const lists = parts.filter((part) => part).map((part) => [...new Set(part.frame_numbers)]);
+  const longest = lists.reduce((best, list) => (list.length > best.length ? list : best));
+  const all = [...new Set(lists.flat())];
+  return all.length === longest.length ? longest : all.sort((a, b) => a - b);
 }
 
 /** The clips of all runs; the same key is the same clip. `parts[r]` is that of run r or null. */
@@ -56,7 +71,7 @@ function mergeClips() {
         const parts = runs.map(() => null);
         found.set(clip.key, { key: clip.key, name: clip.name, kind: kindOf(clip), parts });
       }
-      found.get(clip.key).parts[r] = { ...clip, events: clip.events.map((event) => spread(clip, event)) };
+      found.get(clip.key).parts[r] = clip;
     }
   });
   const missing = (clip) => clip.parts.filter((part) => part === null).length;
@@ -70,7 +85,8 @@ function mergeClips() {
     const first = clip.parts.find((part) => part);
     clip.width = first.width;
     clip.height = first.height;
-    clip.frameNumbers = first.frame_numbers;
+    clip.frameNumbers = allNumbers(clip.parts);
+    clip.parts = clip.parts.map((part) => part && aligned(part, clip.frameNumbers));
     clip.window = first.window;
     clip.steps = [
       ...new Set(clip.parts.flatMap((part) => (part ? part.events.map((event) => event.step) : []))),

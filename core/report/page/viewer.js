@@ -379,7 +379,9 @@ function drawFrameChart() {
   const dashes = runs.map((run, r) => `${["—", "- -", "···", "-·-"][r % 4]} ${run.name}`).join("   ");
   parts.byFrame.draw({
     series: linesOf(clip, (r, part, now, k) =>
-      numbers.map((number, t) => [number, (scoreAt(now, t, k) || {}).iou ?? null]),
+      numbers
+        .map((number, t) => [number, (scoreAt(now, t, k) || {}).iou ?? null])
+        .filter((_, t) => part.images[t]),
     ),
     range: [0, 1],
     domain: [numbers[0], numbers[numbers.length - 1]],
