@@ -529,9 +529,11 @@ def test_clips_are_found_where_few_frames_of_a_long_video_have_objects(tmp_path)
     content = coco_content(tmp_path, ("x",), num_frames=8)
     template = content["images"][0]
     content["images"] = [
-        {**template, "id": t, "file_name": f"x/{t % 8:03d}.png", "order_in_video": t}
+        {**template, "id": t, "file_name": f"x/{t:04d}.png", "order_in_video": t}
         for t in range(3000)
     ]
+    for t in range(3000):
+        (tmp_path / "frames" / "x" / f"{t:04d}.png").symlink_to(f"{t % 8:03d}.png")
     mask = rle(label_map(1) > 0)
     content["annotations"] = [
         {"image_id": t, "category_id": 7, "track_id": 1, "segmentation": mask} for t in range(2)
