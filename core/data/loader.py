@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Optional, Protocol
 
@@ -15,10 +15,18 @@ from .datapoint import ORDER, make_generator
 
 @dataclass(frozen=True)
 class Position:
-    """A place in training: an epoch, and how many of its batches are done."""
+    """A place in training: an epoch, and how many of its batches are done.
+
+    Attributes:
+        epoch: The epoch.
+        batches: Those that are done, of as many as an epoch has.
+        apart: Clips of all ranks that were done in batches of another size, where no batch ends at
+            them: those to come are cut from the rest. 0: all are cut from the whole epoch.
+    """
 
     epoch: int
     batches: int = 0
+    apart: int = 0
 
 
 Key = tuple[int, int]  # (epoch, index) of a clip
@@ -32,6 +40,19 @@ class Order(Protocol):
 
     def batches(self, epoch: int) -> list[list[Key]]:
         """Return those of this rank, the same whenever it is asked."""
+
+
+class TrainOrder(Order, Protocol):
+    """An order that can be left in the middle of an epoch, and continued in other batches."""
+
+    def rest(self, position: Position) -> list[list[Key]]:
+        """Return this rank's batches that are to come."""
+
+    def clips_before(self, position: Position) -> int:
+        """Return how many clips of the epoch all ranks have done."""
+
+    def position_after(self, epoch: int, clips: int) -> Position:
+        """Return where to continue after so many clips of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +72,42 @@ class ClipOrder:
         """See `Order`."""
         return num_batches(self.num_clips, self.batch_size, num_ranks)
 
-    def of(self, epoch: int) -> list[int]:
-        """Return the indices of this rank's clips in one epoch."""
+    def of(self, epoch: int, apart: int = 0) -> list[int]:
+        """Return the indices of this rank's clips in one epoch, without the first ones of all."""
         order = np.arange(self.num_clips)
         if self.shuffle:
             order = make_generator(ORDER, self.seed, epoch).permutation(order)
-        return share_of_rank(order)
+        return share_of_rank(order[apart:])
 
     def batches(self, epoch: int) -> list[list[Key]]:
         """See `Order`."""
-        return in_batches([(epoch, index) for index in self.of(epoch)], self.batch_size)
+        return self.rest(Position(epoch))
+
+    def rest(self, position: Position) -> list[list[Key]]:
+        """See `TrainOrder`."""
+        keys = [(position.epoch, index) for index in self.of(position.epoch, position.apart)]
+        return in_batches(keys, self.batch_size)[self._done_since(position) :]
+
+    def clips_before(self, position: Position) -> int:
+        """See `TrainOrder`."""
+        return position.apart + self._done_since(position) * self.batch_size * world()[1]
+
+    def position_after(self, epoch: int, clips: int) -> Position:
+        """See `TrainOrder`."""
+        if clips >= self.num_clips:
+            return Position(epoch + 1)
+        num_ranks = world()[1]
+        whole, part = divmod(clips, self.batch_size * num_ranks)
+        if not part:
+            return Position(epoch, whole)
+        left = num_batches(self.num_clips - clips, self.batch_size, num_ranks)
+        return Position(epoch, self.count(num_ranks) - left, clips)
+
+    def _done_since(self, position: Position) -> int:
+        """Return how many batches are done of those cut from the clips that come after `apart`."""
+        num_ranks = world()[1]
+        cut = num_batches(self.num_clips - position.apart, self.batch_size, num_ranks)
+        return position.batches - (self.count(num_ranks) - cut)
 
 
 def num_batches(num_clips: int, batch_size: int, num_ranks: int) -> int:
@@ -146,7 +193,7 @@ class Course:
         latest = self._latest
         if latest is None or latest.start.epoch != epoch - 1 or latest.fetched >= num_batches:
             return None
-        return Position(latest.start.epoch, latest.fetched)
+        return replace(latest.start, batches=latest.fetched)
 
     def fetched(self) -> None:
         """Count a batch that was handed out."""
@@ -163,19 +210,22 @@ class Course:
         batches = latest.fetched
         if trained is not None:
             batches = min(batches, latest.start.batches + trained - latest.trained_before)
-        return Position(epoch + 1) if batches >= num_batches else Position(epoch, batches)
+        return (
+            Position(epoch + 1)
+            if batches >= num_batches
+            else replace(latest.start, batches=batches)
+        )
 
 
 class ClipBatches(Sampler[list[Key]]):
-    """This rank's batches of (epoch, index) pairs.
+    """This rank's batches of (epoch, index) pairs, all those of Lightning's epoch.
 
     Args:
         order: Which clips are in which batch.
-        course: Where to start; None: at the first batch of Lightning's epoch.
     """
 
-    def __init__(self, order: Order, course: Optional[Course] = None) -> None:
-        self.order, self.course = order, course
+    def __init__(self, order: Order) -> None:
+        self.order = order
         self.epoch = 0
 
     @property
@@ -191,8 +241,23 @@ class ClipBatches(Sampler[list[Key]]):
         return self.order.count(world()[1])
 
     def __iter__(self) -> Iterator[list[Key]]:
-        start = Position(self.epoch) if self.course is None else self.course.start
-        return iter(self.order.batches(start.epoch)[start.batches :])
+        return iter(self.order.batches(self.epoch))
+
+
+class BatchesToCome(ClipBatches):
+    """Those that are left where training continues.
+
+    Args:
+        order: Which clips are in which batch.
+        course: Where to start.
+    """
+
+    def __init__(self, order: TrainOrder, course: Course) -> None:
+        super().__init__(order)
+        self._rest, self._course = order.rest, course
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self._rest(self._course.start))
 
 
 class ResumableLoader(DataLoader):
@@ -214,13 +279,13 @@ class ResumableLoader(DataLoader):
     def __init__(
         self,
         *,
-        order: Order,
+        order: TrainOrder,
         progress: Callable[[], Optional[tuple[int, float]]],
         **options: Any,
     ) -> None:
-        self._progress, self._course = progress, Course()
+        self._progress, self._course, self._order = progress, Course(), order
         self.waited_s = self.asked_at = 0.0
-        self._clips = ClipBatches(order, self._course)
+        self._clips = BatchesToCome(order, self._course)
         super().__init__(batch_sampler=self._clips, **options)
 
     def _counts(self) -> tuple[int, float, Optional[int]]:
@@ -247,10 +312,18 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many of its batches were trained on."""
-        return asdict(self._course.position(*self._counts()))
+        """Return the epoch and how many of its batches were trained on.
+
+        And how many clips of all ranks these are: a run that resumes may have other batches.
+        """
+        position = self._course.position(*self._counts())
+        clips = self._order.clips_before(position)
+        return {"epoch": position.epoch, "batches": position.batches, "clips": clips}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned; before it told the clips, batches count."""
         epoch, batches = (int(state_dict[key]) for key in ("epoch", "batches"))
-        self._course.resume_at(Position(epoch, batches))
+        if "clips" in state_dict:
+            self._course.resume_at(self._order.position_after(epoch, int(state_dict["clips"])))
+        else:
+            self._course.resume_at(Position(epoch, batches))

@@ -18,7 +18,7 @@ from ..official import original_sizes_of
 from .clips import ClipDataset
 from .datapoint import collate, normalise, seed_of_source
 from .finding import find_clips
-from .loader import ClipBatches, ClipOrder, Order, ResumableLoader
+from .loader import ClipBatches, ClipOrder, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import Reader, has_category_layout
 from .readers.recognise import naming_source, resolve_source
@@ -169,7 +169,7 @@ class VideoDataModule(LightningDataModule):
             return {}
         return dict(zip(dataset.names, order.counts(num_ranks), strict=True))
 
-    def _order(self, stage: str) -> Order:
+    def _order(self, stage: str) -> Union[ClipOrder, MixedOrder, InTurn]:
         dataset, size = self.datasets[stage], "batch_size" if stage == "train" else "val_batch_size"
         if not isinstance(dataset, MixedDataset):
             batch_size = getattr(self.data, size)
@@ -183,8 +183,9 @@ class VideoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled clips; the order depends on (seed, epoch)."""
-        options = self._loader_options("train")
-        return ResumableLoader(order=self._order("train"), progress=self._progress, **options)
+        options, order = self._loader_options("train"), self._order("train")
+        assert not isinstance(order, InTurn)  # which is of validation
+        return ResumableLoader(order=order, progress=self._progress, **options)
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation clips, always the same in the same order."""

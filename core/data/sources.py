@@ -11,7 +11,7 @@ from training.utils.data_utils import VideoDatapoint
 
 from .clips import ClipDataset
 from .datapoint import ORDER, TURNS, epoch_and_index, make_generator
-from .loader import Key, in_batches, num_batches, share_of_rank, world
+from .loader import Key, Position, in_batches, num_batches, share_of_rank, world
 from .synthetic import SyntheticDataset
 
 
@@ -57,10 +57,36 @@ class MixedOrder:
     def batches(self, epoch: int) -> list[list[Key]]:
         """Return this rank's batches of (epoch, index) pairs."""
         counts = self.counts(world()[1])
-        turns = np.repeat(np.arange(len(counts)), counts)
-        turns = make_generator(TURNS, self.seed, epoch).permutation(turns)
         batches = [iter(self._batches_of(i, epoch, count)) for i, count in enumerate(counts)]
-        return [next(batches[i]) for i in turns.tolist()]
+        return [next(batches[i]) for i in self._turns(epoch).tolist()]
+
+    def rest(self, position: Position) -> list[list[Key]]:
+        """Return this rank's batches that are to come."""
+        return self.batches(position.epoch)[position.batches :]
+
+    def clips_before(self, position: Position) -> int:
+        """Return how many clips of the epoch all ranks have done."""
+        return int(self._sizes(position.epoch)[: position.batches].sum())
+
+    def position_after(self, epoch: int, clips: int) -> Position:
+        """Return where to continue after so many clips of all ranks.
+
+        In batches of other sizes the data sets take other turns: of each about as many are done.
+        """
+        ends = np.cumsum(self._sizes(epoch))
+        done = int(np.searchsorted(ends, clips, side="right"))
+        return Position(epoch, done) if done < len(ends) else Position(epoch + 1)
+
+    def _turns(self, epoch: int) -> np.ndarray:
+        """Return which data set each batch of an epoch is of."""
+        counts = self.counts(world()[1])
+        turns = np.repeat(np.arange(len(counts)), counts)
+        return make_generator(TURNS, self.seed, epoch).permutation(turns)
+
+    def _sizes(self, epoch: int) -> np.ndarray:
+        """Return how many clips all ranks have in each batch of an epoch."""
+        sizes = np.array([part.batch_size * world()[1] for part in self.parts])
+        return sizes[self._turns(epoch)]
 
     def _batches_of(self, i: int, epoch: int, count: int) -> list[list[Key]]:
         part, (rank, num_ranks) = self.parts[i], world()

@@ -267,6 +267,26 @@ def test_resuming_in_an_epoch_of_several_data_sets_continues_with_the_missing_ba
         assert fit(module(), tmp_path, ckpt_path=path, **options) == whole[step:]
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(("before", "after", "step"), [(1, 2, 7), (1, 2, 6), (2, 1, 3), (3, 2, 1)])
+def test_resuming_with_another_batch_size_trains_on_every_clip_once(
+    tmp_path, before, after, step, num_workers
+):
+    def module(batch_size):
+        return make_module(num_clips=10, batch_size=batch_size, num_workers=num_workers)
+
+    def videos(batches):
+        return [video for *_, (ids, _) in batches for video in ids]
+
+    options = {"limit_val_batches": 0}
+    whole = videos(fit(module(1), tmp_path, **options))
+    fit(module(before), tmp_path, [every_step(tmp_path)], **options)
+    path = next(tmp_path.glob(f"*step={step}.ckpt"))
+    rest = videos(fit(module(after), tmp_path, ckpt_path=path, **options))
+    left = whole[before * step : 10]
+    assert rest[: len(left)] == left
+
+
 def test_workers_start_each_epoch_anew_when_epochs_are_cut_short(tmp_path):
     options = {"limit_val_batches": 0, "limit_train_batches": 2}
     alone = fit(make_module(), tmp_path, **options)
@@ -312,4 +332,4 @@ def test_state_between_epochs_belongs_to_the_new_epoch(tmp_path):
     path = tmp_path / "start.ckpt"
     fit(make_module(), tmp_path, [EpochStart(path)], limit_val_batches=0)
     state = torch.load(path, weights_only=False)["loops"]["fit_loop"]["state_dict"]
-    assert state["combined_loader"] == [{"epoch": 1, "batches": 0}]
+    assert state["combined_loader"] == [{"epoch": 1, "batches": 0, "clips": 0}]
