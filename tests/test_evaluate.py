@@ -10,9 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from border_distances import border_distances
 from PIL import Image
 from pycocotools import mask as mask_utils
 from random_weights import IMAGE_SIZE, write_random_weights
@@ -454,6 +456,23 @@ def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
     status, said = evaluate("compare=released")
     assert status == 1
     assert "started from no released weights" in said
+
+
+def test_clicks_do_not_depend_on_where_masks_lie_in_memory(weights, monkeypatch):
+    inside = []
+
+    def measured(truth, found):
+        inside.append(border_distances())
+        return torch.tensor([[[20.0, 20.0]]]), torch.tensor([[1]])
+
+    monkeypatch.setattr("sam2.modeling.sam2_utils.sample_one_point_from_error_center", measured)
+    video, ipp = draw(1, (IMAGE_SIZE, IMAGE_SIZE), [Disc(1, (20, 20), 9)]), cv2.ipp.useIPP()
+    mask = video.masks(1)[0]
+    predictor = build_predictor(find(str(weights), ModelConfig()), torch.device("cpu"))
+    prompts = prompts_of({1: (0, mask)}, "point")
+    segment(predictor, InMemory(video.images), prompts, {1: mask}, 2)
+    assert [len(found) for found in inside] == [1, 1, 1]  # the prompt and two corrections
+    assert cv2.ipp.useIPP() == ipp
 
 
 @pytest.mark.parametrize("kind", ["point", "bbox"])

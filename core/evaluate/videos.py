@@ -17,6 +17,7 @@ from ..data.readers.label_maps import has_void
 from ..data.readers.reader import Reader, has_category_layout
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
+from ..tracking.clicks import place_click
 from ..tracking.frames import Frames
 from ..tracking.prompts import Prompt
 from .settings import EvaluateConfig
@@ -272,8 +273,6 @@ def make_prompt(key: int, position: int, mask: np.ndarray, kind: str) -> Prompt:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = (float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1]))
         return Prompt(position, key, box=box)
-    from sam2.modeling.sam2_utils import sample_one_point_from_error_center
-
     gt = torch.from_numpy(mask)[None, None]
-    points, labels = sample_one_point_from_error_center(gt, torch.zeros_like(gt))
-    return Prompt(position, key, points=points[0].numpy(), labels=labels[0].numpy())
+    points, labels = place_click(gt, torch.zeros_like(gt))
+    return Prompt(position, key, points=points.numpy(), labels=labels.numpy())
