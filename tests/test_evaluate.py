@@ -1,6 +1,7 @@
 """``python -m core.evaluate``: what it writes, how it goes on, and what it says of mistakes."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from border_distances import border_distances
+from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as mask_utils
 from random_weights import IMAGE_SIZE, write_random_weights
@@ -23,7 +25,7 @@ from videos import Disc, InMemory, draw, write_vos
 
 import core.data.split
 from core.checks import UserError
-from core.config import Config, ModelConfig, to_config
+from core.config import Config, DataConfig, ModelConfig, to_config
 from core.data.datapoint import normalise, to_datapoint
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
@@ -197,8 +199,6 @@ def test_a_folder_without_weights_is_refused(evaluate, tmp_path):
 
 
 def test_settings_of_the_run_come_first_and_the_command_line_last(weights, data, tmp_path, capsys):
-    from omegaconf import OmegaConf
-
     run = tmp_path / "run with = and ,"
     (run / "weights").mkdir(parents=True)
     for suffix in (".pt", ".yaml"):
@@ -317,6 +317,40 @@ def test_category_layouts_have_names_and_frames_of_unknown_masks(tmp_path):
     assert (len(found.frames), found.annotated) == (3, [0, 2])
     assert list(first_masks(found)) == [1]
     assert found.object_names[1] == "knife"
+
+
+@pytest.fixture
+def numbered_alike(tmp_path):
+    """COCO-video files of training and of validation, whose one video is 4 in both."""
+    write_vos(tmp_path, "clip", draw(3, SIZE, [Disc(1, (20, 20), 9)]))
+    fields = {"source": "coco_video", "image_root": str(tmp_path / "JPEGImages" / "clip")}
+    for part, radius in (("train", 9), ("val", 5)):
+        masks = draw(3, SIZE, [Disc(1, (20, 20), radius)]).masks(1)
+        images = [
+            {"id": t, "file_name": f"{t:05d}.png", "video_id": 4, "order_in_video": t}
+            for t in range(3)
+        ]
+        annotations = [
+            {"image_id": t, "category_id": 9, "segmentation": rle(masks[t])} for t in range(3)
+        ]
+        categories = [{"id": 9, "name": "knife"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        path = tmp_path / f"{part}.json"
+        path.write_text(json.dumps(content))
+        fields[f"{part}_annotations"] = str(path)
+    return EvaluateConfig(data=DataConfig(**fields))
+
+
+def test_videos_of_two_files_that_are_numbered_alike_are_all_found(numbered_alike):
+    found = {}
+    for split in ("all", "train", "val"):
+        videos = find_videos(dataclasses.replace(numbered_alike, split=split))
+        found[split] = {name: videos.open(name).masks(0)[0].sum() for name in videos.names}
+    all_of_them = found["all"]
+    assert list(all_of_them) == ["train/4", "4"]
+    assert all_of_them["train/4"] > all_of_them["4"] > 0
+    # results of one split after the other may go to one folder
+    assert {**found["train"], **found["val"]} == all_of_them
 
 
 def test_prompts_stand_where_objects_first_appear():

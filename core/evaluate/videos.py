@@ -233,9 +233,13 @@ def _places(config: EvaluateConfig) -> Iterator[tuple[str, tuple[Optional[Reader
         return
     split = split_videos(config.data)
     parts = {"val": [split.val], "train": [split.train], "all": [split.train, split.val]}
+    taken = set(split.val.reader.names) if split.val.reader is not split.train.reader else set()
     for part in parts[config.split]:
         for i in part.indices:
-            yield part.reader.names[i], (part.reader, i)
+            name = part.reader.names[i]
+            # two files may number their videos alike, and results of both may go to one folder
+            is_other = part.reader is split.train.reader and name in taken
+            yield f"train/{name}" if is_other else name, (part.reader, i)
 
 
 def first_masks(video: AnnotatedVideo) -> dict[int, tuple[int, np.ndarray]]:
