@@ -486,6 +486,35 @@ def test_weights_are_compared_object_by_object(evaluate, tmp_path, weights):
     assert not (tmp_path / "out" / "films").exists()
 
 
+def test_training_is_compared_with_its_start_at_its_own_image_size(weights, data, tmp_path, capsys):
+    content = torch.load(weights, weights_only=True)
+    for name, size in (("start.pt", 128), ("run/weights/best.pt", 64)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({**content, "image_size": size}, tmp_path / name)
+    start = str(tmp_path / "start.pt")
+    config = Config(model=ModelConfig(image_size=64, checkpoint_path=start))
+    config.data.source, config.data.root = "vos_folder", str(data)
+    config.data.train_list, config.data.val_list = "train.txt", "val.txt"
+    OmegaConf.save(OmegaConf.structured(config), tmp_path / "run" / "config.yaml")
+
+    def compared_with(named):
+        out = tmp_path / f"against {Path(named).stem}"
+        arguments = [f"weights={tmp_path / 'run'}", f"out={out}", f"compare={named}"]
+        arguments += ["trainer.accelerator=cpu", "videos=[early]", "films=none"]
+        assert main(arguments) == 0, capsys.readouterr()
+        summaries = [out / "summary.json", out / "compare" / "summary.json"]
+        one, other = (json.loads(path.read_text()) for path in summaries)
+        assert one["image_size"] == 64
+        return other["image_size"], " ".join(one["notes"])
+
+    size, notes = compared_with("released")
+    assert size == 64
+    assert "px" not in notes
+    size, notes = compared_with(start)
+    assert size == 128
+    assert f"64 px for these weights, but 128 px for {start}" in notes
+
+
 def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
     status, said = evaluate("compare=released")
     assert status == 1

@@ -225,7 +225,8 @@ def read_hugging_face(path: Union[str, Path], name: str = "model.checkpoint_path
     weights = to_official(tensors, where)
     if local.is_dir():
         _check_config(local / "config.json", weights, where)
-    return FoundWeights(weights, "model", "", note="in Hugging Face's format")
+    note, size = "in Hugging Face's format", _image_size_of(local)
+    return FoundWeights(weights, "model", "", note, size)
 
 
 def local_path(path: Union[str, Path], name: str) -> Path:
@@ -246,14 +247,6 @@ def local_path(path: Union[str, Path], name: str) -> Path:
 def holds_weights(folder: Path) -> bool:
     """Return whether a folder is one of Hugging Face's."""
     return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
-
-
-def image_size_of(path: Union[str, Path]) -> Optional[int]:
-    """Return the image size in the ``config.json`` of a folder or beside a file, None without."""
-    path = Path(path)
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    size = _read_json(config, str(path)).get("image_size") if config.is_file() else None
-    return size if isinstance(size, int) else None
 
 
 def to_official(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -508,6 +501,13 @@ def _check_config(path: Path, weights: dict[str, Tensor], where: str) -> None:
                 raise CheckpointError(
                     f"{where}: {name} of config.json must be {released[name]}, got {found[name]}"
                 )
+
+
+def _image_size_of(path: Path) -> Optional[int]:
+    """Return the image size in the ``config.json`` of a folder or beside a file, None without."""
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    size = _read_json(config, str(path)).get("image_size") if config.is_file() else None
+    return size if isinstance(size, int) else None
 
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
