@@ -25,14 +25,15 @@ from .model.build import (
     size_overrides,
 )
 from .model.loading import load_found, model_config_from, read_weights
-from .model.weights import CheckpointError, FoundWeights, read_checkpoint
+from .model.weights import IMAGE_SIZE, CheckpointError, FoundWeights, read_checkpoint
 
 
 def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig) -> str:
     """Write the weights of `model` for ``sam2.build_sam.build_sam2_video_predictor``.
 
     ``tiny`` has no YAML inside the ``sam2`` package: one is written beside the weights, under the
-    same name. `loading_code` gives the lines that load the file.
+    same name. `loading_code` gives the lines that load the file. The image size stands beside the
+    weights, for `core.evaluate` and `core.predict`.
 
     Args:
         model: What `build_model` returned, on any device; not changed.
@@ -50,7 +51,7 @@ def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     # into an open file: a path would stand in the archive, which would differ each time
     with whole_file(path) as partial, partial.open("wb") as file:
-        torch.save({"model": weights}, file)
+        torch.save({"model": weights, IMAGE_SIZE: config.image_size}, file)
     if config.architecture not in PACKAGED_CONFIGS:
         node = OmegaConf.create({"model": architecture_node(config)})
         text = "# @package _global_\n" + OmegaConf.to_yaml(node)

@@ -1,10 +1,12 @@
 """All that is known of Meta's code: importing it, its batches, its outputs, its statistics."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Optional, Protocol, TypedDict
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -49,6 +51,21 @@ def import_sam2() -> None:
     finally:
         if not was_initialized:
             GlobalHydra.instance().clear()
+
+
+@contextlib.contextmanager
+def clicks_by_value() -> Iterator[None]:
+    """Have SAM 2's clicks depend on masks alone, not on where they lie in memory.
+
+    It clicks where OpenCV's distance to the border of the error is largest. Intel's version of that
+    differs in its last digits with a mask's address, and ties are broken another way.
+    """
+    used = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    try:
+        yield
+    finally:
+        cv2.ipp.setUseIPP(used)
 
 
 class Batch(Protocol):

@@ -1,15 +1,13 @@
 """The Lightning side: the mixin that takes pictures, and the module that trains SAM 2."""
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-import cv2
 import lightning.pytorch as pl
 import numpy as np
 import torch
@@ -51,6 +49,7 @@ from .model.lora import inject
 from .official import (
     FrameOutputs,
     begins_with_box,
+    clicks_by_value,
     received_prompt,
     rounds_of,
     without_ignored,
@@ -203,7 +202,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         maybe_log_prompts(self, batch, outs_per_frame, batch_idx, kind)
 
     def _prompted(self, batch: Any, kind: str) -> list[FrameOutputs]:
-        with self.val_prompts.under(kind, self.model, self.device), _clicks_by_value():
+        with self.val_prompts.under(kind, self.model, self.device), clicks_by_value():
             return self(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -501,21 +500,6 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
 
     def _datamodule(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def _clicks_by_value() -> Iterator[None]:
-    """Have SAM 2's correction clicks depend on masks alone, not on where they lie in memory.
-
-    It clicks where OpenCV's distance to the border of the error is largest. Intel's version of that
-    differs in its last digits with a mask's address, and ties are broken another way.
-    """
-    used = cv2.ipp.useIPP()
-    cv2.ipp.setUseIPP(False)
-    try:
-        yield
-    finally:
-        cv2.ipp.setUseIPP(used)
 
 
 def _predicted_masks(outs_per_frame: list[FrameOutputs]) -> Tensor:

@@ -1,6 +1,7 @@
 """``python -m core.evaluate``: what it writes, how it goes on, and what it says of mistakes."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -10,9 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from border_distances import border_distances
+from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as mask_utils
 from random_weights import IMAGE_SIZE, write_random_weights
@@ -21,7 +25,7 @@ from videos import Disc, InMemory, draw, write_vos
 
 import core.data.split
 from core.checks import UserError
-from core.config import Config, ModelConfig, to_config
+from core.config import Config, DataConfig, ModelConfig, to_config
 from core.data.datapoint import normalise, to_datapoint
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
@@ -195,8 +199,6 @@ def test_a_folder_without_weights_is_refused(evaluate, tmp_path):
 
 
 def test_settings_of_the_run_come_first_and_the_command_line_last(weights, data, tmp_path, capsys):
-    from omegaconf import OmegaConf
-
     run = tmp_path / "run with = and ,"
     (run / "weights").mkdir(parents=True)
     for suffix in (".pt", ".yaml"):
@@ -316,6 +318,40 @@ def test_category_layouts_have_names_and_frames_of_unknown_masks(tmp_path):
     assert (len(found.frames), found.annotated) == (3, [0, 2])
     assert list(first_masks(found)) == [1]
     assert found.object_names[1] == "knife"
+
+
+@pytest.fixture
+def numbered_alike(tmp_path):
+    """COCO-video files of training and of validation, whose one video is 4 in both."""
+    write_vos(tmp_path, "clip", draw(3, SIZE, [Disc(1, (20, 20), 9)]))
+    fields = {"source": "coco_video", "image_root": str(tmp_path / "JPEGImages" / "clip")}
+    for part, radius in (("train", 9), ("val", 5)):
+        masks = draw(3, SIZE, [Disc(1, (20, 20), radius)]).masks(1)
+        images = [
+            {"id": t, "file_name": f"{t:05d}.png", "video_id": 4, "order_in_video": t}
+            for t in range(3)
+        ]
+        annotations = [
+            {"image_id": t, "category_id": 9, "segmentation": rle(masks[t])} for t in range(3)
+        ]
+        categories = [{"id": 9, "name": "knife"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        path = tmp_path / f"{part}.json"
+        path.write_text(json.dumps(content))
+        fields[f"{part}_annotations"] = str(path)
+    return EvaluateConfig(data=DataConfig(**fields))
+
+
+def test_videos_of_two_files_that_are_numbered_alike_are_all_found(numbered_alike):
+    found = {}
+    for split in ("all", "train", "val"):
+        videos = find_videos(dataclasses.replace(numbered_alike, split=split))
+        found[split] = {name: videos.open(name).masks(0)[0].sum() for name in videos.names}
+    all_of_them = found["all"]
+    assert list(all_of_them) == ["train/4", "4"]
+    assert all_of_them["train/4"] > all_of_them["4"] > 0
+    # results of one split after the other may go to one folder
+    assert {**found["train"], **found["val"]} == all_of_them
 
 
 def test_prompts_stand_where_objects_first_appear():
@@ -451,10 +487,56 @@ def test_weights_are_compared_object_by_object(evaluate, tmp_path, weights):
     assert not (tmp_path / "out" / "films").exists()
 
 
+def test_training_is_compared_with_its_start_at_its_own_image_size(weights, data, tmp_path, capsys):
+    content = torch.load(weights, weights_only=True)
+    for name, size in (("start.pt", 128), ("run/weights/best.pt", 64)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({**content, "image_size": size}, tmp_path / name)
+    start = str(tmp_path / "start.pt")
+    config = Config(model=ModelConfig(image_size=64, checkpoint_path=start))
+    config.data.source, config.data.root = "vos_folder", str(data)
+    config.data.train_list, config.data.val_list = "train.txt", "val.txt"
+    OmegaConf.save(OmegaConf.structured(config), tmp_path / "run" / "config.yaml")
+
+    def compared_with(named):
+        out = tmp_path / f"against {Path(named).stem}"
+        arguments = [f"weights={tmp_path / 'run'}", f"out={out}", f"compare={named}"]
+        arguments += ["trainer.accelerator=cpu", "videos=[early]", "films=none"]
+        assert main(arguments) == 0, capsys.readouterr()
+        summaries = [out / "summary.json", out / "compare" / "summary.json"]
+        one, other = (json.loads(path.read_text()) for path in summaries)
+        assert one["image_size"] == 64
+        return other["image_size"], " ".join(one["notes"])
+
+    size, notes = compared_with("released")
+    assert size == 64
+    assert "px" not in notes
+    size, notes = compared_with(start)
+    assert size == 128
+    assert f"64 px for these weights, but 128 px for {start}" in notes
+
+
 def test_released_weights_that_nobody_knows_are_asked_for(evaluate):
     status, said = evaluate("compare=released")
     assert status == 1
     assert "started from no released weights" in said
+
+
+def test_clicks_do_not_depend_on_where_masks_lie_in_memory(weights, monkeypatch):
+    inside = []
+
+    def measured(truth, found):
+        inside.append(border_distances())
+        return torch.tensor([[[20.0, 20.0]]]), torch.tensor([[1]])
+
+    monkeypatch.setattr("sam2.modeling.sam2_utils.sample_one_point_from_error_center", measured)
+    video, ipp = draw(1, (IMAGE_SIZE, IMAGE_SIZE), [Disc(1, (20, 20), 9)]), cv2.ipp.useIPP()
+    mask = video.masks(1)[0]
+    predictor = build_predictor(find(str(weights), ModelConfig()), torch.device("cpu"))
+    prompts = prompts_of({1: (0, mask)}, "point")
+    segment(predictor, InMemory(video.images), prompts, {1: mask}, 2)
+    assert [len(found) for found in inside] == [1, 1, 1]  # the prompt and two corrections
+    assert cv2.ipp.useIPP() == ipp
 
 
 @pytest.mark.parametrize("kind", ["point", "bbox"])

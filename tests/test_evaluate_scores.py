@@ -124,8 +124,11 @@ def test_tables_begin_with_the_columns_that_others_read():
     assert means("davis", objects, categories=False)["J&F"] == 0.25
 
 
-def test_means_of_nothing_are_null():
-    assert means("sav", {"clip": []}, categories=False)["J"] is None
+@pytest.mark.parametrize("protocol", ["davis", "sav", "lvos"])
+def test_means_of_nothing_are_null(protocol):
+    found = means(protocol, {"clip": []}, categories=False)
+    assert found["J"] is None
+    json.dumps(found, allow_nan=False)  # JSON has no NaN
 
 
 def test_categories_have_means_of_their_own():

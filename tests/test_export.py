@@ -24,6 +24,7 @@ from core.export import (
 from core.model.build import build_model
 from core.model.weights import CheckpointError
 from core.official import import_sam2
+from core.tracking.weights import find
 
 SIZE, NUM_FRAMES = 64, 4
 CONFIG = ModelConfig(image_size=SIZE)
@@ -211,6 +212,32 @@ def test_the_same_weights_are_the_same_bytes_whatever_the_file_is_called(trained
     for name in ("one.pt", "other.pt"):
         export_weights(trained, tmp_path / name, CONFIG)
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+
+
+class Named(torch.nn.Module):
+    """What tells that weights are those of sam2.1_hiera_tiny: the channels and twelve blocks."""
+
+    def state_dict(self):
+        trunk = "image_encoder.trunk"
+        blocks = {f"{trunk}.blocks.{k}.norm1.weight": torch.ones(1) for k in range(12)}
+        return {f"{trunk}.patch_embed.proj.weight": torch.ones(96, 3), **blocks}
+
+
+def test_the_file_alone_tells_the_image_size(trained, tmp_path):
+    path = tmp_path / "best.pt"
+    export_weights(trained, path, CONFIG)
+    path.with_suffix(".yaml").unlink()
+    assert find(str(path), ModelConfig()).model.image_size == SIZE
+
+    export_weights(Named(), path, ModelConfig(architecture="sam2.1_hiera_tiny", image_size=512))
+    assert find(str(path), ModelConfig()).model.image_size == 512
+    chosen = find(str(path), ModelConfig(image_size=256), {"image_size"})
+    assert chosen.model.image_size == 256
+
+
+def test_released_files_and_earlier_exports_do_not_tell_and_are_used_at_1024_px(tmp_path):
+    torch.save({"model": Named().state_dict()}, tmp_path / "best.pt")
+    assert find(str(tmp_path / "best.pt"), ModelConfig()).model.image_size == 1024
 
 
 def test_loading_code_runs_in_a_fresh_interpreter(trained, tmp_path):

@@ -52,7 +52,10 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
     config.model = weights.model
     other = None
     if config.compare is not None:
-        other = find(weights.released(config.compare), config.model, (), "compare", config.base)
+        # what training has gained is the difference to what it started from, at its own size
+        chosen = ("image_size",) if config.compare == "released" else ()
+        named = weights.released(config.compare)
+        other = find(named, config.model, chosen, "compare", config.base)
     out = Path(config.out) if config.out else weights.default_out("evaluation")
     if config.source is not None and not config.out:
         out /= config.source

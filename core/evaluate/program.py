@@ -141,6 +141,12 @@ def show(result: Evaluation, config: EvaluateConfig, compared: Optional[Evaluati
         result.summary["compare"] = compare(
             result.tracked, compared.tracked, result.out, compared.summary["weights"]
         )
+        sizes = [each.summary["image_size"] for each in (result, compared)]
+        if sizes[0] != sizes[1]:
+            result.summary["notes"].append(
+                f"frames are {sizes[0]} px for these weights, but {sizes[1]} px for"
+                f" {compared.summary['weights']}, which they are compared with"
+            )
         write_json(result.out / "summary.json", result.summary)
     worst = _worst(result.tracked)
     for name in worst[:_NUM_SHEETS]:
@@ -290,6 +296,7 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         "prompt": image_prompt_of(kind) if names == [IMAGES] else kind,
         "postprocessing": config.postprocessing,
         "weights": str(weights),
+        "image_size": weights.model.image_size,
         "not_scored": result.failed,
         "notes": _notes(result, config, weights, kind, by_protocol, bool(ranges)),
         "protocols": by_protocol,

@@ -82,7 +82,8 @@ def means(protocol: str, objects: Objects, categories: bool) -> dict[str, Any]:
     if protocol == "davis":
         for name in ("j_recall", "f_recall", "j_decay", "f_decay"):
             key = name[0].upper() + name[1:]
-            result[key] = average(scores, lambda score, name=name: getattr(score, name))  # type: ignore[misc]
+            value = average(scores, lambda score, name=name: getattr(score, name))  # type: ignore[misc]
+            result[key] = _or_null(value)
     if categories:
         by_category = defaultdict(list)
         for score in scores:
@@ -94,7 +95,11 @@ def means(protocol: str, objects: Objects, categories: bool) -> dict[str, Any]:
 def _means(scores: list[ObjectScore]) -> dict[str, Optional[float]]:
     j, f = average(scores, lambda score: score.j), average(scores, lambda score: score.f)
     values = {"J": j, "F": f, "J&F": (j + f) / 2}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    return {name: _or_null(value) for name, value in values.items()}
+
+
+def _or_null(value: float) -> Optional[float]:
+    return None if math.isnan(value) else value
 
 
 def write_json(path: Path, content: Any) -> None:

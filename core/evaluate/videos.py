@@ -17,6 +17,7 @@ from ..data.readers.label_maps import has_void
 from ..data.readers.reader import Reader, has_category_layout
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
+from ..tracking.clicks import place_click
 from ..tracking.frames import Frames
 from ..tracking.prompts import Prompt
 from .settings import EvaluateConfig
@@ -232,9 +233,13 @@ def _places(config: EvaluateConfig) -> Iterator[tuple[str, tuple[Optional[Reader
         return
     split = split_videos(config.data)
     parts = {"val": [split.val], "train": [split.train], "all": [split.train, split.val]}
+    taken = set(split.val.reader.names) if split.val.reader is not split.train.reader else set()
     for part in parts[config.split]:
         for i in part.indices:
-            yield part.reader.names[i], (part.reader, i)
+            name = part.reader.names[i]
+            # two files may number their videos alike, and results of both may go to one folder
+            is_other = part.reader is split.train.reader and name in taken
+            yield f"train/{name}" if is_other else name, (part.reader, i)
 
 
 def first_masks(video: AnnotatedVideo) -> dict[int, tuple[int, np.ndarray]]:
@@ -272,8 +277,6 @@ def make_prompt(key: int, position: int, mask: np.ndarray, kind: str) -> Prompt:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = (float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1]))
         return Prompt(position, key, box=box)
-    from sam2.modeling.sam2_utils import sample_one_point_from_error_center
-
     gt = torch.from_numpy(mask)[None, None]
-    points, labels = sample_one_point_from_error_center(gt, torch.zeros_like(gt))
-    return Prompt(position, key, points=points[0].numpy(), labels=labels[0].numpy())
+    points, labels = place_click(gt, torch.zeros_like(gt))
+    return Prompt(position, key, points=points.numpy(), labels=labels.numpy())

@@ -22,6 +22,23 @@ from .weights import CheckpointError, FoundWeights, write_safetensors
 HUB = "hf:"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 
+# Every field: transformers 5.5 and 5.15, among others, fill in the prompt encoder's otherwise. The
+# default chooses among masks by stability, Meta's post-processing, which training does not do.
+_MASK_DECODER = {
+    "hidden_size": 256,
+    "hidden_act": "gelu",
+    "mlp_dim": 2048,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "attention_downsample_rate": 2,
+    "num_multimask_outputs": 3,
+    "iou_head_depth": 3,
+    "iou_head_hidden_dim": 256,
+    "dynamic_multimask_via_stability": False,
+    "dynamic_multimask_stability_delta": 0.05,
+    "dynamic_multimask_stability_thresh": 0.98,
+}
+
 # Meta's name and Hugging Face's. `#` is a number, `%` a name without dots, `?` one of q, k and v,
 # and a name that ends with a dot stands for its weight and its bias.
 _NAMES = (
@@ -208,7 +225,8 @@ def read_hugging_face(path: Union[str, Path], name: str = "model.checkpoint_path
     weights = to_official(tensors, where)
     if local.is_dir():
         _check_config(local / "config.json", weights, where)
-    return FoundWeights(weights, "model", "", note="in Hugging Face's format")
+    note, size = "in Hugging Face's format", _image_size_of(local)
+    return FoundWeights(weights, "model", "", note, size)
 
 
 def local_path(path: Union[str, Path], name: str) -> Path:
@@ -229,14 +247,6 @@ def local_path(path: Union[str, Path], name: str) -> Path:
 def holds_weights(folder: Path) -> bool:
     """Return whether a folder is one of Hugging Face's."""
     return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
-
-
-def image_size_of(path: Union[str, Path]) -> Optional[int]:
-    """Return the image size in the ``config.json`` of a folder or beside a file, None without."""
-    path = Path(path)
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    size = _read_json(config, str(path)).get("image_size") if config.is_file() else None
-    return size if isinstance(size, int) else None
 
 
 def to_official(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -343,6 +353,7 @@ def model_config(architecture: str, image_size: int, weights: dict[str, Tensor])
     """Return ``config.json``, with every field that the image size decides.
 
     Left at its default, ``image_size`` gives other masks from the second frame on without a word.
+    The decoder chooses among its masks as in training.
 
     Args:
         architecture: One of the four released ones.
@@ -361,6 +372,7 @@ def model_config(architecture: str, image_size: int, weights: dict[str, Tensor])
         "enable_occlusion_spatial_embedding": "no_obj_embed_spatial" in weights,
         "memory_attention_rope_feat_sizes": [sides[2], sides[2]],
         "prompt_encoder_config": {"image_size": image_size},
+        "mask_decoder_config": dict(_MASK_DECODER),
         "vision_config": {
             "model_type": "sam2_vision_model",
             "backbone_channel_list": widths[::-1],
@@ -489,6 +501,13 @@ def _check_config(path: Path, weights: dict[str, Tensor], where: str) -> None:
                 raise CheckpointError(
                     f"{where}: {name} of config.json must be {released[name]}, got {found[name]}"
                 )
+
+
+def _image_size_of(path: Path) -> Optional[int]:
+    """Return the image size in the ``config.json`` of a folder or beside a file, None without."""
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    size = _read_json(config, str(path)).get("image_size") if config.is_file() else None
+    return size if isinstance(size, int) else None
 
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..checks import require
 from ..config import ModelConfig
 from .build import PACKAGED_CONFIGS, PACKAGED_IMAGE_SIZE
-from .hugging_face import image_size_of, is_hugging_face, read_hugging_face
+from .hugging_face import is_hugging_face, read_hugging_face
 from .lora import is_adapter
 from .weights import PROBE, CheckpointError, FoundWeights, read_file
 
@@ -103,20 +103,20 @@ def model_config_from(path: Path, given: str, name: str = "model.checkpoint_path
     Raises:
         CheckpointError: They are of no architecture that is known here.
     """
-    architecture = architecture_of(read_weights(path, name).weights)
+    found = read_weights(path, name)
+    architecture = architecture_of(found.weights)
     if architecture is None:
         raise CheckpointError(
             f"{name}={path} holds weights of no architecture that this program knows"
             f" (tiny, {', '.join(PACKAGED_CONFIGS)}); it was going to build {given}"
         )
-    if architecture in PACKAGED_CONFIGS:
-        size = image_size_of(path) if is_hugging_face(path) else None
-        return ModelConfig(architecture=architecture, image_size=size or PACKAGED_IMAGE_SIZE)
-    beside = path.with_suffix(".yaml")
-    if not beside.is_file():
-        return ModelConfig(architecture=architecture)
-    size = OmegaConf.select(OmegaConf.load(beside), "model.image_size")
-    return ModelConfig(architecture=architecture, image_size=int(size))
+    size, beside = found.image_size, path.with_suffix(".yaml")
+    if size is None and architecture in PACKAGED_CONFIGS:
+        size = PACKAGED_IMAGE_SIZE
+    elif size is None and beside.is_file():
+        size = int(OmegaConf.select(OmegaConf.load(beside), "model.image_size"))
+    config = ModelConfig(architecture=architecture)
+    return config if size is None else dataclasses.replace(config, image_size=size)
 
 
 def with_architecture(config: ModelConfig) -> ModelConfig:

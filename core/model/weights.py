@@ -19,6 +19,8 @@ from ..files import whole_file
 # Entries under which programs save weights, and a parameter that every SAM 2 has.
 _ENTRIES = ("model", "state_dict", "model_state_dict", "net", "weights")
 PROBE = "image_encoder.trunk.patch_embed.proj.weight"
+# The entry of exported files that stands beside ``model``; Meta's loader reads ``model`` alone.
+IMAGE_SIZE = "image_size"
 
 
 class CheckpointError(UserError):
@@ -69,12 +71,14 @@ class FoundWeights:
         entry: The file's entry that holds them; None: the file is a bare state dict.
         prefix: What stands before SAM 2's names in the file.
         note: What else the log is to say of the file.
+        image_size: The side of the frames in pixels; None: the file does not tell.
     """
 
     weights: dict[str, Tensor]
     entry: Optional[str]
     prefix: str
     note: str = ""
+    image_size: Optional[int] = None
 
     def __str__(self) -> str:
         """Say what is unlike a released file and unlike a checkpoint of this program."""
@@ -113,7 +117,8 @@ def find_weights(content: Any) -> Optional[FoundWeights]:
         for name, value in weights.items()
         if entry != "state_dict" or name.startswith(prefix)
     }
-    return FoundWeights(kept, entry, prefix)
+    size = content.get(IMAGE_SIZE)
+    return FoundWeights(kept, entry, prefix, image_size=size if isinstance(size, int) else None)
 
 
 def _are_named_tensors(weights: dict[Any, Any]) -> bool:

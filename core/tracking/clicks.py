@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..official import clicks_by_value
 from .frames import Frames
 from .prompts import Prompt, check_prompts
 from .tracker import TrackedFrame, give, reading_from_memory, tracked_frame
@@ -36,8 +38,6 @@ def segment(
     Raises:
         UserError: A prompt does not fit the image, or it cannot be read.
     """
-    from sam2.modeling.sam2_utils import sample_one_point_from_error_center
-
     check_prompts(prompts, len(image), image.size)
     with torch.inference_mode(), reading_from_memory(image, predictor.image_size) as images:
         state = predictor.init_state(video_path="")
@@ -46,13 +46,27 @@ def segment(
             truth = torch.from_numpy(masks[prompt.object_id])[None, None]
             for _ in range(num_clicks):
                 found = logits[-1:].cpu() > 0
-                points, labels = sample_one_point_from_error_center(truth, found)
+                points, labels = place_click(truth, found)
                 *_, logits = predictor.add_new_points_or_box(
                     state,
                     prompt.frame,
                     prompt.object_id,
-                    points=points[0],
-                    labels=labels[0],
+                    points=points,
+                    labels=labels,
                     clear_old_points=False,
                 )
         return tracked_frame(state, images, 0, logits)
+
+
+def place_click(truth: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the point [1, 2] (x, y) and the label [1] of SAM 2's click in the middle of an error.
+
+    Args:
+        truth: bool [1, 1, H, W] on the CPU, what the object is.
+        found: The same, what is taken for it.
+    """
+    from sam2.modeling.sam2_utils import sample_one_point_from_error_center
+
+    with clicks_by_value():
+        points, labels = sample_one_point_from_error_center(truth, found)
+    return points[0], labels[0]

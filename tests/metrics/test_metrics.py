@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from border_distances import border_distances
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scenes import make_batch, moving_squares
 from trainings import make_trainer, random_states
@@ -541,23 +542,11 @@ def test_validating_the_same_weights_twice_gives_the_same_numbers(tmp_path):
 
 
 def test_clicks_of_a_validation_do_not_depend_on_where_masks_lie_in_memory(tmp_path):
-    mask = (np.random.default_rng(0).random((66, 66)) < 0.9).astype(np.uint8)
-
-    mask[20:44, 10:50] = 1  # far from the border distances are no whole numbers
-
-    def distances():
-        found, kept = set(), []
-        for size in range(1, 300):
-            distance = cv2.distanceTransform(mask, cv2.DIST_L2, 0)
-            found.add(distance.tobytes())
-            kept += [distance, np.empty(37 * size, np.uint8)]  # the next one lies elsewhere
-        return found
-
     inside = []
 
     class Measuring(Scripted):
         def forward(self, batch):
-            inside.append(distances())
+            inside.append(border_distances())
             return super().forward(batch)
 
     masks, ipp = clip([A, A]), cv2.ipp.useIPP()
