@@ -132,7 +132,7 @@ def inputs(tmp_path_factory):
             make_video(folder / data_set, name, objects=((1,),) * 4)
     for path in (folder / "sizes" / "Annotations" / "b").iterdir():
         save_mask(path, label_map(1)[:, :16])
-    for path in (folder / "no_masks" / "Annotations" / "b").iterdir():
+    for path in (folder / "no_masks" / "Annotations").glob("*/*"):
         path.unlink()
     return folder
 
