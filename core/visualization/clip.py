@@ -350,7 +350,7 @@ def build_clips(
 def _build_clip(
     moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], rows: Rows, slot: int
 ) -> Clip:
-    source = _Source.of(rows, reduced)
+    source = _Source.of(rows, reduced, bool(choice.rounds))
     prompting = reduced.prompting
     frames = [
         ClipFrame(t, source.frame_numbers[t], [], prompting[t].first, prompting[t].by_mask)
@@ -435,7 +435,7 @@ class _Source:
     Attributes:
         video: Its id in the data set; None: nothing tells.
         frame_numbers: T, in the original video; positions in the clip where nothing tells them
-            apart.
+            apart. Rounds are all of one frame.
         object_ids: Of the rows shown; empty where nothing tells them apart.
     """
 
@@ -444,7 +444,7 @@ class _Source:
     object_ids: list[int]
 
     @staticmethod
-    def of(rows: Rows, reduced: Reduced[np.ndarray]) -> "_Source":
+    def of(rows: Rows, reduced: Reduced[np.ndarray], are_rounds: bool) -> "_Source":
         identifiers = reduced.identifiers
         if len(rows.all) == 0 or identifiers.size == 0:
             # Nothing tells which video of the data set this is: its place in the batch does not.
@@ -453,7 +453,7 @@ class _Source:
         ids = identifiers[0, rows.all, 1].tolist()
         are_ids = min(ids) >= 0 and len(set(ids)) == len(ids)
         numbers = of_first[:, 2].tolist()
-        if len(set(numbers)) < len(numbers):
+        if not are_rounds and len(set(numbers)) < len(numbers):
             numbers = list(range(len(numbers)))
         return _Source(int(of_first[0, 0]), numbers, ids[: len(rows.shown)] if are_ids else [])
 
