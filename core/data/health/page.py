@@ -7,13 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ...report.page import as_block, page_around, without_paths
+from ...report.page import as_block, page_around_own, without_paths
 from ..readers.files import DataError
 from .collect import LIFETIMES, SIDES, Collection, Split
 from .pictures import draw
 from .problems import KINDS, Finding, View
 
-_ASSETS = Path(__file__).parent
 # Of each kind of problem so many are shown in pictures, and so many more in words.
 _SHOWN, _TOLD = 3, 200
 _MOST_CLASSES = 200
@@ -59,12 +58,11 @@ def build_page(
         "splits": list(collection.splits),
         "classes": _classes(list(collection.splits.values())),
     }
-    before, behind = page_around(
+    before, behind = page_around_own(
+        Path(__file__).parent,
+        "health",
         "Data check",
         {"problems": "Problems", "clips": "Clips", "contents": "What is there"},
-        _asset("health.html"),
-        _asset("health.css"),
-        [_asset("health.js")],
     )
     return before + as_block(book) + behind
 
@@ -137,7 +135,3 @@ def _classes(splits: Sequence[Split]) -> dict[str, Any]:
     order = sorted(total, key=lambda name: (-total[name], name))
     rows = [[name, *(split.classes[name] for split in splits)] for name in order[:_MOST_CLASSES]]
     return {"rows": rows, "left_out": max(0, len(order) - _MOST_CLASSES)}
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
 
-from ...report.page import as_block, page_around
+from ...report.page import as_block, page_around_own
 from ...words import counted
 from ..protocols import ObjectScore
-
-_ASSETS = Path(__file__).parent
 
 
 def build_page(
@@ -41,12 +39,11 @@ def build_page(
         "videos": [_video(out, name) for name in worst],
         "objects": [_row(video, score) for video, scores in objects.items() for score in scores],
     }
-    before, behind = page_around(
+    before, behind = page_around_own(
+        Path(__file__).parent,
+        "evaluation",
         "Evaluation",
         {"numbers": "Numbers", "videos": "Worst videos", "objects": "Objects"},
-        _asset("evaluation.html"),
-        _asset("evaluation.css"),
-        [_asset("evaluation.js")],
         media="'self' file:",
     )
     return before + as_block(content) + behind
@@ -74,7 +71,3 @@ def _picture(path: Path) -> Optional[str]:
 def _row(video: str, score: ObjectScore) -> list[Any]:
     scores = (None if math.isnan(each) else each for each in (score.j, score.f))
     return [video, score.object_id, score.name, score.first, score.frames, *scores]
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")

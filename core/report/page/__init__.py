@@ -73,6 +73,25 @@ def page_around(
     return before, behind
 
 
+def page_around_own(
+    folder: Path, name: str, title: str, links: Mapping[str, str], media: str = "'none'"
+) -> tuple[str, str]:
+    """Return `page_around` of a page whose HTML, CSS and JavaScript are one file each.
+
+    Args:
+        folder: Where they lie.
+        name: What they are called, without suffix.
+        title: See `page_around`.
+        links: See `page_around`.
+        media: See `page_around`.
+    """
+    body, style, script = (
+        (folder / f"{name}.{suffix}").read_text(encoding="utf-8")
+        for suffix in ("html", "css", "js")
+    )
+    return page_around(title, links, body, style, [script], media)
+
+
 def page_around_book() -> tuple[str, str]:
     """Return the text of the run book's page before and behind the JSON of its book."""
     scripts = [_asset(f"{name}.js") for name in _SCRIPTS]
