@@ -29,7 +29,7 @@ from core.config import Config, DataConfig, ModelConfig, to_config
 from core.data.datapoint import normalise, to_datapoint
 from core.evaluate.__main__ import main
 from core.evaluate.settings import EvaluateConfig
-from core.evaluate.videos import find_videos, first_masks, prompts_of
+from core.evaluate.videos import find_videos, first_masks, path_of, prompts_of
 from core.model.build import build_model
 from core.model.loading import load_weights
 from core.tracking.clicks import segment
@@ -318,6 +318,91 @@ def test_category_layouts_have_names_and_frames_of_unknown_masks(tmp_path):
     assert (len(found.frames), found.annotated) == (3, [0, 2])
     assert list(first_masks(found)) == [1]
     assert found.object_names[1] == "knife"
+
+
+def write_coco(path, images, masks):
+    """Write tracks of one object, or images with one object: its mask [H, W] for each file."""
+    annotations = [
+        {"id": k, "image_id": k, "category_id": 9, "track_id": 1, "segmentation": rle(mask)}
+        for k, mask in enumerate(masks)
+    ]
+    content = {
+        "images": [{"id": k, "file_name": str(name)} for k, name in enumerate(images)],
+        "annotations": annotations,
+        "categories": [{"id": 9, "name": "knife"}],
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("bear", "bear"),
+        ("sav_000/sav_000123", "sav_000/sav_000123"),
+        ("shot 1.5", "shot 1.5"),
+        ("/data/clips/bear", "data/clips/bear"),
+        ("//server/share/bear", "bear"),
+        ("C:\\clips\\bear.jpg", "clips/bear.jpg"),
+        ("C:/clips/bear", "clips/bear"),
+        ("../../bear", "bear"),
+        ("a/../../b", "a/b"),
+        ("./bear/", "bear"),
+        ("..", "video"),
+        ("/", "video"),
+    ],
+)
+def test_a_name_becomes_a_path_that_stays_in_its_folder(name, path):
+    assert path_of(name) == path
+
+
+def test_names_that_become_one_path_stay_apart(tmp_path):
+    video = draw(3, SIZE, [Disc(1, (20, 20), 9)])
+    inside = str(tmp_path).lstrip("/")
+    images = []
+    for folder in (tmp_path, tmp_path / "json" / inside, tmp_path / "json" / "a"):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(video.images[0]).save(folder / "x.png")
+    images = [f"{tmp_path}/x.png", f"{inside}/x.png", "a/x.png"]
+    path = write_coco(tmp_path / "json" / "coco.json", images, [video.masks(1)[0]] * 3)
+    data = {"source": "coco_video", "train_annotations": str(path), "objects": "instances"}
+    config = EvaluateConfig(data=DataConfig(**data), split="all")
+    found = find_videos(config)
+    # in the order of the names, of which the absolute one comes first
+    assert found.names == [inside, "a", f"{inside}_2"]
+    opened = [found.open(name).frames.frames[0].image_path for name in found.names]
+    assert opened == [f"{tmp_path}/x.png", *(f"{tmp_path}/json/{name}" for name in images[:0:-1])]
+    chosen = find_videos(dataclasses.replace(config, videos=[str(tmp_path), "a", inside]))
+    assert chosen.names == [inside, "a"]
+
+
+@pytest.mark.parametrize("source", ["coco_video", "coco_images"])
+def test_results_of_videos_with_absolute_names_lie_in_out_alone(evaluate, tmp_path, source):
+    pytest.importorskip("av")
+    video, out = draw(3, SIZE, [Disc(1, (20, 20), 9)]), tmp_path / "out"
+    for name in ("one", "two"):
+        write_vos(tmp_path, name, video)
+    absolute = sorted((tmp_path / "JPEGImages" / "one").iterdir())
+    images = [*absolute, *(f"../JPEGImages/two/{path.name}" for path in absolute)]
+    path = write_coco(tmp_path / "json" / "coco.json", images, [*video.masks(1), *video.masks(1)])
+    there = set(tmp_path.rglob("*"))
+    lists = ("data.val_list=null", "data.train_list=null", "data.root=null", "split=all")
+    layout = ["data.objects=instances"] if source == "coco_video" else []
+    status, said = evaluate(f"data={source}", f"data.train_annotations={path}", *lists, *layout)
+    assert status == 0, said
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)} == there
+    names = {str(path).lstrip("/") for path in absolute}
+    names |= {f"JPEGImages/two/{path.name}" for path in absolute}
+    if source == "coco_video":
+        names = {name.rpartition("/")[0] for name in names}
+        films = {video["film"] for video in shown_by(out / "evaluation.html")["videos"]}
+        assert films == {f"films/{name}.mp4" for name in names}
+    assert json.loads((out / "summary.json").read_text())["not_scored"] == {}
+    assert {row["video"] for row in rows(out / "frames.csv")} == names
+    for name in names:
+        assert (out / "scores" / f"{name}.npz").is_file()
+        assert list((out / "masks" / name / "001").glob("*.png"))
 
 
 @pytest.fixture

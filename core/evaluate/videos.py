@@ -1,8 +1,10 @@
 """Whole videos of a data set: every frame, the masks of the annotated ones, and prompts."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PureWindowsPath
 from typing import Optional, Protocol
 
 import numpy as np
@@ -179,7 +181,11 @@ class _SyntheticVideo:
 
 @dataclass(frozen=True)
 class Videos:
-    """The videos to evaluate, each opened when its turn comes."""
+    """The videos to evaluate, each opened when its turn comes.
+
+    Attributes:
+        names: What they are called, and their files too: see `path_of`.
+    """
 
     names: list[str]
     _config: EvaluateConfig
@@ -210,7 +216,8 @@ def find_videos(config: EvaluateConfig) -> Videos:
     places = dict(_places(config))
     if config.videos is None:
         return Videos(list(places), config, places)
-    missing = [name for name in config.videos if name not in places]
+    chosen = {name: name if name in places else path_of(name) for name in config.videos}
+    missing = [name for name, path in chosen.items() if path not in places]
     if missing:
         near = nearest(missing[0], places)
         hint = f"; did you mean {near!r}?" if near else ""
@@ -218,7 +225,7 @@ def find_videos(config: EvaluateConfig) -> Videos:
             f"videos: split={config.split} has no {name_some(missing)}, but"
             f" {name_some(list(places))}{hint}"
         )
-    return Videos(list(dict.fromkeys(config.videos)), config, places)
+    return Videos(list(dict.fromkeys(chosen.values())), config, places)
 
 
 def _places(config: EvaluateConfig) -> Iterator[tuple[str, tuple[Optional[Reader], int]]]:
@@ -232,14 +239,36 @@ def _places(config: EvaluateConfig) -> Iterator[tuple[str, tuple[Optional[Reader
             yield clips.clip_name(i), (None, i)
         return
     split = split_videos(config.data)
-    parts = {"val": [split.val], "train": [split.train], "all": [split.train, split.val]}
-    taken = set(split.val.reader.names) if split.val.reader is not split.train.reader else set()
-    for part in parts[config.split]:
+    taken: set[str] = set()
+    # of all videos, whatever is chosen: results of one split may join those of another in a folder
+    of_val = of_train = [_own_path(name, taken) for name in split.val.reader.names]
+    if split.train.reader is not split.val.reader:
+        # two files may number their videos alike
+        of_train = [_own_path(name, taken, "train/") for name in split.train.reader.names]
+    train, val = (split.train, of_train), (split.val, of_val)
+    for part, names in {"val": [val], "train": [train], "all": [train, val]}[config.split]:
         for i in part.indices:
-            name = part.reader.names[i]
-            # two files may number their videos alike, and results of both may go to one folder
-            is_other = part.reader is split.train.reader and name in taken
-            yield f"train/{name}" if is_other else name, (part.reader, i)
+            yield names[i], (part.reader, i)
+
+
+def path_of(name: str) -> str:
+    """Return the name of a video as a path that stays in the folder it is put in, on any system.
+
+    A data set may call its videos by their folders: root, drive and ``..`` are left out.
+    """
+    path = PureWindowsPath(name)  # it takes both slashes, and knows drives
+    return "/".join(part for part in path.parts if part not in (path.anchor, "..")) or "video"
+
+
+def _own_path(name: str, taken: set[str], folder: str = "") -> str:
+    """Return `path_of` a video and take it; where it is taken, below a folder or with a number."""
+    path = path_of(name)
+    numbered = (f"{folder}{path}_{k}" for k in itertools.count(2))
+    path = next(
+        path for path in itertools.chain((path, f"{folder}{path}"), numbered) if path not in taken
+    )
+    taken.add(path)
+    return path
 
 
 def first_masks(video: AnnotatedVideo) -> dict[int, tuple[int, np.ndarray]]:
