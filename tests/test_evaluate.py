@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from random_weights import IMAGE_SIZE, write_random_weights
 from training.utils.data_utils import collate_fn
-from videos import Disc, InMemory, draw, write_vos
+from videos import Disc, InMemory, draw, write_labels, write_vos
 
 import core.data.split
 from core.checks import UserError
@@ -131,22 +132,67 @@ def test_a_second_start_goes_on_with_the_videos_that_are_missing(evaluate, tmp_p
     (out / "scores" / "late.npz").unlink()
     status, said = evaluate()
     assert status == 0, said
+    assert "1 of 2 videos is from an earlier start" in said
     assert (out / "scores" / "early.npz").stat().st_mtime_ns == kept
     assert (out / "objects.csv").read_text() == before
 
 
+def test_a_video_whose_masks_were_corrected_is_tracked_and_scored_again(evaluate, tmp_path, data):
+    root, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, root)
+    overrides = (f"data.root={root}", "films=none", "prompt=bbox")
+    status, said = evaluate(*overrides)
+    assert status == 0, said
+    assert "earlier start" not in said
+    before = {path.stem: path.read_bytes() for path in (out / "scores").iterdir()}
+    corrected = draw(9, SIZE, [Disc(1, (20, 20), 6)])  # smaller, and without the second object
+    for t in range(0, 9, 2):
+        write_labels(root / "Annotations" / "late" / f"{t:05d}.png", corrected.labels[t])
+    left_over = out / "masks" / "late" / "00099.png"
+    left_over.touch()
+    status, said = evaluate(*overrides)
+    assert status == 0, said
+    assert "1 of 2 videos is from an earlier start" in said
+    assert (out / "scores" / "early.npz").read_bytes() == before["early"]
+    assert not left_over.exists()
+    after = rows(out / "frames.csv")
+    evaluate(*overrides, out=tmp_path / "fresh")
+    assert rows(tmp_path / "fresh" / "frames.csv") == after
+    assert {row["object"] for row in after if row["video"] == "late"} == {"1"}
+
+
+def test_what_an_earlier_version_measured_is_measured_again(evaluate, tmp_path):
+    evaluate("videos=[early]", "films=none")
+    path = tmp_path / "out" / "scores" / "early.npz"
+    with np.load(path) as stored:
+        np.savez(path, **{name: stored[name] for name in stored.files if name != "stamp"})
+    status, said = evaluate("videos=[early]", "films=none")
+    assert status == 0, said
+    assert "earlier start" not in said
+
+
 def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, tmp_path):
-    evaluate("videos=[early]")
-    out = tmp_path / "out"
+    out, chosen = tmp_path / "out", ("videos=[early]", "films=none")
+    evaluate(*chosen)
     (out / "mine.txt").write_text("keep")
-    status, said = evaluate("videos=[early]", "prompt=bbox")
+    (out / "mine.csv").write_text("keep")
+    status, said = evaluate(*chosen, "prompt=bbox")
     assert status == 1
     assert "choose another folder" in said
     assert "Traceback" not in said
-    status, said = evaluate("videos=[early]", "prompt=bbox", "overwrite=true")
+    status, said = evaluate(*chosen, "prompt=bbox", "overwrite=true")
     assert status == 0, said
     assert json.loads((out / "summary.json").read_text())["prompt"] == "bbox"
-    assert (out / "mine.txt").read_text() == "keep"
+    assert (out / "mine.txt").read_text() == (out / "mine.csv").read_text() == "keep"
+    status, said = evaluate(*chosen, "prompt=bbox")
+    assert "1 of 1 video is from an earlier start" in said
+    left_over = out / "films" / "late.mp4"
+    left_over.parent.mkdir()
+    left_over.touch()
+    status, said = evaluate(*chosen, "prompt=bbox", "overwrite=true")
+    assert status == 0, said
+    assert "earlier start" not in said
+    assert not left_over.exists()
 
 
 def test_a_video_that_cannot_be_read_leaves_the_others_scored(evaluate, tmp_path, data):
@@ -377,6 +423,38 @@ def test_names_that_become_one_path_stay_apart(tmp_path):
     assert chosen.names == [inside, "a"]
 
 
+@pytest.mark.parametrize("source", ["vos_folder", "png_folders", "coco_images"])
+def test_the_stamp_of_a_video_tells_that_its_annotations_changed(tmp_path, source):
+    video = draw(1, SIZE, [Disc(1, (20, 20), 9)])
+    write_vos(tmp_path, "clip", video)
+    file = tmp_path / "Annotations" / "clip" / "00000.png"
+    data = {"source": source, "root": str(tmp_path)}
+    if source == "png_folders":
+        folder = file.parent / "001"
+        folder.mkdir()
+        file = file.rename(folder / file.name)
+    if source == "coco_images":
+        file = write_coco(tmp_path / "a.json", ["JPEGImages/clip/00000.png"], [video.masks(1)[0]])
+        data = {"source": source, "train_annotations": str(file)}
+
+    def stamp():
+        (name,) = (videos := of_source(**data)).names
+        return videos.stamp(name)
+
+    before = stamp()
+    for name in (".DS_Store", "Thumbs.db"):  # which looking at a folder leaves there
+        (file.parent / name).touch()
+    assert stamp() == before
+    content = file.read_bytes()
+    file.write_bytes(content)
+    os.utime(file, (1, 1))
+    later = stamp()
+    assert later != before
+    file.write_bytes(content + b" ")
+    os.utime(file, (1, 1))
+    assert stamp() not in (before, later)
+
+
 @pytest.mark.parametrize("source", ["coco_video", "coco_images"])
 def test_results_of_videos_with_absolute_names_lie_in_out_alone(evaluate, tmp_path, source):
     pytest.importorskip("av")
@@ -570,6 +648,9 @@ def test_weights_are_compared_object_by_object(evaluate, tmp_path, weights):
     assert f"J&F {gain:+.4f} against {other}" in said
     assert (tmp_path / "out" / "sheets" / "changes.png").is_file() is (gain != 0)
     assert not (tmp_path / "out" / "films").exists()
+    status, said = evaluate(f"compare={other}", "films=none", "videos=[early]")
+    assert "note        1 of 1 video is from an earlier start" in said
+    assert f"note        {other}: 1 of 1 video is from an earlier start" in said
 
 
 def test_training_is_compared_with_its_start_at_its_own_image_size(weights, data, tmp_path, capsys):

@@ -1,8 +1,6 @@
 """Tracks, scores and writes, video by video."""
 
-import dataclasses
 import logging
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from ..tracking.tracker import TrackedFrame, track
 from ..tracking.weights import Weights, build_predictor, device_of
 from ..words import counted
 from .compare import compare
+from .folder import delete_results, earlier_scores, prepare, scores_file
 from .page import build_page
 from .pictures import Tracked, draw_sheet, write_film
 from .protocols import IMAGES, score_objects
@@ -37,10 +36,6 @@ logger = logging.getLogger(__name__)
 
 # So many of the worst videos are shown.
 _NUM_SHEETS = 4
-_SETTINGS = "settings.json"
-# All that this program writes into its folder.
-_OWN_FOLDERS = ("masks", "scores", "films", "sheets", "compare")
-_OWN_FILES = ("*.csv", "summary.json", "evaluation.html", _SETTINGS, "*.part")
 
 
 @dataclass
@@ -53,6 +48,7 @@ class Evaluation:
         scores: By the names of the videos that were tracked.
         failed: Why the others were not, by their names.
         tracked: The videos with their masks and what the first protocol counts.
+        earlier: Those that an earlier start had finished.
     """
 
     out: Path
@@ -60,13 +56,14 @@ class Evaluation:
     scores: dict[str, VideoScores]
     failed: dict[str, str] = field(default_factory=dict)
     tracked: dict[str, Tracked] = field(default_factory=dict)
+    earlier: list[str] = field(default_factory=list)
 
 
 def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     """Track and score whole videos, and write masks and tables.
 
-    Videos that an earlier start with the same settings finished are not tracked again. A video that
-    cannot be read or tracked is left out, with its reason.
+    Videos that an earlier start with the same settings finished are not tracked again, unless their
+    annotations have changed. A video that cannot be read or tracked is left out, with its reason.
 
     Args:
         config: The settings, those of the run included; `config.model` is that of the weights.
@@ -82,17 +79,12 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     if doubt := _doubt(kind, weights):
         logger.warning(doubt)
     predictor = build_predictor(weights, device, config.postprocessing)
-    _prepare_folder(out, _settings_of(config, weights, kind), config.overwrite)
+    prepare(out, config, weights, kind)
     result = Evaluation(out, {}, {})
     for name in tqdm(videos.names, desc="videos", unit="video"):
-        path = out / "scores" / f"{name}.npz"
         try:
-            if not path.is_file():
-                with computing_with(config.trainer.precision, device):
-                    scores = _evaluate_video(predictor, videos, name, kind, config, out)
-                scores.save(path)
-            result.scores[name] = VideoScores.load(path)
-            result.tracked[name] = _tracked(name, videos, result, config, kind)
+            with computing_with(config.trainer.precision, device):
+                _add_video(result, predictor, videos, name, kind, config)
         except (UserError, OSError) as error:
             result.failed[name] = str(error)
             tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
@@ -108,6 +100,28 @@ def _doubt(kind: str, weights: Weights) -> Optional[str]:
         f"prompt={kind}, but the weights were trained with {weights.prompt_type} prompts alone:"
         " expect poor masks"
     )
+
+
+def _add_video(
+    result: Evaluation,
+    predictor: "SAM2VideoPredictor",
+    videos: Videos,
+    name: str,
+    kind: str,
+    config: EvaluateConfig,
+) -> None:
+    """Take the scores of an earlier start, or track and score a video."""
+    stamp = videos.stamp(name)
+    scores = earlier_scores(result.out, name, stamp)
+    if scores is not None:
+        result.earlier.append(name)
+    else:
+        delete_results(result.out, name)
+        scores = _evaluate_video(predictor, videos, name, kind, config, result.out)
+        scores.stamp = stamp
+        scores.save(scores_file(result.out, name))
+    result.scores[name] = scores
+    result.tracked[name] = _tracked(name, videos, result, config, kind)
 
 
 def _tracked(
@@ -147,6 +161,7 @@ def show(result: Evaluation, config: EvaluateConfig, compared: Optional[Evaluati
                 f"frames are {sizes[0]} px for these weights, but {sizes[1]} px for"
                 f" {compared.summary['weights']}, which they are compared with"
             )
+        result.summary["notes"] += _notes_on_earlier(compared, f"{compared.summary['weights']}: ")
         write_json(result.out / "summary.json", result.summary)
     worst = _worst(result.tracked)
     for name in worst[:_NUM_SHEETS]:
@@ -182,51 +197,6 @@ def _write_films(result: Evaluation, names: Sequence[str]) -> None:
                 raise UserError(error)
     except UserError as error:
         print(f"no further film: {error}", file=sys.stderr)
-
-
-def _settings_of(config: EvaluateConfig, weights: Weights, kind: str) -> dict[str, Any]:
-    """Return what the masks depend on: with other settings a folder is not gone on with."""
-    file = weights.path.stat()
-    return {
-        "weights": weights.hub or str(weights.path.resolve()),
-        "weights_bytes": file.st_size,
-        "weights_time": file.st_mtime_ns,
-        "architecture": weights.model.architecture,
-        "image_size": weights.model.image_size,
-        "data": dataclasses.asdict(config.data),
-        "seed": config.seed,
-        "prompt": kind,
-        "clicks": config.model.num_correction_points,
-        "postprocessing": config.postprocessing,
-        "precision": config.trainer.precision,
-        "max_frames": config.max_frames,
-    }
-
-
-def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder, or go on with that of an earlier start with the same settings."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out={out} is a file, expected a folder")
-    if out.is_dir() and any(out.iterdir()) and not _has_settings(out, settings):
-        if not overwrite:
-            raise UserError(
-                f"out={out} has other files or the results of other settings: choose another"
-                " folder, or replace its results with overwrite=true"
-            )
-        for name in _OWN_FOLDERS:
-            shutil.rmtree(out / name, ignore_errors=True)
-        for path in (path for pattern in _OWN_FILES for path in out.glob(pattern)):
-            path.unlink()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / _SETTINGS, settings)
-    except OSError as error:
-        raise UserError(f"out={out} cannot be written to: {error}") from error
-
-
-def _has_settings(out: Path, settings: dict[str, Any]) -> bool:
-    path = out / _SETTINGS
-    return path.is_file() and read_json(str(path), str(path)) == settings
 
 
 def _evaluate_video(
@@ -298,7 +268,10 @@ def _write_tables(result: Evaluation, config: EvaluateConfig, weights: Weights, 
         "weights": str(weights),
         "image_size": weights.model.image_size,
         "not_scored": result.failed,
-        "notes": _notes(result, config, weights, kind, by_protocol, bool(ranges)),
+        "notes": [
+            *_notes_on_earlier(result),
+            *_notes(result, config, weights, kind, by_protocol, bool(ranges)),
+        ],
         "protocols": by_protocol,
     }
     write_json(result.out / "summary.json", result.summary)
@@ -340,6 +313,14 @@ def _notes(
     if config.data.source == "vos_folder":
         notes.append("255 beside other ids in a mask is no object: it was not prompted nor scored")
     return notes
+
+
+def _notes_on_earlier(result: Evaluation, whose: str = "") -> list[str]:
+    """Return a note on the videos that were not tracked this time, where there are any."""
+    if not result.earlier:
+        return []
+    earlier, total = len(result.earlier), counted(len(result.scores), "video")
+    return [f"{whose}{earlier} of {total} {'is' if earlier == 1 else 'are'} from an earlier start"]
 
 
 def _lvos_ranges(config: EvaluateConfig) -> dict[str, dict[int, tuple[int, int]]]:

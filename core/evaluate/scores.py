@@ -25,6 +25,7 @@ class VideoScores:
         pred_pixels: [A, O] pixels of the tracked mask.
         labelled: [A, O] whether the annotation says anything about the object there.
         image: Whether the video is an image, one frame long.
+        stamp: That of the annotations, see `core.evaluate.videos.Videos.stamp`.
     """
 
     numbers: np.ndarray
@@ -37,6 +38,7 @@ class VideoScores:
     pred_pixels: np.ndarray
     labelled: np.ndarray
     image: bool = False
+    stamp: str = ""
 
     @classmethod
     def empty(
@@ -93,10 +95,15 @@ class VideoScores:
 
     @classmethod
     def load(cls, path: Path) -> "VideoScores":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            KeyError: An earlier version of the program wrote it.
+        """
         with np.load(path) as stored:
             arrays = {item.name: stored[item.name] for item in fields(cls)}
-        return cls(**{**arrays, "image": bool(arrays["image"])})
+        plain = {"image": bool(arrays["image"]), "stamp": str(arrays["stamp"])}
+        return cls(**{**arrays, **plain})
 
 
 def j_and_f(pred: np.ndarray, gt: np.ndarray) -> tuple[float, float]:

@@ -51,7 +51,7 @@ class EvaluateConfig(TrackingConfig):
         None, A_PATH, "folder of the results; null: `evaluation` below the run"
     )
     overwrite: bool = setting(
-        False, TRUE_OR_FALSE, "replace results of other settings that lie in `out`"
+        False, TRUE_OR_FALSE, "delete the results that lie in `out`, whatever their settings"
     )
     films: Any = setting("auto", _FILMS, "films of so many of the worst videos; `auto`: 4; `none`")
     compare: Optional[str] = setting(

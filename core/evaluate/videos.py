@@ -1,10 +1,12 @@
 """Whole videos of a data set: every frame, the masks of the annotated ones, and prompts."""
 
+import contextlib
+import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Optional, Protocol
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from ..checks import UserError, nearest
 from ..config import DataConfig, clip_length
 from ..data.datapoint import SYNTHETIC_VAL, make_generator
-from ..data.readers.files import DataError, name_some
+from ..data.readers.files import PICTURE_SUFFIXES, DataError, list_files, name_some
 from ..data.readers.frames import AnnotatedFrame
 from ..data.readers.label_maps import has_void
 from ..data.readers.reader import Reader, has_category_layout
@@ -204,6 +206,29 @@ class Videos:
             data.synthetic, length, data.frame_stride, size, data.max_objects, rng
         )
         return _SyntheticVideo(images[: config.max_frames], masks[: config.max_frames])
+
+    def stamp(self, name: str) -> str:
+        """Return a text that changes when the annotations of a video do; nothing is opened.
+
+        Where frames are files in a folder it changes with them too. The settings alone decide what
+        a synthetic clip is, and its text is empty.
+        """
+        reader, i = self._places[name]
+        return "" if reader is None else _stamp_of(reader.depends_on(i))
+
+
+def _stamp_of(paths: Iterable[str]) -> str:
+    """Return a text that changes when one of some files, or a picture in one of some folders, does.
+
+    Times of folders do not count, nor do files that a system puts beside those of people.
+    """
+    told = []
+    for path in map(Path, paths):
+        for file in list_files(path, PICTURE_SUFFIXES) if path.is_dir() else [path]:
+            with contextlib.suppress(OSError):  # there is no such file
+                found = file.stat()
+                told.append((str(file), found.st_mtime_ns, found.st_size))
+    return hashlib.blake2b(repr(told).encode(), digest_size=12).hexdigest()
 
 
 def find_videos(config: EvaluateConfig) -> Videos:

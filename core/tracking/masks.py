@@ -61,6 +61,13 @@ def read_masks(
     return {key: labels == key for key in object_ids}
 
 
+def delete_masks(folder: Path) -> None:
+    """Delete what `write_masks` wrote to a folder; other videos may have folders in it."""
+    for path in (*folder.glob("*.png"), *folder.glob("[0-9]*/*.png")):
+        if path.is_file():
+            path.unlink()
+
+
 def _load(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
