@@ -1,10 +1,11 @@
 """What happens when memory runs out: the run ends in one sentence, or the batch is skipped."""
 
+import contextlib
 import errno
 import gc
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -15,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from .checks import UserError
 from .config import Config, DataConfig, clip_length, sections_of
 from .console import short_path
 from .memory import held_memory, kind_of_memory, peak_memory
@@ -131,16 +133,20 @@ def _fewer_weights(config: Config) -> list[Change]:
 
 def _clips(config: Config, stage: str = "") -> list[Change]:
     prefix, data = _largest_data_set(config, stage)
-    frames, side = clip_length(data, not stage), config.model.image_size
-    fewer, smaller = max(2, frames * 3 // 4), max(64, side * 3 // 4 // 32 * 32)
-    changes = []
-    if fewer < frames:
-        name = f"{prefix}{stage}num_frames={fewer}"
-        changes.append(Change(name, 1 - fewer / frames, "shorter clips"))
-    if smaller < side:
-        saves = 1 - (smaller / side) ** 2
-        changes.append(Change(f"model.image_size={smaller}", saves, "coarser masks"))
-    return changes
+    frames = clip_length(data, not stage)
+    fewer = max(2, frames * 3 // 4)
+    if fewer == frames:
+        return _smaller_frames(config)
+    overrides = f"{prefix}{stage}num_frames={fewer}"
+    return [Change(overrides, 1 - fewer / frames, "shorter clips"), *_smaller_frames(config)]
+
+
+def _smaller_frames(config: Config) -> list[Change]:
+    side = config.model.image_size
+    smaller = max(64, side * 3 // 4 // 32 * 32)
+    if smaller >= side:
+        return []
+    return [Change(f"model.image_size={smaller}", 1 - (smaller / side) ** 2, "coarser masks")]
 
 
 def _trains_image_encoder(config: Config) -> bool:
@@ -148,6 +154,34 @@ def _trains_image_encoder(config: Config) -> bool:
     if names is None:
         names = ["all"] if config.model.lora.rank is None else config.model.lora.modules
     return any(name == "all" or name.startswith("image_encoder") for name in names)
+
+
+@contextlib.contextmanager
+def memory_for_tracking(config: Config) -> Iterator[None]:
+    """Run what tracks videos; where memory runs out, say what saves some.
+
+    Args:
+        config: The settings; `config.model` is that of the weights.
+
+    Raises:
+        UserError: Memory ran out. Its traceback holds what was computed: `free_memory` helps only
+            after the ``except``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        changes = [*_precision(config), *_smaller_frames(config)]
+        listed = " or ".join(f"{change.overrides} ({change.costs})" for change in changes)
+        raise UserError(f"out of memory, try {listed}" if listed else "out of memory") from error
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, which PyTorch and Python keep for themselves."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class OutOfMemory(Callback):
@@ -240,9 +274,7 @@ class BatchSkipper:
         self._in_a_row += 1
         log.warning("a batch ran out of memory and was skipped (%d so far)", self.total)
         self._model.zero_grad()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         return None
 
     def end_step(self) -> bool:

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import shutil
+import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import cv2
 import numpy as np
@@ -35,6 +36,7 @@ from core.model.build import build_model
 from core.model.loading import load_weights
 from core.tracking.clicks import segment
 from core.tracking.masks import davis_palette, fits_palette, write_masks
+from core.tracking.tracker import track
 from core.tracking.weights import build_predictor, find
 from core.visualization.drawing.sheet import render_sheet
 
@@ -214,6 +216,46 @@ def test_a_video_that_cannot_be_read_leaves_the_others_scored(evaluate, tmp_path
     status, said = evaluate(f"data.root={broken}", "videos=[late]", out=tmp_path / "other")
     assert status == 1
     assert "left out    late" in said
+
+
+def test_a_video_that_memory_does_not_suffice_for_leaves_the_others_scored(
+    evaluate, tmp_path, monkeypatch
+):
+    computed, were_let_go = [], []
+
+    def run_out_in_a_longer_one(predictor, frames, prompts):
+        if len(frames) > 6:
+            memory = torch.zeros(1)
+            computed.append(weakref.ref(memory))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return track(predictor, frames, prompts)
+
+    def free_memory():
+        were_let_go.extend(tensor() is None for tensor in computed)
+
+    monkeypatch.setattr("core.evaluate.program.track", run_out_in_a_longer_one)
+    monkeypatch.setattr("core.evaluate.program.free_memory", free_memory)
+    status, said = evaluate("model.image_size=96")
+    assert status == 0, said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    why = (
+        "out of memory, try trainer.precision=bf16-mixed (rounded activations)"
+        " or model.image_size=64 (coarser masks)"
+    )
+    assert summary["not_scored"] == {"late": why}
+    assert f"video late is left out: {why}" in said
+    assert {row["video"] for row in rows(tmp_path / "out" / "objects.csv")} == {"early"}
+    assert were_let_go == [True]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_memory_that_does_not_suffice_for_the_model_ends_in_one_sentence(
+    evaluate, monkeypatch, error
+):
+    monkeypatch.setattr("core.evaluate.program.build_predictor", Mock(side_effect=error))
+    status, said = evaluate("trainer.precision=bf16-mixed")
+    assert status == 1
+    assert said == "error: out of memory\n"  # 64 px and bf16 are as small as it gets
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_weights import write_random_weights
 from videos import Disc, InMemory, draw, write_labels
@@ -133,6 +134,21 @@ def test_mistakes_end_in_one_sentence_before_anything_is_written(
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_that_does_not_suffice_ends_in_one_sentence(predict, tmp_path, monkeypatch):
+    def run_out(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("core.predict.program.track", run_out)
+    prompts = write_json(tmp_path / "p.json", BOX)
+    status, said = predict(f"prompts={prompts}", "film=false", "model.image_size=96")
+    assert status == 1
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == (
+        "error: out of memory, try trainer.precision=bf16-mixed (rounded activations)"
+        " or model.image_size=64 (coarser masks)"
+    )
 
 
 # prompts

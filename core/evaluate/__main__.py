@@ -14,6 +14,9 @@ from .settings import CONFIG_NAME, SCHEMA, EvaluateConfig, combine
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from ..tracking.weights import Weights
+    from .program import Evaluation
+
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Evaluate as the command line says.
@@ -42,8 +45,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int:
     from ..data.readers.recognise import resolve_source
+    from ..out_of_memory import memory_for_tracking
     from ..tracking.weights import chosen_of_model, find
-    from .program import evaluate, report, show
+    from .program import report
 
     named = required(config.weights, "weights", "a run's folder, a .ckpt or a .pt")
     weights = find(named, config.model, chosen_of_model(overrides), base=config.base)
@@ -59,6 +63,19 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
     out = Path(config.out) if config.out else weights.default_out("evaluation")
     if config.source is not None and not config.out:
         out /= config.source
+    with memory_for_tracking(config):
+        result = _evaluate(config, weights, other, out)
+    print(f"\n{report(result)}")
+    counted = (found["objects"] for found in result.summary["protocols"].values())
+    return 0 if any(counted) else 1
+
+
+def _evaluate(
+    config: EvaluateConfig, weights: "Weights", other: Optional["Weights"], out: Path
+) -> "Evaluation":
+    """Evaluate weights, and others to compare them with, and show what came of it."""
+    from .program import evaluate, show
+
     result = evaluate(config, weights, out)
     compared = None
     if other is not None:
@@ -68,9 +85,7 @@ def _run(cfg: "DictConfig", config: EvaluateConfig, overrides: list[str]) -> int
         settings = dataclasses.replace(config, model=model, prompt=kind)
         compared = evaluate(settings, other, out / "compare")
     show(result, config, compared)
-    print(f"\n{report(result)}")
-    counted = (found["objects"] for found in result.summary["protocols"].values())
-    return 0 if any(counted) else 1
+    return result
 
 
 if __name__ == "__main__":

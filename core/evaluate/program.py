@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..checks import UserError
 from ..data.readers.files import DataError, read_json
+from ..out_of_memory import free_memory, memory_for_tracking
 from ..tracking.clicks import segment
 from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
@@ -63,7 +64,8 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     """Track and score whole videos, and write masks and tables.
 
     Videos that an earlier start with the same settings finished are not tracked again, unless their
-    annotations have changed. A video that cannot be read or tracked is left out, with its reason.
+    annotations have changed. A video that cannot be read or tracked, or that memory does not
+    suffice for, is left out, with its reason.
 
     Args:
         config: The settings, those of the run included; `config.model` is that of the weights.
@@ -83,11 +85,14 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     result = Evaluation(out, {}, {})
     for name in tqdm(videos.names, desc="videos", unit="video"):
         try:
-            with computing_with(config.trainer.precision, device):
+            with memory_for_tracking(config), computing_with(config.trainer.precision, device):
                 _add_video(result, predictor, videos, name, kind, config)
         except (UserError, OSError) as error:
             result.failed[name] = str(error)
-            tqdm.write(f"video {name} is left out: {error}", file=sys.stderr)
+        if name in result.failed:
+            # not above: the error's traceback holds the tensors of the video
+            free_memory()
+            tqdm.write(f"video {name} is left out: {result.failed[name]}", file=sys.stderr)
     _write_tables(result, config, weights, kind)
     return result
 

@@ -43,6 +43,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _run(config: PredictConfig, overrides: list[str]) -> str:
+    from ..out_of_memory import memory_for_tracking
     from ..tracking.weights import chosen_of_model, find
     from .draw import write_template
     from .program import predict, report
@@ -57,6 +58,7 @@ def _run(config: PredictConfig, overrides: list[str]) -> str:
     )
     named = required(config.weights, "weights", "PATH, a run's folder, a .ckpt or a .pt")
     weights = find(named, config.model, chosen_of_model(overrides), base=config.base)
+    config.model = weights.model
     opened = open_source(source, config.data.max_image_pixels)
     frames = choose_frames(opened, config.frames)
     name = Path(source).resolve().stem
@@ -68,7 +70,8 @@ def _run(config: PredictConfig, overrides: list[str]) -> str:
             f"{template} holds prompts as examples: fill them in, then start again with"
             f" prompts={template}"
         )
-    return report(predict(config, weights, frames, read_prompts(prompts, frames), out))
+    with memory_for_tracking(config):
+        return report(predict(config, weights, frames, read_prompts(prompts, frames), out))
 
 
 if __name__ == "__main__":
