@@ -843,8 +843,8 @@ class TrainerConfig(Section):
     val_prompts_every: Optional[int] = setting(
         None,
         or_null(at_least(1)),
-        "every n-th validation, the last one too, is under all of `val_prompts`, the others under "
-        "the first; null: 1, and 4 of `mixed` prompts without `val_prompts`",
+        "every n-th validation, and that after the last step, is under all of `val_prompts`, the "
+        "others under the first; null: 1, and 4 of `mixed` prompts without `val_prompts`",
     )
     early_stopping_patience: Optional[int] = setting(
         None,
@@ -1007,7 +1007,8 @@ class VisualizationsConfig(Section):
         False,
         TRUE_OR_FALSE,
         "raise what would be a warning of the pictures, for tests and for those who write a module "
-        "of their own; ends a run before training when no logger takes its pictures",
+        "of their own; with `run_book=false`, it ends a run before training when no logger takes "
+        "pictures",
     )
     run_book: bool = setting(
         True,

@@ -78,15 +78,23 @@ def predictor_overrides(config: ModelConfig) -> list[str]:
     ]
 
 
-def loading_code(path: Union[str, Path], config: ModelConfig) -> str:
+def loading_code(path: Union[str, Path], config: ModelConfig, beside: bool = False) -> str:
     """Return the lines of Python that load exported weights into Meta's video predictor.
 
     They work in a fresh interpreter and also where Hydra is in use for something else. The
     predictor does no more than training did: Meta's post-processing is off.
+
+    Args:
+        path: The exported weights.
+        config: The model section that they were exported with.
+        beside: The lines are for a file beside the weights, and find them where the folder is moved
+            to; otherwise they name the folder as it is now.
     """
     path = Path(path).resolve()
+    folder = "Path(__file__).resolve().parent" if beside else f"Path({str(path.parent)!r})"
     overrides = predictor_overrides(config)
-    arguments = [f'"{config_name(path, config)}"', f'"{path}"', "device=device"]
+    weights = f"str(folder / {path.name!r})"
+    arguments = [repr(config_name(path, config)), weights, "device=device"]
     # Its default chooses among masks that may never have been trained, and fills holes.
     arguments.append("apply_postprocessing=False")
     if overrides:
@@ -95,14 +103,17 @@ def loading_code(path: Union[str, Path], config: ModelConfig) -> str:
     if config.architecture in PACKAGED_CONFIGS:
         context = 'initialize_config_module("sam2", version_base="1.2")'
     else:
-        context = f'initialize_config_dir("{path.parent}", version_base="1.2")'
+        context = 'initialize_config_dir(str(folder), version_base="1.2")'
     return "\n".join(
         [
+            "from pathlib import Path",
+            "",
             "import torch",
             f"from hydra import {context.split('(')[0]}",
             "from hydra.core.global_hydra import GlobalHydra",
             "from sam2.build_sam import build_sam2_video_predictor",
             "",
+            f"folder = {folder}",
             "GlobalHydra.instance().clear()",
             'device = "cuda" if torch.cuda.is_available() else "cpu"',
             f"with {context}:",

@@ -462,7 +462,8 @@ def _export(config: Config, checkpoints: dict[str, Path], folder: Path) -> list[
     if "meta" in config.export.formats:
         # The best ones, where anything was validated.
         code = folder / "load.py"
-        code.write_text(f"{loading_code(folder / f'{name}.pt', config.model)}\n")
+        lines = loading_code(folder / f"{name}.pt", config.model, beside=True)
+        code.write_text(f"{lines}\n")
         rows.append(("load with", str(short_path(code))))
     return rows
 

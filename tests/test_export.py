@@ -1,6 +1,7 @@
 """Export to Meta's own predictor: the same masks for the same prompts."""
 
 import dataclasses
+import runpy
 import subprocess
 import sys
 
@@ -258,6 +259,14 @@ def test_loading_code_runs_where_hydra_is_in_use(trained, tmp_path):
         variables = {}
         exec(code, variables)
     assert variables["predictor"].image_size == SIZE
+
+
+def test_a_file_of_loading_code_finds_the_weights_where_its_folder_is_moved(trained, tmp_path):
+    before, after = tmp_path / "run" / "weights", tmp_path / "it's moved" / "weights"
+    export_weights(trained, before / "best.pt", CONFIG)
+    (before / "load.py").write_text(loading_code(before / "best.pt", CONFIG, beside=True))
+    before.parent.rename(after.parent)
+    assert runpy.run_path(str(after / "load.py"))["predictor"].image_size == SIZE
 
 
 def test_released_size_needs_no_overrides():

@@ -93,7 +93,7 @@ class VideoMetrics:
         clip are left out, and so are those that were prompted on every frame, or only where they
         have no pixel: an object that appears later was never shown to the model. YouTube-VOS
         prompts such an object where it first appears and scores it from there on; ``SAM2Train``
-        prompts all objects on the first frames of a clip. An object seen before (the same video and
+        prompts all objects on the first frame of a clip. An object seen before (the same video and
         object id) replaces its row.
 
         Args:

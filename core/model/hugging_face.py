@@ -533,8 +533,8 @@ def _download(reference: str, where: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise CheckpointError(
-            f"{where} needs huggingface_hub: pip install 'sam2-video-finetune[hub]', or give the "
-            "path of a folder"
+            f"{where} needs huggingface_hub: pip install -c constraints.txt -e '.[hub]', or give "
+            "the path of a folder"
         ) from error
     try:
         folder = snapshot_download(

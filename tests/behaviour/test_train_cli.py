@@ -58,8 +58,9 @@ def test_the_command_lines_of_the_plan_run(monkeypatch, tmp_path, caplog, argume
     assert str(tmp_path) not in page.read_text()
     code = tmp_path / "run" / "weights" / "load.py"
     assert f"load with   {code}" in said
-    size = ModelConfig(image_size=64)
-    assert code.read_text() == loading_code(code.with_name("best.pt"), size) + "\n"
+    lines = loading_code(code.with_name("best.pt"), ModelConfig(image_size=64), beside=True)
+    assert code.read_text() == f"{lines}\n"
+    assert str(tmp_path) not in lines
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     for argument in arguments:
         name, value = argument.removeprefix("visualizations.").split("=")

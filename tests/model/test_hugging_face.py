@@ -316,7 +316,7 @@ def test_a_missing_network_is_one_sentence(hub):
 
 def test_the_hub_without_its_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"needs huggingface_hub: pip install"):
+    with pytest.raises(CheckpointError, match=r"needs huggingface_hub: .* -e '\.\[hub\]'"):
         read_hugging_face("hf:facebook/sam2.1-hiera-tiny")
 
 
