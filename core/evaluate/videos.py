@@ -13,7 +13,7 @@ from ..config import DataConfig, clip_length
 from ..data.datapoint import SYNTHETIC_VAL, make_generator
 from ..data.readers.files import DataError, name_some
 from ..data.readers.frames import AnnotatedFrame
-from ..data.readers.label_maps import has_void
+from ..data.readers.label_maps import VOID, has_void
 from ..data.readers.reader import Reader, has_category_layout
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
@@ -21,8 +21,6 @@ from ..tracking.clicks import place_click
 from ..tracking.frames import Frames
 from ..tracking.prompts import Prompt
 from .settings import EvaluateConfig
-
-_VOID = 255
 
 
 class AnnotatedVideo(Protocol):
@@ -134,7 +132,7 @@ class _ReaderVideo:
         return {
             key + self._shift: mask
             for key, mask in masks.items()
-            if not (self._layout.palette and key == _VOID and self._has_void)
+            if not (self._layout.palette and key == VOID and self._has_void)
         }
 
     @cached_property
