@@ -166,13 +166,14 @@ def _tensor_bytes(value):
     return sum(map(_tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
-def test_a_later_prompt_corrects_what_was_tracked(predictor, video, folder):
+@pytest.mark.parametrize("label", [1, 0])
+def test_a_later_prompt_corrects_what_was_tracked(predictor, video, folder, label):
     state = meta_state(predictor, folder)
     predictor.add_new_mask(state, 0, 1, video.masks(1)[0])
     expected = {}
     for t, _, logits in predictor.propagate_in_video(state, max_frame_num_to_track=6):
         expected[t] = logits[0, 0]
-    clicks = {"points": np.array([[30.0, 25.0]]), "labels": np.array([1])}
+    clicks = {"points": np.array([[30.0, 25.0]]), "labels": np.array([label])}
     _, _, logits = predictor.add_new_points_or_box(state, 6, 1, **clicks)
     expected[6] = logits[0, 0]
     for t, _, logits in predictor.propagate_in_video(state, start_frame_idx=7):
@@ -238,6 +239,10 @@ def a_mask(shape=(61, 83), filled=True):
         ([Prompt(0, 1, box=(0, 0, 90, 20))], "inside the video's 83 x 61"),
         ([Prompt(0, 1, points=np.ones((1, 2)))], "points without labels"),
         ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.zeros(1))], "a positive point"),
+        (
+            [Prompt(k, 1, points=np.ones((1, 2)), labels=np.full(1, k)) for k in (1, 0)],
+            "object 1 on frame 0: expected a positive point",
+        ),
         ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.full(1, 3))], "labels must be 1"),
         ([Prompt(0, 1, points=np.full((1, 2), 99), labels=np.ones(1))], "lies outside"),
         ([Prompt(0, 1, mask=a_mask(), box=(0, 0, 5, 5))], "one or the other"),
