@@ -281,6 +281,29 @@ def test_images_come_in_the_order_of_their_numbers(tmp_path):
     assert frames.names == ["cam1_frame11", "cam2_frame9", "cam2_frame10"]
 
 
+def test_images_are_upright_and_of_16_bits_as_in_training(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned clockwise
+    colors = np.zeros((8, 12, 3), np.uint8)
+    colors[:4] = (200, 20, 60)
+    Image.fromarray(colors).save(tmp_path / "1.png", exif=exif)
+    grey = np.arange(12 * 8, dtype=np.uint16).reshape(12, 8) * 257
+    Image.fromarray(grey).save(tmp_path / "2.png")
+    frames = ImageFolder(tmp_path, "source", 10**6)
+    assert frames.size == (12, 8)
+    assert np.array_equal(frames.image(0), np.rot90(colors, -1))
+    assert np.array_equal(frames.image(1), np.repeat(grey[..., None] // 257, 3, axis=2))
+
+
+def test_an_image_that_cannot_be_used_is_named(tmp_path):
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match=r"1.png has 12 x 8 pixels, more than data.max_image_pix"):
+        ImageFolder(tmp_path, "source", 95)
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"2.png cannot be "):
+        ImageFolder(tmp_path, "source", 96).image(1)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
