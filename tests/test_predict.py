@@ -31,7 +31,7 @@ def clip():
 
 @pytest.fixture
 def folder(tmp_path, clip):
-    folder = tmp_path / "my shots, 2"
+    folder = tmp_path / "my shots, 2.0"
     folder.mkdir()
     for t, image in enumerate(clip.images):
         Image.fromarray(image).save(folder / f"shot_{10 + t}.png")
@@ -100,6 +100,12 @@ def test_draw_writes_a_grid_and_prompts_that_can_be_read(predict, tmp_path):
     template.write_text("mine")
     predict("prompts=draw")
     assert template.read_text() == "mine"
+
+
+def test_a_folder_with_a_dot_in_its_name_has_results_of_its_own(predict):
+    status, said = predict("prompts=draw", "out=null")
+    assert status == 0, said
+    assert "_predictions/my shots, 2.0/prompts.json" in said
 
 
 def test_the_grid_leaves_the_frame_between_its_lines():
