@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from .config import ModelConfig, model_config_of
-from .files import whole_file
+from .files import name_of, whole_file
 from .model import hugging_face, lora
 from .model.adapters import put_on_base, read_adapters, write_adapters
 from .model.build import (
@@ -188,9 +188,9 @@ def export_checkpoint(
 
 
 def _beside(checkpoint: Path, file_format: str) -> Path:
-    if file_format == "adapters":
-        return checkpoint.with_name(f"adapter_{checkpoint.stem}.safetensors")
-    return checkpoint.with_suffix(".pt" if file_format == "meta" else "")
+    name = name_of(checkpoint)
+    names = {"adapters": f"adapter_{name}.safetensors", "hf": name, "meta": f"{name}.pt"}
+    return checkpoint.with_name(names[file_format])
 
 
 def _read(checkpoint: Path, base: Optional[str]) -> FoundWeights:

@@ -1,10 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what files and folders are called."""
 
 import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Union
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a folder, or of a file without its suffix: a folder's dots are its own."""
+    return path.name if path.is_dir() else path.stem
 
 
 @contextlib.contextmanager

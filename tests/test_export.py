@@ -15,6 +15,7 @@ from scenes import make_batch
 
 from core.config import Config, LossConfig, ModelConfig
 from core.export import (
+    _beside,
     export_checkpoint,
     export_weights,
     loading_code,
@@ -25,7 +26,7 @@ from core.export import (
 from core.model.build import build_model
 from core.model.weights import CheckpointError
 from core.official import import_sam2
-from core.tracking.weights import find
+from core.tracking.weights import Weights, find
 
 SIZE, NUM_FRAMES = 64, 4
 CONFIG = ModelConfig(image_size=SIZE)
@@ -323,6 +324,18 @@ def test_export_checkpoint_writes_the_weights_beside_it(checkpoint, trained):
     weights = torch.load(path, weights_only=True)["model"]
     assert weights.keys() == trained.state_dict().keys()
     assert torch.equal(weights["no_mem_embed"], trained.no_mem_embed)
+
+
+@pytest.mark.parametrize("name", ["sam2.1-hiera-tiny", "sam2.1-hiera-large"])
+def test_results_of_a_folder_have_its_whole_name(tmp_path, name):
+    """A dot in a folder's name begins no suffix, so that two models never share a file."""
+    (tmp_path / name).mkdir()
+    assert _beside(tmp_path / name, "meta") == tmp_path / f"{name}.pt"
+    assert _beside(tmp_path / f"{name}.ckpt", "hf") == tmp_path / name
+    weights = Weights(tmp_path / name, ModelConfig())
+    assert weights.default_out("evaluation") == tmp_path / f"{name}_evaluation"
+    with pytest.raises(CheckpointError, match="choose another output file"):
+        export_checkpoint(tmp_path / name, file_format="hf")
 
 
 def test_command_line_prints_the_lines_that_load_the_file(checkpoint, tmp_path, capsys):

@@ -23,19 +23,23 @@ def clip():
     return draw(30, (61, 83), [Disc(1, (20, 20), 9), Disc(2, (50, 30), 12, (-1.0, 1.2))])
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory, clip):
-    """An H.264 film with frames that depend on later ones, and a key frame every ten."""
-    path = tmp_path_factory.mktemp("movies") / "clip.mp4"
+def write_movie(path, images, codec, options):
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=24, options={"g": "10", "bf": "2"})
+        stream = container.add_stream(codec, rate=24, options=options)
         stream.width, stream.height, stream.pix_fmt = 84, 62, "yuv420p"
-        for image in clip.images:
+        for image in images:
             padded = np.pad(image, ((0, 1), (0, 1), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, clip):
+    """An H.264 film with frames that depend on later ones, and a key frame every ten."""
+    path = tmp_path_factory.mktemp("movies") / "clip.mp4"
+    return write_movie(path, clip.images, "libx264", {"g": "10", "bf": "2"})
 
 
 def decoded(path):
@@ -61,6 +65,49 @@ def test_walking_backwards_decodes_each_frame_a_few_times_at_most(path):
         images = [backwards.image(k) for k in range(30)]
     assert all(np.array_equal(a, b) for a, b in zip(images[::-1], decoded(path), strict=True))
     assert len(decodes) <= 3 * 30
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("clip.mp4", "libx264", {"x264-params": "keyint=8:bframes=3:open-gop=1:scenecut=0"}),
+        ("clip.mp4", "libx265", {"x265-params": "keyint=8:open-gop=1:scenecut=0:log-level=0"}),
+        ("clip.mpg", "mpeg2video", {"g": "12", "bf": "2"}),
+        ("clip.avi", "libx264", {"g": "8", "bf": "0"}),
+    ],
+)
+def test_movies_whose_key_frames_lead_not_to_every_frame_are_read_backwards(
+    tmp_path, clip, name, codec, options
+):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    path = write_movie(tmp_path / name, clip.images, codec, options)
+    expected, movie = decoded(path), Movie(path, "source", 10**6)
+    assert len(movie) == len(expected) == 30
+    for i in reversed(range(30)):
+        assert np.array_equal(movie.image(i), expected[i]), i
+
+
+def test_walking_in_steps_decodes_each_frame_once(path):
+    movie, decodes = Movie(path, "source", 10**6), []
+    plain = Movie._decode
+    with patch.object(Movie, "_decode", lambda self, i: decodes.append(i) or plain(self, i)):
+        for i in range(0, 30, 3):
+            movie.image(i)
+    assert len(decodes) <= 30
+
+
+def test_a_movie_that_was_cut_off_can_be_read_as_far_as_it_goes(tmp_path, clip):
+    path = write_movie(tmp_path / "clip.avi", clip.images, "libx264", {"g": "8", "bf": "0"})
+    expected = decoded(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    movie = Movie(path, "source=x", 10**6)
+    last = len(movie) - 1  # half a frame
+    assert 0 < last < 29
+    for i in (0, last - 1, 3):
+        assert np.array_equal(movie.image(i), expected[i])
+        with pytest.raises(UserError, match=rf"source=x ends before frame {last}, although it li"):
+            movie.image(last)
 
 
 def turned(path, tmp_path):

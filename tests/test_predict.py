@@ -32,7 +32,7 @@ def clip():
 
 @pytest.fixture
 def folder(tmp_path, clip):
-    folder = tmp_path / "my shots, 2"
+    folder = tmp_path / "my shots, 2.0"
     folder.mkdir()
     for t, image in enumerate(clip.images):
         Image.fromarray(image).save(folder / f"shot_{10 + t}.png")
@@ -103,6 +103,12 @@ def test_draw_writes_a_grid_and_prompts_that_can_be_read(predict, tmp_path):
     assert template.read_text() == "mine"
 
 
+def test_a_folder_with_a_dot_in_its_name_has_results_of_its_own(predict):
+    status, said = predict("prompts=draw", "out=null")
+    assert status == 0, said
+    assert "_predictions/my shots, 2.0/prompts.json" in said
+
+
 def test_the_grid_leaves_the_frame_between_its_lines():
     image = np.full((90, 160, 3), 77, np.uint8)
     drawn = np.asarray(draw_grid(image))
@@ -120,7 +126,10 @@ def test_the_grid_leaves_the_frame_between_its_lines():
         (["weights=nothing.pt"], "weights=nothing.pt does not exist"),
         (["frames=9:"], "names no frame: the video has the frames 0 to 7"),
         (["frames=1:2:0"], "frames must be null or FIRST:END:STRIDE"),
-        (["frames=3:"], "frame 0 is not tracked, expected one of the source's frames 3 to 7"),
+        (
+            ["frames=3:"],
+            "frame 0 (shot_10) is not tracked, expected one of the source's frames 3 (shot_13)",
+        ),
         (["direction=back"], "direction must be one of both, forward"),
     ],
 )
@@ -168,7 +177,31 @@ def test_every_id_of_a_png_is_an_object_of_the_first_frame(tmp_path, clip, frame
     assert np.array_equal(prompts[1].mask, clip.masks(2)[0])
 
 
-@pytest.mark.parametrize("mode", ["L", "1"])
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [((85, 170, 255), (85, 170, 255)), ((255, 256), (255, 256)), ((1, 255), (1,))],
+    ids=str,
+)
+def test_255_is_an_object_of_a_png_as_it_is_in_training(tmp_path, frames, values, ids):
+    labels = np.zeros(SIZE, np.int64)
+    for k, value in enumerate(values):
+        labels[10 * k : 10 * k + 5] = value
+    write_labels(tmp_path / "first.png", labels)
+    prompts = read_prompts(str(tmp_path / "first.png"), frames)
+    assert [prompt.object_id for prompt in prompts] == list(ids)
+    assert np.array_equal(prompts[-1].mask, labels == ids[-1])
+
+
+def test_colours_of_a_png_are_the_ids_that_they_are_in_training(tmp_path, frames):
+    colors = np.zeros((*SIZE, 3), np.uint8)
+    colors[:5], colors[10:15], colors[20:25] = (128, 0, 0), (0, 128, 0), (0, 0, 255)
+    Image.fromarray(colors).save(tmp_path / "first.png")
+    prompts = read_prompts(str(tmp_path / "first.png"), frames)
+    assert [prompt.object_id for prompt in prompts] == [1, 2, 256 + 0x0000FF]
+    assert np.array_equal(prompts[1].mask, colors[..., 1] > 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA"])
 def test_a_black_and_white_png_is_one_object(tmp_path, clip, frames, mode):
     white = Image.fromarray((clip.masks(2)[0] * 255).astype(np.uint8)).convert(mode)
     white.save(tmp_path / "first.png")
@@ -183,6 +216,43 @@ def test_pngs_of_a_folder_go_by_the_names_of_images_or_numbers_of_frames(tmp_pat
     frames = choose_frames(InMemory(clip.images), "1:")
     prompts = read_prompts(str(tmp_path), frames)
     assert sorted({prompt.frame for prompt in prompts}) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "place"), [(None, 2), ("2:5", 0), ("::2", 1), ("3:", None), ("1::2", None)]
+)
+def test_a_png_named_after_an_image_is_put_on_no_other_frame(tmp_path, folder, clip, chosen, place):
+    """The images are called 00001, 00002, ..., so that 00003 is the third, not frame 3."""
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / f"{int(path.stem[5:]) - 9:05d}.png")
+    (tmp_path / "prompts").mkdir()
+    write_labels(tmp_path / "prompts" / "00003.png", clip.labels[2])
+    frames = choose_frames(open_source(str(folder), 10**6), chosen)
+    if place is None:
+        with pytest.raises(UserError, match=r"00003.png: frame 2 \(00003\) is not tracked"):
+            read_prompts(str(tmp_path / "prompts"), frames)
+    else:
+        assert frames.names[place] == "00003"
+        prompts = read_prompts(str(tmp_path / "prompts"), frames)
+        assert {prompt.frame for prompt in prompts} == {place}
+
+
+def test_the_pngs_of_a_folder_are_read_as_one_video(tmp_path, clip, frames):
+    """Frames without an object are left out, and 255 is what it is in the frames together."""
+    for t, values in enumerate(((1, 2, 255), (), (255,), (2,))):
+        labels = np.zeros(SIZE, np.int64)
+        for value in values:
+            labels[value % 50] = value
+        write_labels(tmp_path / f"{t}.png", labels)
+    prompts = read_prompts(str(tmp_path), frames)
+    assert [(prompt.frame, prompt.object_id) for prompt in prompts] == [(0, 1), (0, 2), (3, 2)]
+    for t in (0, 3):
+        write_labels(tmp_path / f"{t}.png", np.zeros(SIZE, np.int64))
+    (prompt,) = read_prompts(str(tmp_path), frames)
+    assert (prompt.frame, prompt.object_id) == (2, 1)
+    write_labels(tmp_path / "2.png", np.zeros(SIZE, np.int64))
+    with pytest.raises(UserError, match="has no PNG with an object in it"):
+        read_prompts(str(tmp_path), frames)
 
 
 def test_json_holds_boxes_points_and_masks(tmp_path, clip, frames):
@@ -234,13 +304,13 @@ def test_json_that_holds_no_list_is_refused(tmp_path, frames, text):
         read_prompts(str(tmp_path / "p.json"), frames)
 
 
-def test_pngs_without_objects_or_of_colours_are_refused(tmp_path, frames):
+def test_a_png_without_objects_or_that_is_none_is_refused(tmp_path, frames):
     Image.new("L", (83, 61)).save(tmp_path / "empty.png")
-    Image.new("RGB", (83, 61)).save(tmp_path / "colours.png")
+    (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"empty.png is empty"):
         read_prompts(str(tmp_path / "empty.png"), frames)
-    with pytest.raises(UserError, match=r"colours.png has mode RGB"):
-        read_prompts(str(tmp_path / "colours.png"), frames)
+    with pytest.raises(UserError, match=r"text.png cannot be read"):
+        read_prompts(str(tmp_path / "text.png"), frames)
 
 
 # frames

@@ -166,13 +166,14 @@ def _tensor_bytes(value):
     return sum(map(_tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
-def test_a_later_prompt_corrects_what_was_tracked(predictor, video, folder):
+@pytest.mark.parametrize("label", [1, 0])
+def test_a_later_prompt_corrects_what_was_tracked(predictor, video, folder, label):
     state = meta_state(predictor, folder)
     predictor.add_new_mask(state, 0, 1, video.masks(1)[0])
     expected = {}
     for t, _, logits in predictor.propagate_in_video(state, max_frame_num_to_track=6):
         expected[t] = logits[0, 0]
-    clicks = {"points": np.array([[30.0, 25.0]]), "labels": np.array([1])}
+    clicks = {"points": np.array([[30.0, 25.0]]), "labels": np.array([label])}
     _, _, logits = predictor.add_new_points_or_box(state, 6, 1, **clicks)
     expected[6] = logits[0, 0]
     for t, _, logits in predictor.propagate_in_video(state, start_frame_idx=7):
@@ -238,6 +239,10 @@ def a_mask(shape=(61, 83), filled=True):
         ([Prompt(0, 1, box=(0, 0, 90, 20))], "inside the video's 83 x 61"),
         ([Prompt(0, 1, points=np.ones((1, 2)))], "points without labels"),
         ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.zeros(1))], "a positive point"),
+        (
+            [Prompt(k, 1, points=np.ones((1, 2)), labels=np.full(1, k)) for k in (1, 0)],
+            "object 1 on frame 0: expected a positive point",
+        ),
         ([Prompt(0, 1, points=np.ones((1, 2)), labels=np.full(1, 3))], "labels must be 1"),
         ([Prompt(0, 1, points=np.full((1, 2), 99), labels=np.ones(1))], "lies outside"),
         ([Prompt(0, 1, mask=a_mask(), box=(0, 0, 5, 5))], "one or the other"),
@@ -274,6 +279,29 @@ def test_images_come_in_the_order_of_their_numbers(tmp_path):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name, "PNG")
     frames = ImageFolder(tmp_path, "source", 10**6)
     assert frames.names == ["cam1_frame11", "cam2_frame9", "cam2_frame10"]
+
+
+def test_images_are_upright_and_of_16_bits_as_in_training(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned clockwise
+    colors = np.zeros((8, 12, 3), np.uint8)
+    colors[:4] = (200, 20, 60)
+    Image.fromarray(colors).save(tmp_path / "1.png", exif=exif)
+    grey = np.arange(12 * 8, dtype=np.uint16).reshape(12, 8) * 257
+    Image.fromarray(grey).save(tmp_path / "2.png")
+    frames = ImageFolder(tmp_path, "source", 10**6)
+    assert frames.size == (12, 8)
+    assert np.array_equal(frames.image(0), np.rot90(colors, -1))
+    assert np.array_equal(frames.image(1), np.repeat(grey[..., None] // 257, 3, axis=2))
+
+
+def test_an_image_that_cannot_be_used_is_named(tmp_path):
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match=r"1.png has 12 x 8 pixels, more than data.max_image_pix"):
+        ImageFolder(tmp_path, "source", 95)
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"2.png cannot be "):
+        ImageFolder(tmp_path, "source", 96).image(1)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ..config import DataConfig, clip_length
 from ..data.datapoint import SYNTHETIC_VAL, make_generator
 from ..data.readers.files import PICTURE_SUFFIXES, DataError, list_files, name_some
 from ..data.readers.frames import AnnotatedFrame
-from ..data.readers.label_maps import has_void
+from ..data.readers.label_maps import VOID, has_void
 from ..data.readers.reader import Reader, has_category_layout
 from ..data.split import split_videos
 from ..data.synthetic import SyntheticDataset, make_clip
@@ -25,8 +25,6 @@ from ..tracking.clicks import place_click
 from ..tracking.frames import Frames
 from ..tracking.prompts import Prompt
 from .settings import EvaluateConfig
-
-_VOID = 255
 
 
 class AnnotatedVideo(Protocol):
@@ -138,7 +136,7 @@ class _ReaderVideo:
         return {
             key + self._shift: mask
             for key, mask in masks.items()
-            if not (self._layout.palette and key == _VOID and self._has_void)
+            if not (self._layout.palette and key == VOID and self._has_void)
         }
 
     @cached_property

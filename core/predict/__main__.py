@@ -6,6 +6,7 @@ from typing import Optional
 
 from ..checks import UserError, required
 from ..config import register_schema, to_config
+from ..files import name_of
 from ..official import MissingSam2Error, import_sam2
 from ..overrides import compose_command_line, print_anything
 from .settings import CONFIG_NAME, DRAW, SCHEMA, PredictConfig
@@ -61,7 +62,7 @@ def _run(config: PredictConfig, overrides: list[str]) -> str:
     config.model = weights.model
     opened = open_source(source, config.data.max_image_pixels)
     frames = choose_frames(opened, config.frames)
-    name = Path(source).resolve().stem
+    name = name_of(Path(source).resolve())
     out = Path(config.out) if config.out else weights.default_out("predictions") / name
     if prompts == DRAW:
         picture, template = write_template(frames, out)

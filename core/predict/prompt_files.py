@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from PIL import Image
 
 from ..checks import UserError, nearest
-from ..data.readers.files import read_json
+from ..data.readers.files import MASK_SUFFIXES, check_is_file, list_files, read_json
+from ..data.readers.label_maps import (
+    VOID,
+    LabelMap,
+    has_void,
+    is_white,
+    read_mask,
+    read_palette_masks,
+)
 from ..tracking.frames import Chosen
 from ..tracking.prompts import Prompt
 
 _KEYS = ("frame", "object", "box", "points", "labels", "mask")
-_VOID = 255
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,21 @@ class _Video:
 
     def position(self, number: int, where: str) -> int:
         """Return where a frame of the source is among the tracked ones."""
-        if number not in self.frames.indices:
-            indices = self.frames.indices
+        indices = self.frames.indices
+        if number not in indices:
             raise UserError(
-                f"{where}: frame {number} is not tracked, expected one of the source's frames"
-                f" {indices[0]} to {indices[-1]}"
+                f"{where}: frame {self._called(number)} is not tracked, expected one of the"
+                f" source's frames {self._called(indices[0])} to {self._called(indices[-1])}"
                 + (f" in steps of {indices[1] - indices[0]}" if _step(indices) != 1 else "")
             )
-        return self.frames.indices.index(number)
+        return indices.index(number)
+
+    def _called(self, number: int) -> str:
+        """Return the number of a frame, with its name where that is not the number again."""
+        names = self.frames.frames.names
+        name = names[number] if number < len(names) else str(number)
+        is_number = name.isdecimal() and int(name) == number
+        return str(number) if is_number else f"{number} ({name})"
 
 
 def _step(indices: Sequence[int]) -> int:
@@ -58,54 +71,55 @@ def read_prompts(path: str, frames: Chosen) -> list[Prompt]:
     if not file.is_file():
         raise UserError(f"{video.setting} does not exist, expected a PNG, a folder or a JSON")
     if file.suffix.lower() == ".png":
-        return _of_png(file, 0)
+        return _of_png(file)
     if file.suffix.lower() == ".json":
         return _of_json(file, video)
     raise UserError(f"{video.setting} is neither a .png, a .json nor a folder of PNGs")
 
 
 def _of_folder(folder: Path, video: _Video) -> list[Prompt]:
-    names = {name: position for position, name in enumerate(video.frames.names)}
-    prompts = []
-    for path in sorted(folder.glob("*.png")):
-        if path.name.startswith("."):
-            continue
-        position = names.get(path.stem)
-        if position is None and path.stem.isdecimal():
-            position = video.position(int(path.stem), str(path))
-        if position is None:
+    numbers = {name: number for number, name in enumerate(video.frames.frames.names)}
+    places = []
+    for path in list_files(folder, MASK_SUFFIXES):
+        number = numbers.get(path.stem)
+        if number is None and path.stem.isdecimal():
+            number = int(path.stem)
+        if number is None:
             raise UserError(f"{path} has neither the name of an image nor the number of a frame")
-        prompts += _of_png(path, position)
+        places.append((video.position(number, str(path)), path))
+    prompts = _of_pngs(places)
     if not prompts:
         raise UserError(f"{video.setting} has no PNG with an object in it")
     return prompts
 
 
-def _of_png(path: Path, position: int) -> list[Prompt]:
-    """Return a prompt per id; a PNG of black and white has one object."""
-    labels = _read_labels(path)
-    ids = [int(key) for key in np.unique(labels) if key != 0]
-    if ids == [_VOID]:
-        return [Prompt(position, 1, mask=labels == _VOID)]
-    prompts = [Prompt(position, key, mask=labels == key) for key in ids if key != _VOID]
+def _of_png(path: Path) -> list[Prompt]:
+    prompts = _of_pngs([(0, path)])
     if not prompts:
         raise UserError(f"{path} is empty: expected a PNG whose values are object ids")
     return prompts
 
 
-def _read_labels(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1", "I;16", "I"):
-                raise UserError(
-                    f"{path} has mode {image.mode}, expected a palette or grey PNG whose values are"
-                    " object ids"
-                )
-            return np.asarray(image).astype(np.int64) * (255 if image.mode == "1" else 1)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist, expected a PNG") from None
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
+def _of_pngs(places: Sequence[tuple[int, Path]]) -> list[Prompt]:
+    """Return a prompt per frame and id, (position, PNG) given; white alone is one object."""
+    masks = [(position, _read_masks(path)) for position, path in places]
+    every = np.array(sorted({key for _, found in masks for key in found}))
+    ids = {key: key for key in every.tolist()}
+    if is_white(every):
+        ids = dict.fromkeys(ids, 1)
+    elif has_void(every):
+        del ids[VOID]
+    return [
+        Prompt(position, ids[key], mask=found[key])
+        for position, found in masks
+        for key in sorted(found)
+        if key in ids
+    ]
+
+
+def _read_masks(path: Path) -> LabelMap:
+    check_is_file(path, str(path), "a PNG")
+    return read_mask(read_palette_masks, path)
 
 
 def _of_json(file: Path, video: _Video) -> list[Prompt]:
@@ -173,7 +187,7 @@ def _mask(value: Any, file: Path, where: str) -> Optional[np.ndarray]:
     if value is None:
         return None
     if isinstance(value, str):
-        return _read_labels(file.parent / value) > 0
+        return _read_masks(file.parent / value).numbers > 0
     from pycocotools import mask as mask_utils
 
     try:

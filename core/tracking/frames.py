@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from ..checks import UserError
+from ..data.readers.files import FRAME_SUFFIXES, list_files
+from ..data.readers.frames import AnnotatedFrame, load_frame
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # So many frames are decoded at once where a video is walked backwards: a movie can only be decoded
 # forwards, from one of its key frames.
 _BACKWARD_CHUNK = 32
@@ -40,7 +40,7 @@ class Frames(Protocol):
 
 
 class ImageFolder:
-    """A folder of images, in the order of the numbers in their names.
+    """A folder of images, in the order of the numbers in their names, read as training does.
 
     Args:
         folder: The folder; its files need names with a number in them, hidden files are left out.
@@ -48,21 +48,14 @@ class ImageFolder:
         max_pixels: Images with more are refused.
 
     Raises:
-        UserError: There is no image, or the names give no order.
+        UserError: There is no image, the names give no order, or the first image cannot be read.
     """
 
     def __init__(self, folder: Path, setting: str, max_pixels: int) -> None:
         self.setting, self.max_pixels = setting, max_pixels
-        self.paths = _in_order(
-            [
-                path
-                for path in folder.iterdir()
-                if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-            ],
-            setting,
-        )
+        self.paths = _in_order(list_files(folder, FRAME_SUFFIXES), setting)
         if not self.paths:
-            raise UserError(f"{setting} has no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(f"{setting} has no images ({', '.join(FRAME_SUFFIXES)})")
         self.names = [path.stem for path in self.paths]
         self.size = self._read(0).shape[:2]
 
@@ -76,17 +69,7 @@ class ImageFolder:
         return image
 
     def _read(self, i: int) -> np.ndarray:
-        path = self.paths[i]
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > self.max_pixels:
-                    raise UserError(
-                        f"{path} has {image.width} x {image.height} pixels, more than"
-                        f" data.max_image_pixels={self.max_pixels} allows"
-                    )
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} cannot be read as an image: {error}") from error
+        return np.asarray(load_frame(AnnotatedFrame(i, str(self.paths[i])), self.max_pixels))
 
 
 def _in_order(paths: list[Path], setting: str) -> list[Path]:

@@ -1,9 +1,10 @@
 """The frames of a movie file, decoded one at a time."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,10 @@ def import_av() -> Any:
 class Movie:
     """A movie as `core.tracking.frames.Frames`, upright as phones record it.
 
-    Frames are found by their time stamps: those before the present one through the key frame before
-    them.
+    Frames are found by their time stamps. One that lies elsewhere is decoded from the last key
+    frame before it, or from an earlier one where that does not lead to it: containers look for key
+    frames by other stamps, and after a key frame may come frames that are shown before it and need
+    those before it (an open GOP). Whatever decodes from the start of the file is found.
 
     Args:
         path: The file.
@@ -48,9 +51,13 @@ class Movie:
         self._path, self._setting = path, setting
         self._container: Any = None
         self._decoded: Iterator[Any] = iter(())
+        self._begun = 0  # the key frame that decoding began with, by its place in `_keys`
         self._next = 0
-        self.rate, self._stamps = self._look_through(max_pixels)
+        self.rate, frames = self._look_through(max_pixels)
+        self._stamps = [stamp for stamp, _ in frames]
         self._index = {stamp: i for i, stamp in enumerate(self._stamps)}
+        # the first stands for the start of the file, whatever it is
+        self._keys = [i for i, (_, is_key) in enumerate(frames) if is_key or i == 0]
         self.names = [f"{i:05d}" for i in range(len(self._stamps))]
         image = self.image(0)
         self.size = (image.shape[0], image.shape[1])
@@ -58,8 +65,11 @@ class Movie:
     def __len__(self) -> int:
         return len(self._stamps)
 
-    def _look_through(self, max_pixels: int) -> tuple[Fraction, list[int]]:
-        """Return the frames per second and the time stamp of every frame, without decoding any."""
+    def _look_through(self, max_pixels: int) -> tuple[Fraction, list[tuple[int, bool]]]:
+        """Return the frames per second, and (time stamp, whether it is a key frame) of each frame.
+
+        Nothing is decoded.
+        """
         self._open()
         stream = self._stream()
         if stream.width * stream.height > max_pixels:
@@ -67,16 +77,22 @@ class Movie:
                 f"{self._setting} has {stream.width} x {stream.height} pixels, more than"
                 f" data.max_image_pixels={max_pixels} allows"
             )
-        packets = [packet for packet in self._container.demux(stream) if packet.size]
-        stamps = [packet.pts for packet in packets if not packet.is_discard]
-        if not stamps:
+        frames = [
+            (packet.pts, packet.is_keyframe)
+            for packet in self._container.demux(stream)
+            if packet.size and not packet.is_discard
+        ]
+        if not frames:
             raise UserError(f"{self._setting} is a movie without frames")
-        if None in stamps or len(set(stamps)) < len(stamps):
+        stamps = {stamp for stamp, _ in frames}
+        if None in stamps or len(stamps) < len(frames):
             raise UserError(
                 f"{self._setting} is a movie whose frames have no time stamps of their own: convert"
                 " it, or use a folder of images"
             )
-        return stream.average_rate or Fraction(25), sorted(stamps)
+        rate = stream.average_rate or Fraction(25)
+        self.close()
+        return rate, sorted(frames)
 
     def _open(self) -> None:
         self.close()
@@ -100,29 +116,45 @@ class Movie:
 
     def image(self, i: int) -> np.ndarray:
         """See `core.tracking.frames.Frames`."""
-        if i != self._next or self._container is None or i == 0:
-            self._seek(i)
-        while self._next <= i:
-            frame = self._decode(i)
-            found = self._index.get(frame.pts)
-            if found is None or found < i:
-                continue
-            if found > i:
-                raise UserError(f"{self._setting} cannot be decoded at frame {i}")
-            self._next = i + 1
-        return _upright(frame)
+        key, step = bisect_right(self._keys, i) - 1, 1
+        if self._container is None or i < self._next or self._next < self._keys[key]:
+            self._begin(key)
+        while True:
+            try:
+                return _upright(self._read(i))
+            except UserError:
+                if self._begun == 0:
+                    self.close()
+                    raise
+            self._begin(max(0, self._begun - step))
+            step *= 2
 
-    def _seek(self, i: int) -> None:
+    def _begin(self, key: int) -> None:
+        """Have decoding begin at a key frame, or wherever the container takes it to be."""
         self._open()
         stream = self._stream()
-        if i > 0:
-            self._container.seek(self._stamps[i], stream=stream, backward=True)
+        if key > 0:
+            self._container.seek(self._stamps[self._keys[key]], stream=stream, backward=True)
+        self._begun = key
         self._decoded = self._container.decode(stream)
-        self._next = i
+
+    def _read(self, i: int) -> Any:
+        """Decode as far as a frame and return it; raise `UserError` where it does not come."""
+        found = -1
+        while found < i:
+            frame = self._decode(i)
+            found = self._index.get(frame.pts, -1)
+            self._next = found + 1
+        if found > i:
+            raise UserError(
+                f"{self._setting} cannot be decoded at frame {i}: convert it, or use a folder of"
+                " images"
+            )
+        return frame
 
     def _decode(self, i: int) -> Any:
         try:
-            frame: Optional[Any] = next(self._decoded, None)
+            frame = next(self._decoded, None)
         except (self._av.FFmpegError, OSError) as error:
             raise UserError(f"{self._setting} cannot be decoded at frame {i}: {error}") from error
         if frame is None:

@@ -42,8 +42,8 @@ def check_prompts(prompts: Sequence[Prompt], num_frames: int, size: tuple[int, i
         size: (height, width) of the frames.
 
     Raises:
-        UserError: There is no prompt, an object has two on one frame, or one does not fit the
-            video.
+        UserError: There is no prompt, an object has two on one frame, its first says only where it
+            is not, or a prompt does not fit the video.
     """
     if not prompts:
         raise UserError("the video has no prompt: expected at least one object to track")
@@ -55,6 +55,11 @@ def check_prompts(prompts: Sequence[Prompt], num_frames: int, size: tuple[int, i
             raise UserError(f"{prompt} is given twice, expected one prompt per object and frame")
         seen.add((prompt.frame, prompt.object_id))
         _check_content(prompt, size)
+    for prompt in first_prompts(prompts).values():
+        if prompt.labels is not None and prompt.box is None and not prompt.labels.any():
+            raise UserError(
+                f"{prompt}: expected a positive point or a box in the first prompt of an object"
+            )
 
 
 def _check_content(prompt: Prompt, size: tuple[int, int]) -> None:
@@ -102,8 +107,6 @@ def _check_points(
         raise UserError(f"{prompt}: labels must be 1 (positive) or 0 (negative)")
     if (points < 0).any() or (points > (size[1], size[0])).any():
         raise UserError(f"{prompt}: a point lies outside the video's {size[1]} x {size[0]} pixels")
-    if prompt.box is None and not labels.any():
-        raise UserError(f"{prompt}: expected a positive point among the points, or a box")
 
 
 def first_prompts(prompts: Sequence[Prompt]) -> dict[int, Prompt]:

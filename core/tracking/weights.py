@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..checks import UserError
 from ..config import Config, ModelConfig, config_of
+from ..files import name_of
 from ..model.adapters import find_base, put_on_base, read_adapters
 from ..model.build import architecture_node
 from ..model.hugging_face import HUB, holds_weights, is_hugging_face, local_path
@@ -102,7 +103,7 @@ class Weights:
             return self.run_dir / what
         if self.hub is not None:
             return Path(f"{self.hub.partition('@')[0].rpartition('/')[2]}_{what}")
-        return self.path.parent / f"{self.path.stem}_{what}"
+        return self.path.parent / f"{name_of(self.path)}_{what}"
 
 
 def chosen_of_model(overrides: Sequence[str]) -> set[str]:

@@ -26,7 +26,7 @@ _HIGHEST = 2**16 - 1
 _FIRST_COLOR = 256
 # More ids than these in one mask are no objects, and each takes as much memory as the frame.
 _MOST_OBJECTS = 1000
-_VOID = 255  # what many data sets write where nobody decided
+VOID = 255  # what many data sets write where nobody decided
 # A single thin id between others may be an object, such as a ring on a finger.
 _FEWEST_RIMS = 2
 # What JPEG adds to a value or takes from it is less; the values of masks that it spoils are farther
@@ -238,7 +238,12 @@ def has_void(ids: np.ndarray) -> bool:
     It does beside other ids, as many data sets mark pixels that nobody decided. Alone, as one of a
     few greys at equal steps, or below higher ids, it is an object.
     """
-    return len(ids) > 1 and ids[-1] == _VOID and not _are_greys(ids)
+    return len(ids) > 1 and ids[-1] == VOID and not _are_greys(ids)
+
+
+def is_white(ids: np.ndarray) -> bool:
+    """Return whether the only id of a mask or a video is white, as a grey or as a colour."""
+    return len(ids) == 1 and ids[0] in (VOID, _FIRST_COLOR + 0xFFFFFF)
 
 
 def _has_rims(labels: np.ndarray, ids: np.ndarray) -> bool:
@@ -265,7 +270,7 @@ def _is_scattered(ids: np.ndarray) -> bool:
 def _are_greys(ids: np.ndarray) -> bool:
     """Return whether ids are steps of equal size up to 255, some left out: 85, 170, 255."""
     for num_steps in range(2, _MOST_GREYS + 1):
-        step = _VOID / num_steps
+        step = VOID / num_steps
         nearest = np.rint(ids / step) * step
         if (np.abs(ids - nearest) <= 1).all() and (nearest > 0).all():
             return True
