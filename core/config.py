@@ -1090,22 +1090,33 @@ class Config(Section):
     def _leave_a_frame_to_track(self, prefix: str, data: DataConfig) -> None:
         if data.num_frames == 1:
             return  # SAM 2 prompts and corrects the one frame there is, whatever the settings say
-        if self.model.prompt_type != "mask":
-            require(
-                self.model.num_frames_to_correct <= data.num_frames,
-                "model.num_frames_to_correct",
-                self.model.num_frames_to_correct,
-                f"at most {prefix}num_frames ({data.num_frames})",
-            )
-        # Of frames that all have mask prompts nothing depends on the weights.
-        most = data.num_frames - (self.model.prompt_type in ("mask", "mixed"))
+        least, model = least_frames(self.model), self.model
         require(
-            self.model.num_init_cond_frames <= most,
-            "model.num_init_cond_frames",
-            self.model.num_init_cond_frames,
-            f"at most {most} with {prefix}num_frames={data.num_frames} and "
-            f"model.prompt_type={self.model.prompt_type}: at least one frame must be left to track",
+            least["num_frames_to_correct"] <= data.num_frames,
+            "model.num_frames_to_correct",
+            model.num_frames_to_correct,
+            f"at most {prefix}num_frames ({data.num_frames})",
         )
+        most = data.num_frames - least["num_init_cond_frames"] + model.num_init_cond_frames
+        require(
+            model.num_init_cond_frames <= most,
+            "model.num_init_cond_frames",
+            model.num_init_cond_frames,
+            f"at most {most} with {prefix}num_frames={data.num_frames} and "
+            f"model.prompt_type={model.prompt_type}: at least one frame must be left to track",
+        )
+
+
+def least_frames(model: ModelConfig) -> dict[str, int]:
+    """Return how long a training clip of several frames must be, by the setting that asks for it.
+
+    Masks are not corrected. Of frames that all have mask prompts nothing depends on the weights.
+    """
+    corrects, masks = model.prompt_type != "mask", model.prompt_type in ("mask", "mixed")
+    return {
+        "num_frames_to_correct": model.num_frames_to_correct if corrects else 1,
+        "num_init_cond_frames": model.num_init_cond_frames + masks,
+    }
 
 
 def config_of(stored: Mapping[str, Any]) -> Config:

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from .config import Config, DataConfig, clip_length, sections_of
+from .config import Config, DataConfig, clip_length, least_frames, sections_of
 from .console import short_path
 from .memory import held_memory, kind_of_memory, peak_memory
 
@@ -132,7 +132,8 @@ def _fewer_weights(config: Config) -> list[Change]:
 def _clips(config: Config, stage: str = "") -> list[Change]:
     prefix, data = _largest_data_set(config, stage)
     frames, side = clip_length(data, not stage), config.model.image_size
-    fewer, smaller = max(2, frames * 3 // 4), max(64, side * 3 // 4 // 32 * 32)
+    least = 2 if stage else max(2, *least_frames(config.model).values())
+    fewer, smaller = max(least, frames * 3 // 4), max(64, side * 3 // 4 // 32 * 32)
     changes = []
     if fewer < frames:
         name = f"{prefix}{stage}num_frames={fewer}"
