@@ -180,6 +180,7 @@ def test_a_video_that_cannot_be_read_leaves_the_others_scored(evaluate, tmp_path
         (["protocol=davos"], "did you mean 'davis'"),
         (["max_frames=1"], "max_frames must be null or at least 2"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu is not available"),
+        (["trainer.devices=[0,1]"], "where whole videos are tracked: they take one device"),
         (["data=synthetic", "split=train"], "expected split=val"),
     ],
 )

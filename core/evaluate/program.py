@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from ..checks import UserError
 from ..data.readers.files import DataError, read_json
+from ..devices import device_of
 from ..tracking.clicks import segment
 from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
 from ..tracking.tracker import TrackedFrame, track
-from ..tracking.weights import Weights, build_predictor, device_of
+from ..tracking.weights import Weights, build_predictor
 from ..words import counted
 from .compare import compare
 from .page import build_page
@@ -76,7 +77,7 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     Raises:
         UserError: The data, the weights or the folder cannot be used.
     """
-    device = device_of(config.trainer.accelerator)
+    device = device_of(config.trainer)
     videos = find_videos(config)
     kind = prompt_of(config, weights.prompt_type)
     if doubt := _doubt(kind, weights):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 from tqdm import tqdm
 
 from ..checks import UserError
+from ..devices import device_of
 from ..tracking.directions import store_backwards, track_both_ways
 from ..tracking.film import Film, overlay
 from ..tracking.frames import Chosen
@@ -19,7 +20,7 @@ from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
 from ..tracking.prompts import Prompt, check_prompts, first_prompts
 from ..tracking.tracker import TrackedFrame, track
-from ..tracking.weights import Weights, build_predictor, device_of
+from ..tracking.weights import Weights, build_predictor
 from ..words import counted
 from .settings import PredictConfig
 
@@ -61,7 +62,7 @@ def predict(
     Raises:
         UserError: Something cannot be used; frames that were finished by then stay.
     """
-    device = device_of(config.trainer.accelerator)
+    device = device_of(config.trainer)
     check_prompts(prompts, len(frames), frames.size)
     _prepare_folder(out, config.overwrite)
     predictor = build_predictor(weights, device, config.postprocessing)

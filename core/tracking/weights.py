@@ -228,25 +228,3 @@ def build_predictor(
     load_found(predictor, found, str(weights), name)
     merge(predictor)
     return predictor.to(device).eval()
-
-
-def device_of(accelerator: str) -> torch.device:
-    """Return the device that ``trainer.accelerator`` stands for.
-
-    Raises:
-        UserError: It is not there.
-    """
-    found = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(
-        accelerator, (accelerator,)
-    )
-    device = next((kind for kind in wanted if found.get(kind)), None)
-    if device is None:
-        raise UserError(
-            f"trainer.accelerator={accelerator} is not available here: use trainer.accelerator=auto"
-        )
-    return torch.device(device)
