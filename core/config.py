@@ -1119,6 +1119,22 @@ def least_frames(model: ModelConfig) -> dict[str, int]:
     }
 
 
+# What every stored configuration has; later versions may add sections.
+_FIRST_SECTIONS = (
+    "model", "data", "loss", "optimizer", "scheduler", "trainer", "swanlab", "visualizations",
+)  # fmt: skip
+
+
+def is_config(stored: Any) -> bool:
+    """Return whether something stored has the sections of this program's settings.
+
+    Other programs keep ``config.yaml`` and ``config`` too, some with a section of the same name.
+    """
+    return isinstance(stored, Mapping) and all(
+        isinstance(stored.get(name), Mapping) for name in _FIRST_SECTIONS
+    )
+
+
 def config_of(stored: Mapping[str, Any]) -> Config:
     """Return the configuration that a checkpoint stores as plain dictionaries.
 
@@ -1144,11 +1160,15 @@ def model_config_of(stored: Mapping[str, Any]) -> ModelConfig:
     return _section_of(ModelConfig, stored)
 
 
-def _section_of(section: type, stored: Mapping[str, Any]) -> Any:
+def _section_of(section: type[Section], stored: Mapping[str, Any]) -> Any:
     values = dict(stored)
     for item in dataclasses.fields(section):
-        if isinstance(values.get(item.name), Mapping) and isinstance(item.type, type):
-            values[item.name] = _section_of(item.type, values[item.name])
+        if item.name not in values or not isinstance(item.type, type):
+            continue
+        if issubclass(item.type, Section):
+            found, name = values[item.name], section.prefix + item.name
+            require(isinstance(found, Mapping), name, found, "a mapping of settings")
+            values[item.name] = _section_of(item.type, found)
     return section(**values)
 
 

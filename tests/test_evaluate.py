@@ -135,7 +135,7 @@ def test_a_second_start_goes_on_with_the_videos_that_are_missing(evaluate, tmp_p
     assert (out / "objects.csv").read_text() == before
 
 
-def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, tmp_path):
+def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, weights, tmp_path):
     evaluate("videos=[early]")
     out = tmp_path / "out"
     (out / "mine.txt").write_text("keep")
@@ -143,8 +143,9 @@ def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, tmp
     assert status == 1
     assert "choose another folder" in said
     assert "Traceback" not in said
-    status, said = evaluate("videos=[early]", "prompt=bbox", "overwrite=true")
+    status, said = evaluate("videos=[early]", "prompt=bbox", "overwrite=true", "model=auto")
     assert status == 0, said
+    assert f"weights     {weights}\n" in said
     assert json.loads((out / "summary.json").read_text())["prompt"] == "bbox"
     assert (out / "mine.txt").read_text() == "keep"
 
@@ -217,13 +218,15 @@ def test_settings_of_the_run_come_first_and_the_command_line_last(weights, data,
 
 def test_other_prompts_than_the_trained_ones_are_warned_of(weights, tmp_path, caplog):
     from core.evaluate.program import evaluate as program
+    from core.model.known_weights import Stored
     from core.tracking.weights import Weights
 
     config = EvaluateConfig(prompt="point")
     config.data.val_num_frames, config.data.synthetic.num_val_clips = 3, 1
     config.model = ModelConfig(image_size=64)
     config.trainer.accelerator = "cpu"
-    trained = Weights(weights, config.model, Config(model=config.model))
+    stored = Stored(weights, dataclasses.asdict(Config(model=config.model)))
+    trained = Weights(weights, config.model, stored)
     program(config, trained, weights.parent / "points")
     assert "trained with mask prompts alone" in caplog.text
 

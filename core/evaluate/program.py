@@ -391,5 +391,6 @@ def report(result: Evaluation) -> str:
     lines += [f"note        {note}" for note in summary["notes"]]
     if result.failed:
         lines.append(f"left out    {', '.join(result.failed)}: summary.json says why")
+    lines.append(f"weights     {summary['weights']}")
     lines.append(f"results     {result.out}")
     return "\n".join(lines)

@@ -96,12 +96,11 @@ def read_weights(path: Union[str, Path], name: str = "model.checkpoint_path") ->
     return read_hugging_face(path, name) if is_hugging_face(path) else read_file(Path(path), name)
 
 
-def model_config_from(path: Path, given: str, name: str = "model.checkpoint_path") -> ModelConfig:
+def model_config_from(path: Path, name: str = "model.checkpoint_path") -> ModelConfig:
     """Return the settings of the model that weights are of, as far as the file tells.
 
     Args:
         path: What `read_weights` takes.
-        given: The architecture that would be built otherwise, for messages.
         name: What messages call the file: the setting that named it.
 
     Raises:
@@ -112,7 +111,7 @@ def model_config_from(path: Path, given: str, name: str = "model.checkpoint_path
     if architecture is None:
         raise CheckpointError(
             f"{name}={path} holds weights of no architecture that this program knows"
-            f" (tiny, {', '.join(PACKAGED_CONFIGS)}); it was going to build {given}"
+            f" (tiny, {', '.join(PACKAGED_CONFIGS)})"
         )
     size, beside = found.image_size, path.with_suffix(".yaml")
     if size is None and architecture in PACKAGED_CONFIGS:

@@ -33,6 +33,7 @@ class Prediction:
     """What was written.
 
     Attributes:
+        weights: The file that was taken.
         out: The folder.
         num_frames: Frames with masks.
         object_ids: The objects.
@@ -40,6 +41,7 @@ class Prediction:
         film_error: Why there is no film although one was asked for.
     """
 
+    weights: str
     out: Path
     num_frames: int
     object_ids: list[int]
@@ -82,7 +84,7 @@ def predict(
     shutil.rmtree(out / ".backwards", ignore_errors=True)
     error = film.error if film is not None else None
     path = film.path if film is not None and error is None else None
-    return Prediction(out, num_frames, ids, path, error)
+    return Prediction(str(weights), out, num_frames, ids, path, error)
 
 
 def _track(
@@ -144,6 +146,7 @@ def report(result: Prediction) -> str:
         f"masks       {result.out / 'masks'}: {counted(result.num_frames, 'frame')},"
         f" objects {', '.join(map(str, result.object_ids))}"
     ]
+    lines.append(f"weights     {result.weights}")
     if result.film is not None:
         lines.append(f"film        {result.film}")
     if result.film_error is not None:
