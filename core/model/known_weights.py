@@ -216,14 +216,23 @@ def _stored_by(run_dir: Path) -> Optional[Stored]:
     return Stored(path, {str(key): value for key, value in settings.items()})
 
 
+def settings_in(checkpoint: Any) -> Optional[dict[str, Any]]:
+    """Return the settings that a checkpoint of this program stores, None for other content.
+
+    Args:
+        checkpoint: What `core.model.weights.read_checkpoint` returned.
+    """
+    parameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    settings = parameters.get("config") if isinstance(parameters, dict) else None
+    return settings if isinstance(settings, dict) and is_config(settings) else None
+
+
 def _stored_in(path: Path, name: str) -> Optional[Stored]:
     """Return the settings that a checkpoint of this program stores, None for other files."""
     if is_hugging_face(path):
         return None
-    content: Any = read_checkpoint(path, name)
-    parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
-    settings = parameters.get("config") if isinstance(parameters, dict) else None
-    return Stored(path, settings) if isinstance(settings, dict) and is_config(settings) else None
+    settings = settings_in(read_checkpoint(path, name))
+    return None if settings is None else Stored(path, settings)
 
 
 def _model_of(path: Path, stored: Optional[Stored], name: str) -> ModelConfig:

@@ -10,10 +10,12 @@ from random_weights import IMAGE_SIZE, write_random_weights
 
 from core.checks import UserError
 from core.config import Config, ModelConfig, config_of
+from core.model.build import build_model
 from core.model.known_weights import KnownWeights
 from core.model.loading import read_weights
 from core.model.weights import CheckpointError
 from core.official import import_sam2
+from core.resume import check_resumable
 
 OWN = dataclasses.asdict(Config(model=ModelConfig(image_size=IMAGE_SIZE, prompt_type="bbox")))
 
@@ -60,6 +62,16 @@ def test_what_another_program_stores_is_left_alone(weights, released, tmp_path, 
         found = find(path)
         assert (found.model.architecture, found.config, found.run_dir) == ("tiny", None, None)
         assert found.read().weights.keys() == read_weights(weights).weights.keys()
+
+
+@pytest.mark.parametrize("theirs", [None, "x", {"optimizer": "adam"}, {"model": "tiny"}])
+def test_a_training_of_another_program_is_not_resumed(weights, tmp_path, theirs):
+    config = Config(model=ModelConfig(image_size=IMAGE_SIZE), ckpt_path=str(tmp_path / "a.ckpt"))
+    content = torch.load(checkpoint_with(tmp_path / "a.ckpt", weights, theirs))
+    names = ("pytorch-lightning_version", "epoch", "global_step", "loops", "lr_schedulers")
+    torch.save(dict.fromkeys(names) | content | {"optimizer_states": []}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="does not fit the optimizer of this run"):
+        check_resumable(config, build_model(config.model))
 
 
 @pytest.mark.parametrize("text", ["a: [", "a: !!python/object:some.Class {}", "7"])
