@@ -1091,22 +1091,49 @@ class Config(Section):
     def _leave_a_frame_to_track(self, prefix: str, data: DataConfig) -> None:
         if data.num_frames == 1:
             return  # SAM 2 prompts and corrects the one frame there is, whatever the settings say
-        if self.model.prompt_type != "mask":
-            require(
-                self.model.num_frames_to_correct <= data.num_frames,
-                "model.num_frames_to_correct",
-                self.model.num_frames_to_correct,
-                f"at most {prefix}num_frames ({data.num_frames})",
-            )
-        # Of frames that all have mask prompts nothing depends on the weights.
-        most = data.num_frames - (self.model.prompt_type in ("mask", "mixed"))
+        least, model = least_frames(self.model), self.model
         require(
-            self.model.num_init_cond_frames <= most,
-            "model.num_init_cond_frames",
-            self.model.num_init_cond_frames,
-            f"at most {most} with {prefix}num_frames={data.num_frames} and "
-            f"model.prompt_type={self.model.prompt_type}: at least one frame must be left to track",
+            least["num_frames_to_correct"] <= data.num_frames,
+            "model.num_frames_to_correct",
+            model.num_frames_to_correct,
+            f"at most {prefix}num_frames ({data.num_frames})",
         )
+        most = data.num_frames - least["num_init_cond_frames"] + model.num_init_cond_frames
+        require(
+            model.num_init_cond_frames <= most,
+            "model.num_init_cond_frames",
+            model.num_init_cond_frames,
+            f"at most {most} with {prefix}num_frames={data.num_frames} and "
+            f"model.prompt_type={model.prompt_type}: at least one frame must be left to track",
+        )
+
+
+def least_frames(model: ModelConfig) -> dict[str, int]:
+    """Return how long a training clip of several frames must be, by the setting that asks for it.
+
+    Masks are not corrected. Of frames that all have mask prompts nothing depends on the weights.
+    """
+    corrects, masks = model.prompt_type != "mask", model.prompt_type in ("mask", "mixed")
+    return {
+        "num_frames_to_correct": model.num_frames_to_correct if corrects else 1,
+        "num_init_cond_frames": model.num_init_cond_frames + masks,
+    }
+
+
+# What every stored configuration has; later versions may add sections.
+_FIRST_SECTIONS = (
+    "model", "data", "loss", "optimizer", "scheduler", "trainer", "swanlab", "visualizations",
+)  # fmt: skip
+
+
+def is_config(stored: Any) -> bool:
+    """Return whether something stored has the sections of this program's settings.
+
+    Other programs keep ``config.yaml`` and ``config`` too, some with a section of the same name.
+    """
+    return isinstance(stored, Mapping) and all(
+        isinstance(stored.get(name), Mapping) for name in _FIRST_SECTIONS
+    )
 
 
 def config_of(stored: Mapping[str, Any]) -> Config:
@@ -1134,11 +1161,15 @@ def model_config_of(stored: Mapping[str, Any]) -> ModelConfig:
     return _section_of(ModelConfig, stored)
 
 
-def _section_of(section: type, stored: Mapping[str, Any]) -> Any:
+def _section_of(section: type[Section], stored: Mapping[str, Any]) -> Any:
     values = dict(stored)
     for item in dataclasses.fields(section):
-        if isinstance(values.get(item.name), Mapping) and isinstance(item.type, type):
-            values[item.name] = _section_of(item.type, values[item.name])
+        if item.name not in values or not isinstance(item.type, type):
+            continue
+        if issubclass(item.type, Section):
+            found, name = values[item.name], section.prefix + item.name
+            require(isinstance(found, Mapping), name, found, "a mapping of settings")
+            values[item.name] = _section_of(item.type, found)
     return section(**values)
 
 

@@ -1,22 +1,23 @@
 """Writes weights as files that Meta's own predictor or Hugging Face's loads as they are.
 
-``python -m core.export WEIGHTS [OUT] [--format hf]`` does it for a Lightning checkpoint, a file of
-adapters or a folder of Hugging Face's, and prints the lines of Python that load the result.
+``python -m core.export WEIGHTS [OUT] [--format hf]`` does it for weights of any format that is
+known here, and prints the lines of Python that load the result.
 """
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from .config import ModelConfig, model_config_of
+from .checks import UserError
+from .config import ModelConfig
 from .files import name_of, whole_file
-from .model import hugging_face, lora
-from .model.adapters import put_on_base, read_adapters, write_adapters
+from .model import hugging_face
+from .model.adapters import write_adapters
 from .model.build import (
     PACKAGED_CONFIGS,
     PACKAGED_IMAGE_SIZE,
@@ -24,8 +25,9 @@ from .model.build import (
     build_model,
     size_overrides,
 )
-from .model.loading import load_found, model_config_from, read_weights
-from .model.weights import IMAGE_SIZE, CheckpointError, FoundWeights, read_checkpoint
+from .model.known_weights import KnownWeights
+from .model.loading import read_weights
+from .model.weights import IMAGE_SIZE, CheckpointError
 
 
 def export_weights(model: nn.Module, path: Union[str, Path], config: ModelConfig) -> str:
@@ -144,42 +146,49 @@ def export_checkpoint(
     file_format: str = "meta",
     base: Optional[str] = None,
 ) -> Path:
-    """Export weights of this program or of Hugging Face; adapters are merged into the weights.
+    """Export weights of any format that is known here; adapters are merged into the weights.
 
     Args:
-        checkpoint: A ``.ckpt`` whose ``hyper_parameters`` hold the configuration under ``config``,
-            a file of adapters, or a folder or file of Hugging Face's.
+        checkpoint: What `core.model.known_weights.KnownWeights.find` takes.
         path: The file to write, or the folder with `file_format` ``hf``; None: beside the
             checkpoint, with the suffix ``.pt`` or without one, or as ``adapter_NAME.safetensors``.
         file_format: ``meta`` or ``hf``, see `export_weights` and `export_folder`, or ``adapters``,
             see `core.model.adapters.write_adapters`.
-        base: What a file of adapters belongs to; None: what lies beside it.
+        base: What a file of adapters belongs to; None: what its run started from, or what lies
+            beside it.
 
     Returns:
         What was written.
 
     Raises:
-        CheckpointError: The checkpoint is missing, unreadable, without configuration, does not fit
-            the model that its configuration describes, or the format has no such model.
+        CheckpointError: The checkpoint is missing, unreadable, does not tell its model or does not
+            fit it, or the format has no such model.
         MissingSam2Error: The package ``sam2`` is not installed.
     """
-    checkpoint = Path(checkpoint)
-    path = _beside(checkpoint, file_format) if path is None else Path(path)
-    if path.resolve() == checkpoint.resolve():
+    return _export(_find(checkpoint, base), path, file_format)
+
+
+def _find(checkpoint: Union[str, Path], base: Optional[str]) -> KnownWeights:
+    return KnownWeights.find(
+        str(checkpoint), ModelConfig(), name="checkpoint", base=base, base_name="--base"
+    )
+
+
+def _export(weights: KnownWeights, path: Union[str, Path, None], file_format: str) -> Path:
+    if path is None and weights.hub is not None:
+        raise CheckpointError(f"checkpoint={weights.hub}: say which file or folder to write")
+    path = _beside(weights.path, file_format) if path is None else Path(path)
+    if path.resolve() == weights.path.resolve():
         raise CheckpointError(f"{path}: choose another output file: this is the checkpoint itself")
-    config = settings_of(checkpoint)
+    config = weights.model
     if file_format == "adapters":
-        write_adapters(read_weights(checkpoint, "checkpoint").weights, path, config)
+        write_adapters(read_weights(weights.path, weights.name).weights, path, config)
         return path
     if file_format == "hf":
         _check_folder(path)
         hugging_face.check_architecture(config.architecture)
-    found = _read(checkpoint, base)
     model = build_model(config)
-    if any(map(lora.is_adapter, found.weights)):
-        lora.inject(model, config.lora)
-    load_found(model, found, checkpoint, "checkpoint")
-    lora.merge(model)
+    weights.load_into(model)
     if file_format == "hf":
         export_folder(model, path, config)
     else:
@@ -193,47 +202,9 @@ def _beside(checkpoint: Path, file_format: str) -> Path:
     return checkpoint.with_name(names[file_format])
 
 
-def _read(checkpoint: Path, base: Optional[str]) -> FoundWeights:
-    adapters = read_adapters(checkpoint)
-    if adapters is None:
-        return read_weights(checkpoint, "checkpoint")
-    return put_on_base(adapters, base)
-
-
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path} is a file, expected the name of a folder for --format hf")
-
-
-def settings_of(checkpoint: Union[str, Path]) -> ModelConfig:
-    """Return the settings of the model that `export_checkpoint` exports.
-
-    Raises:
-        CheckpointError: The file is missing or unreadable, or does not tell.
-    """
-    checkpoint = Path(checkpoint)
-    adapters = read_adapters(checkpoint)
-    if adapters is not None:
-        return adapters.model
-    if checkpoint.suffix == ".safetensors" or hugging_face.holds_weights(checkpoint):
-        return model_config_from(checkpoint, "nothing", "checkpoint")
-    return stored_config(checkpoint)
-
-
-def stored_config(checkpoint: Union[str, Path]) -> ModelConfig:
-    """Return the model section stored in a Lightning checkpoint of this program.
-
-    Raises:
-        CheckpointError: The checkpoint is missing, unreadable or without configuration.
-    """
-    content: Any = read_checkpoint(Path(checkpoint), "checkpoint")
-    try:
-        return model_config_of(content["hyper_parameters"]["config"]["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{checkpoint} was not written by train.py: no readable configuration is stored in it "
-            f"({type(error).__name__}: {error})"
-        ) from error
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -244,7 +215,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     )
     parser.add_argument(
         "checkpoint",
-        help="a Lightning checkpoint (.ckpt), a file of adapters, or a folder of Hugging Face's",
+        help="a run's folder (its best weights), a .ckpt or .pt, a folder of Hugging Face's or "
+        "hf:OWNER/NAME[@REVISION] of its hub, or a file of adapters",
     )
     parser.add_argument(
         "out",
@@ -260,22 +232,28 @@ def main(arguments: Optional[list[str]] = None) -> int:
         "adapters alone",
     )
     parser.add_argument(
-        "--base", metavar="PATH", help="the weights that a file of adapters belongs to"
+        "--base",
+        metavar="PATH",
+        help="the weights that a file of adapters belongs to; default: those that its run started "
+        "from, or the file of their name beside it",
     )
     options = parser.parse_args(arguments)
     try:
-        path = export_checkpoint(options.checkpoint, options.out, options.format, options.base)
-    except (CheckpointError, ImportError, OSError) as error:
+        weights = _find(options.checkpoint, options.base)
+        path = _export(weights, options.out, options.format)
+    except (UserError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    said = f"{path} written from {weights}"
+    said = f"{path} written from {weights}"
     if options.format == "adapters":
-        print(f"{path} written; python -m core.export {path} --base PATH merges it again")
+        print(f"{said}; python -m core.export {path} --base PATH merges it again")
         return 0
-    print(f"{path} written; load it with\n")
+    print(f"{said}; load it with\n")
     if options.format == "hf":
         print(hugging_face.loading_code(path))
     else:
-        print(loading_code(path, settings_of(options.checkpoint)))
+        print(loading_code(path, weights.model))
     return 0
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from .checks import UserError
-from .config import Config, DataConfig, clip_length, sections_of
+from .config import Config, DataConfig, clip_length, least_frames, sections_of
 from .console import short_path
 from .memory import held_memory, kind_of_memory, peak_memory
 
@@ -134,8 +134,9 @@ def _fewer_weights(config: Config) -> list[Change]:
 def _clips(config: Config, stage: str = "") -> list[Change]:
     prefix, data = _largest_data_set(config, stage)
     frames = clip_length(data, not stage)
-    fewer = max(2, frames * 3 // 4)
-    if fewer == frames:
+    least = 2 if stage else max(2, *least_frames(config.model).values())
+    fewer = max(least, frames * 3 // 4)
+    if fewer >= frames:
         return _smaller_frames(config)
     overrides = f"{prefix}{stage}num_frames={fewer}"
     return [Change(overrides, 1 - fewer / frames, "shorter clips"), *_smaller_frames(config)]

@@ -8,6 +8,7 @@ from torch import nn
 
 from .checks import UserError
 from .config import Config
+from .model.known_weights import settings_in
 from .model.weights import CheckpointError, find_weights, read_checkpoint
 from .optim import build_optimizer
 
@@ -38,7 +39,7 @@ def check_resumable(config: Config, model: nn.Module) -> None:
     content = read_checkpoint(Path(path), "ckpt_path")
     _check_complete(path, content)
     _check_averaged(path, content, config)
-    stored = content.get("hyper_parameters", {}).get("config", {})
+    stored = settings_in(content) or {}
     _check_weights(path, content["state_dict"], stored, config, model)
     _check_optimizer(path, stored, config)
     if not _has_same_groups(content["optimizer_states"], config, model):
@@ -64,7 +65,7 @@ def _check_complete(path: str, content: Any) -> None:
 def _check_averaged(path: str, content: Any, config: Config) -> None:
     """Refuse to leave the live weights behind: the optimizer's state belongs to them."""
     if "current_model_state" in content and config.trainer.ema_decay is None:
-        decay = _value(content.get("hyper_parameters", {}).get("config"), "trainer.ema_decay")
+        decay = _value(settings_in(content), "trainer.ema_decay")
         raise UserError(
             f"ckpt_path={path} holds an average of the weights beside them: resume it with "
             f"trainer.ema_decay={decay or 'DECAY'}"
@@ -84,7 +85,7 @@ def _check_weights(path: str, found: Any, stored: Any, config: Config, model: nn
         name: getattr(value, "shape", None) for name, value in found.items()
     }:
         return
-    changed = _changed(_SHAPES, stored, config) if "model" in stored else ""
+    changed = _changed(_SHAPES, stored, config) if stored else ""
     hint = f": use {changed}, with which it was trained" if changed else ""
     raise UserError(f"ckpt_path={path} does not fit the model of this run{hint}")
 

@@ -17,7 +17,6 @@ from typing import Any, Optional
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
@@ -26,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from .checks import UserError, one_of, require
 from .config import Config, DataConfig, ModelConfig, TrainerConfig, sources_of, to_config
 from .console import short_path, table, to_file
+from .devices import accelerators, check_accelerator
 from .export import export_checkpoint, loading_code
 from .loggers import takes_pictures
 from .meters import Meters
@@ -65,33 +65,15 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
 
 
 def _runs_on_cpu(config: TrainerConfig) -> bool:
-    found = _accelerators()
+    found = accelerators()
     if config.accelerator == "auto":
         return not (found["gpu"] or found["tpu"])
     return config.accelerator == "cpu"
 
 
-def _accelerators() -> dict[str, bool]:
-    """Return the names that `trainer.accelerator` may have, and whether they are available."""
-    found = {
-        "auto": True,
-        "cpu": True,
-        "cuda": CUDAAccelerator.is_available(),
-        "mps": MPSAccelerator.is_available(),
-        "tpu": XLAAccelerator.is_available(),
-    }
-    return {**found, "gpu": found["cuda"] or found["mps"]}
-
-
 def check_devices(config: TrainerConfig) -> None:
     """Raise UserError for an accelerator that is not there, or a strategy that does not exist."""
-    found = _accelerators()
-    one_of(*found).check("trainer.accelerator", config.accelerator)
-    if not found[config.accelerator]:
-        raise UserError(
-            f"trainer.accelerator={config.accelerator} is not available here: use "
-            "trainer.accelerator=auto"
-        )
+    check_accelerator(config.accelerator, accelerators())
     one_of("auto", *StrategyRegistry.available_strategies()).check(
         "trainer.strategy", config.strategy
     )

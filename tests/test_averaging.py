@@ -1,5 +1,7 @@
 """Averaged weights: what is validated, stored and shown, in fits of a small module."""
 
+import dataclasses
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -138,7 +140,8 @@ def test_a_checkpoint_with_averages_is_resumed_with_them(tmp_path):
     needed = "pytorch-lightning_version epoch global_step loops state_dict optimizer_states"
     keys = [*needed.split(), "lr_schedulers", "current_model_state"]
     content = {key: {} for key in keys}
-    stored = {"config": {"trainer": {"ema_decay": 0.99}}}
+    averaged = Config(trainer=TrainerConfig(ema_decay=0.99))
+    stored = {"config": dataclasses.asdict(averaged)}
     torch.save({**content, "hyper_parameters": stored}, tmp_path / "last.ckpt")
     config = Config(ckpt_path=str(tmp_path / "last.ckpt"))
     with pytest.raises(UserError, match=r"resume it with trainer\.ema_decay=0\.99"):

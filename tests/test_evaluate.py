@@ -173,7 +173,7 @@ def test_what_an_earlier_version_measured_is_measured_again(evaluate, tmp_path):
     assert "earlier start" not in said
 
 
-def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, tmp_path):
+def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, weights, tmp_path):
     out, chosen = tmp_path / "out", ("videos=[early]", "films=none")
     evaluate(*chosen)
     (out / "mine.txt").write_text("keep")
@@ -182,8 +182,9 @@ def test_results_of_other_settings_are_replaced_only_when_asked_to(evaluate, tmp
     assert status == 1
     assert "choose another folder" in said
     assert "Traceback" not in said
-    status, said = evaluate(*chosen, "prompt=bbox", "overwrite=true")
+    status, said = evaluate(*chosen, "prompt=bbox", "overwrite=true", "model=auto")
     assert status == 0, said
+    assert f"weights     {weights}\n" in said
     assert json.loads((out / "summary.json").read_text())["prompt"] == "bbox"
     assert (out / "mine.txt").read_text() == (out / "mine.csv").read_text() == "keep"
     status, said = evaluate(*chosen, "prompt=bbox")
@@ -268,6 +269,7 @@ def test_memory_that_does_not_suffice_for_the_model_ends_in_one_sentence(
         (["protocol=davos"], "did you mean 'davis'"),
         (["max_frames=1"], "max_frames must be null or at least 2"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu is not available"),
+        (["trainer.devices=[0,1]"], "where whole videos are tracked: they take one device"),
         (["data=synthetic", "split=train"], "expected split=val"),
     ],
 )
@@ -304,13 +306,15 @@ def test_settings_of_the_run_come_first_and_the_command_line_last(weights, data,
 
 def test_other_prompts_than_the_trained_ones_are_warned_of(weights, tmp_path, caplog):
     from core.evaluate.program import evaluate as program
+    from core.model.known_weights import Stored
     from core.tracking.weights import Weights
 
     config = EvaluateConfig(prompt="point")
     config.data.val_num_frames, config.data.synthetic.num_val_clips = 3, 1
     config.model = ModelConfig(image_size=64)
     config.trainer.accelerator = "cpu"
-    trained = Weights(weights, config.model, Config(model=config.model))
+    stored = Stored(weights, dataclasses.asdict(Config(model=config.model)))
+    trained = Weights(weights, config.model, stored)
     program(config, trained, weights.parent / "points")
     assert "trained with mask prompts alone" in caplog.text
 

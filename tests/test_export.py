@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hydra import initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from PIL import Image
 from scenes import make_batch
 
@@ -21,7 +23,6 @@ from core.export import (
     loading_code,
     main,
     predictor_overrides,
-    stored_config,
 )
 from core.model.build import build_model
 from core.model.weights import CheckpointError
@@ -314,10 +315,6 @@ def checkpoint(trained, tmp_path):
     return path
 
 
-def test_stored_config_is_the_one_of_the_training(checkpoint):
-    assert stored_config(checkpoint) == CONFIG
-
-
 def test_export_checkpoint_writes_the_weights_beside_it(checkpoint, trained):
     path = export_checkpoint(checkpoint)
     assert path == checkpoint.with_suffix(".pt")
@@ -334,15 +331,30 @@ def test_results_of_a_folder_have_its_whole_name(tmp_path, name):
     assert _beside(tmp_path / f"{name}.ckpt", "hf") == tmp_path / name
     weights = Weights(tmp_path / name, ModelConfig())
     assert weights.default_out("evaluation") == tmp_path / f"{name}_evaluation"
-    with pytest.raises(CheckpointError, match="choose another output file"):
-        export_checkpoint(tmp_path / name, file_format="hf")
 
 
 def test_command_line_prints_the_lines_that_load_the_file(checkpoint, tmp_path, capsys):
     out = tmp_path / "out.pt"
     assert main([str(checkpoint), str(out)]) == 0
     assert out.is_file()
-    assert loading_code(out, CONFIG) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out} written from {checkpoint}; load it with\n")
+    assert loading_code(out, CONFIG) in said
+
+
+def test_the_weights_of_a_run_are_exported_again(trained, tmp_path, capsys):
+    """A run's folder, its `weights/best.pt` and a copy that lies anywhere."""
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    best, out = tmp_path / "run" / "weights" / "best.pt", tmp_path / "out.pt"
+    export_weights(trained, best, CONFIG)
+    OmegaConf.save(OmegaConf.structured(Config(model=CONFIG)), tmp_path / "run" / "config.yaml")
+    copy = shutil.copy(best, tmp_path / "copy.pt")
+    for named in (tmp_path / "run", best, copy):
+        assert main([str(named), str(out)]) == 0
+        assert loading_code(out, CONFIG) in capsys.readouterr().out
+        assert out.read_bytes() == best.read_bytes()
+    assert main([str(tmp_path / "run")]) == 1
+    assert "best.pt: choose another output file" in capsys.readouterr().err
 
 
 def test_command_line_names_a_missing_checkpoint(tmp_path, capsys):
@@ -350,10 +362,22 @@ def test_command_line_names_a_missing_checkpoint(tmp_path, capsys):
     assert "no.ckpt does not exist" in capsys.readouterr().err
 
 
-def test_checkpoint_without_configuration_is_refused(tmp_path):
+def test_a_file_without_weights_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=r"other\.ckpt was not written by train\.py"):
+    with pytest.raises(CheckpointError, match=r"checkpoint=.*other\.ckpt must hold"):
         export_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_model_of_the_hub_is_written_where_one_says(trained, tmp_path, monkeypatch, capsys):
+    """Not into the folder in which `huggingface_hub` keeps it."""
+    monkeypatch.setattr(
+        "core.model.known_weights.local_path", lambda *_: tmp_path / "kept" / "weights.pt"
+    )
+    (tmp_path / "kept").mkdir()
+    export_weights(trained, tmp_path / "kept" / "weights.pt", CONFIG)
+    assert main(["hf:owner/name"]) == 1
+    assert "checkpoint=hf:owner/name: say which file" in capsys.readouterr().err
+    assert main(["hf:owner/name", str(tmp_path / "out.pt")]) == 0
 
 
 def test_checkpoint_is_never_overwritten(checkpoint):

@@ -1,6 +1,7 @@
 """Steps for which memory does not suffice: what the run says, and what it skips."""
 
 import copy
+import dataclasses
 import errno
 import re
 
@@ -74,6 +75,24 @@ def test_the_cheapest_changes_come_first_and_what_is_set_is_left_out():
     assert names(Config(), validating=True) == [
         "data.val_batch_size", "trainer.precision", "data.val_num_frames", "model.image_size",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "fewer"),
+    [
+        ({"prompt_type": "point", "num_frames_to_correct": 8}, None),
+        ({"prompt_type": "point", "num_frames_to_correct": 7}, 7),
+        ({"prompt_type": "point", "num_frames_to_correct": 2}, 6),
+        ({"prompt_type": "mask", "num_frames_to_correct": 8}, 6),  # masks are not corrected
+        ({"prompt_type": "mixed", "num_frames_to_correct": 6, "num_init_cond_frames": 6}, 7),
+    ],
+)
+def test_clips_become_no_shorter_than_their_prompts_allow(model, fewer):
+    config = Config(model=ModelConfig(**model), data=DataConfig(num_frames=8))
+    found = [change.overrides for change in changes_of(config) if "num_frames" in change.overrides]
+    assert found == ([] if fewer is None else [f"data.num_frames={fewer}"])
+    shorter = dataclasses.replace(config.data, num_frames=fewer or 8)
+    dataclasses.replace(config, data=shorter)  # is allowed
 
 
 def test_a_checkpoint_is_resumed_with_the_same_weights_trained():

@@ -82,10 +82,12 @@ def test_masks_of_both_directions_and_a_film_are_written(predict, tmp_path, clip
     assert "has results already" in said
 
 
-def test_chosen_frames_and_folders_of_objects(predict, tmp_path):
+def test_chosen_frames_and_folders_of_objects(predict, weights, tmp_path):
     prompts = write_json(tmp_path / "p.json", {**BOX, "frame": 2, "object": 2001})
-    status, said = predict(f"prompts={prompts}", "frames=2:8:2", "film=false", "per_object=true")
+    overrides = ("frames=2:8:2", "film=false", "per_object=true", "model=auto")
+    status, said = predict(f"prompts={prompts}", *overrides, "model.image_size=64")
     assert status == 0, said
+    assert f"weights     {weights}\n" in said
     masks = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("masks/*/*"))
     assert masks == [f"masks/2001/shot_{t}.png" for t in (12, 14, 16)]
 

@@ -1,22 +1,29 @@
 """Tracking whole videos: the masks are those of Meta's predictor that was given everything."""
 
 import math
+from importlib.resources import files
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 from random_weights import write_random_weights
 from videos import Disc, InMemory, draw
 
 from core.checks import UserError
-from core.config import ModelConfig
+from core.config import ModelConfig, TrainerConfig
+from core.devices import device_of
+from core.model.build import architecture_node
 from core.tracking.directions import store_backwards, track_backwards, track_both_ways
 from core.tracking.frames import ImageFolder
 from core.tracking.prompts import Prompt
 from core.tracking.tracker import TrackedFrame, track
-from core.tracking.weights import build_predictor, device_of, find
+from core.tracking.weights import build_predictor, find
+
+CONFIGS_OF_HIERA_TINY = ("configs/sam2/sam2_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +326,61 @@ def test_a_folder_that_gives_no_order_is_refused(tmp_path, names, message):
         ImageFolder(tmp_path, "source", 10**6)
 
 
-def test_a_device_that_is_not_there_is_refused():
-    assert device_of("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match=r"trainer\.accelerator=tpu is not available"):
-        device_of("tpu")
+@pytest.mark.parametrize(
+    ("chosen", "device"),
+    [
+        ({}, "cuda"),
+        ({"accelerator": "cpu"}, "cpu"),
+        ({"devices": 1}, "cuda"),
+        ({"accelerator": "gpu", "devices": [1]}, "cuda:1"),
+        ({"accelerator": "cpu", "devices": [0]}, "cpu"),
+    ],
+)
+def test_the_device_is_the_one_that_is_named(monkeypatch, chosen, device):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of(TrainerConfig(**chosen)) == torch.device(device)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"accelerator": "tpu"}, r"trainer\.accelerator=tpu is not available"),
+        ({"accelerator": "gpus"}, r"trainer\.accelerator must be one of auto, cpu, gpu, "),
+        ({"devices": [0, 1]}, r"trainer\.devices must be auto, 1 or a list of one number .*0, 1"),
+        ({"devices": 2}, r"they take one device, got 2"),
+        ({"devices": "0,1"}, r"they take one device, got '0,1'"),
+        ({"devices": [2]}, r"a list of one number from 0 to 1: cuda has no other device here"),
+        ({"accelerator": "cpu", "devices": [1]}, r"from 0 to 0: cpu has no other device here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(monkeypatch, chosen, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=message):
+        device_of(TrainerConfig(**chosen))
+
+
+def test_weights_of_sam_2_0_give_what_sam_2_0_gives(predictor, video, tmp_path):
+    """Bit for bit: as with the settings of its own files, whatever is drawn at random."""
+    new = ("no_obj_embed_spatial", "obj_ptr_tpos_proj")
+    state = {k: v for k, v in predictor.state_dict().items() if not k.startswith(new)}
+    torch.save({"model": state, "image_size": predictor.image_size}, tmp_path / "sam2.pt")
+    found = find(str(tmp_path / "sam2.pt"), ModelConfig())
+
+    node = architecture_node(found.model)
+    packaged = [OmegaConf.load(files("sam2") / path).model for path in CONFIGS_OF_HIERA_TINY]
+    for key, value in packaged[1].items():
+        if packaged[0].get(key) != value:
+            node[key] = packaged[0].get(key, False)
+    node["_target_"] = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+    old = instantiate(node, _convert_="all")
+    old.load_state_dict(state)
+
+    frames = InMemory(video.images[:4])
+    prompts = [prompt for prompt in first_masks(video) if prompt.frame == 0]
+    expected = torch.stack([frame.logits for frame in track(old.eval(), frames, prompts)])
+    assert (expected > -1000).all()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        built = build_predictor(found, torch.device("cpu"))
+        logits = torch.stack([frame.logits for frame in track(built, frames, prompts)])
+        assert torch.equal(logits, expected)

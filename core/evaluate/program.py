@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from ..checks import UserError
 from ..data.readers.files import DataError, read_json
+from ..devices import device_of
 from ..out_of_memory import free_memory, memory_for_tracking
 from ..tracking.clicks import segment
 from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
 from ..tracking.tracker import TrackedFrame, track
-from ..tracking.weights import Weights, build_predictor, device_of
+from ..tracking.weights import Weights, build_predictor
 from ..words import counted
 from .compare import compare
 from .folder import delete_results, earlier_scores, prepare, scores_file
@@ -75,7 +76,7 @@ def evaluate(config: EvaluateConfig, weights: Weights, out: Path) -> Evaluation:
     Raises:
         UserError: The data, the weights or the folder cannot be used.
     """
-    device = device_of(config.trainer.accelerator)
+    device = device_of(config.trainer)
     videos = find_videos(config)
     kind = prompt_of(config, weights.prompt_type)
     if doubt := _doubt(kind, weights):
@@ -376,5 +377,6 @@ def report(result: Evaluation) -> str:
     lines += [f"note        {note}" for note in summary["notes"]]
     if result.failed:
         lines.append(f"left out    {', '.join(result.failed)}: summary.json says why")
+    lines.append(f"weights     {summary['weights']}")
     lines.append(f"results     {result.out}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@
     hugging_face.py   files of Hugging Face's models, read and written
     lora.py           adapters beside linear layers, put in after the weights, merged on export
     adapters.py       files of adapters alone, and the hash of the weights they belong to
+    known_weights.py  weights as a user names them: which file, model, run and base they are of
     freezing.py       which parts are trained
 
 The order is `build_model`, `load_weights`, `lora.inject`, `freeze`. The other way, to files for

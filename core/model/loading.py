@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Optional, Union
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -37,6 +38,10 @@ def load_weights(
 ) -> str:
     """Load weights into `model`, in place and strictly.
 
+    Those of SAM 2.0 lack what SAM 2.1 added: it is set to zero, with which the model computes what
+    SAM 2.0 does, bit for bit. An object pointer then gets nothing for its distance in time, and the
+    memory of a frame nothing for an object that is not there.
+
     Args:
         model: What `build_model` returned.
         path: A released or exported ``.pt`` file (a ``model`` entry), a Lightning ``.ckpt`` (a
@@ -46,8 +51,7 @@ def load_weights(
 
     Returns:
         One line for the log: how many tensors were loaded, and how the file holds them. For a SAM
-        2.0 file it names the parameters of SAM 2.1 that kept their initial values, which is logged
-        as a warning too.
+        2.0 file it names the parameters of SAM 2.1 that are zero, which is logged as a warning too.
 
     Raises:
         CheckpointError: The file is missing or unreadable, or does not fit the model, which is then
@@ -67,13 +71,13 @@ def load_found(
     found = read.weights
     missing = [key for key in own if key not in found]
     _check_fit(f"{name}={path}", own, found, missing)
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(found | {key: torch.zeros_like(own[key]) for key in missing})
     report = f"{len(own) - len(missing)} of {len(own)} tensors loaded from {path}{read}"
     if missing:
         report += (
-            "; this is a SAM 2.0 file (no `no_obj_embed_spatial`, `obj_ptr_tpos_proj`): "
-            f"{', '.join(sorted(missing))} keep their initial values, and what is exported from "
-            "this model is SAM 2.1"
+            f"; this is a SAM 2.0 file: {', '.join(sorted(missing))} of SAM 2.1 are zero, with "
+            "which the model computes what SAM 2.0 does; what is exported from this model is "
+            "SAM 2.1"
         )
         logger.warning(report)
     return report
@@ -92,12 +96,11 @@ def read_weights(path: Union[str, Path], name: str = "model.checkpoint_path") ->
     return read_hugging_face(path, name) if is_hugging_face(path) else read_file(Path(path), name)
 
 
-def model_config_from(path: Path, given: str, name: str = "model.checkpoint_path") -> ModelConfig:
+def model_config_from(path: Path, name: str = "model.checkpoint_path") -> ModelConfig:
     """Return the settings of the model that weights are of, as far as the file tells.
 
     Args:
         path: What `read_weights` takes.
-        given: The architecture that would be built otherwise, for messages.
         name: What messages call the file: the setting that named it.
 
     Raises:
@@ -108,7 +111,7 @@ def model_config_from(path: Path, given: str, name: str = "model.checkpoint_path
     if architecture is None:
         raise CheckpointError(
             f"{name}={path} holds weights of no architecture that this program knows"
-            f" (tiny, {', '.join(PACKAGED_CONFIGS)}); it was going to build {given}"
+            f" (tiny, {', '.join(PACKAGED_CONFIGS)})"
         )
     size, beside = found.image_size, path.with_suffix(".yaml")
     if size is None and architecture in PACKAGED_CONFIGS:

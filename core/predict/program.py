@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 from tqdm import tqdm
 
 from ..checks import UserError
+from ..devices import device_of
 from ..tracking.directions import store_backwards, track_both_ways
 from ..tracking.film import Film, overlay
 from ..tracking.frames import Chosen
@@ -19,7 +20,7 @@ from ..tracking.masks import fits_palette, write_masks
 from ..tracking.precision import computing_with
 from ..tracking.prompts import Prompt, check_prompts, first_prompts
 from ..tracking.tracker import TrackedFrame, track
-from ..tracking.weights import Weights, build_predictor, device_of
+from ..tracking.weights import Weights, build_predictor
 from ..words import counted
 from .settings import PredictConfig
 
@@ -32,6 +33,7 @@ class Prediction:
     """What was written.
 
     Attributes:
+        weights: The file that was taken.
         out: The folder.
         num_frames: Frames with masks.
         object_ids: The objects.
@@ -39,6 +41,7 @@ class Prediction:
         film_error: Why there is no film although one was asked for.
     """
 
+    weights: str
     out: Path
     num_frames: int
     object_ids: list[int]
@@ -61,7 +64,7 @@ def predict(
     Raises:
         UserError: Something cannot be used; frames that were finished by then stay.
     """
-    device = device_of(config.trainer.accelerator)
+    device = device_of(config.trainer)
     check_prompts(prompts, len(frames), frames.size)
     _prepare_folder(out, config.overwrite)
     predictor = build_predictor(weights, device, config.postprocessing)
@@ -81,7 +84,7 @@ def predict(
     shutil.rmtree(out / ".backwards", ignore_errors=True)
     error = film.error if film is not None else None
     path = film.path if film is not None and error is None else None
-    return Prediction(out, num_frames, ids, path, error)
+    return Prediction(str(weights), out, num_frames, ids, path, error)
 
 
 def _track(
@@ -143,6 +146,7 @@ def report(result: Prediction) -> str:
         f"masks       {result.out / 'masks'}: {counted(result.num_frames, 'frame')},"
         f" objects {', '.join(map(str, result.object_ids))}"
     ]
+    lines.append(f"weights     {result.weights}")
     if result.film is not None:
         lines.append(f"film        {result.film}")
     if result.film_error is not None:

@@ -23,10 +23,7 @@ def algorithms_as_before():
 @pytest.fixture
 def pretended_cuda(monkeypatch):
     """One GPU that a Trainer believes in."""
-    count = "lightning.fabric.accelerators.cuda.num_cuda_devices"
-    monkeypatch.setattr(count, lambda: 1)
-    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
-    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", staticmethod(lambda: 1))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
 
 def trainer_of(**fields):
@@ -39,7 +36,7 @@ def trainer_of(**fields):
 def test_algorithms_are_deterministic_on_a_cpu_unless_refused(
     monkeypatch, accelerator, setting, expected
 ):
-    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     trainer = trainer_of(accelerator=accelerator, deterministic=setting)
     assert isinstance(trainer.accelerator, CPUAccelerator)
     assert torch.are_deterministic_algorithms_enabled() is expected

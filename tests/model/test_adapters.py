@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import struct
 
 import pytest
@@ -11,6 +12,7 @@ from hugging_face_names import ALL_POINTS, MATRICES, MATRIX, POINTS, RENAMED
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from random_weights import IMAGE_SIZE, write_random_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -114,11 +116,25 @@ def test_a_base_beside_it_is_found(adapters, base, tmp_path):
     assert weights.keys() > read_weights(base).weights.keys()
 
 
-def test_a_missing_base_is_asked_for(adapters, capsys):
-    assert main([str(adapters)]) == 1
+def test_the_base_that_the_run_started_from_is_found(adapters, base, trained, tmp_path):
+    """By all programs, in the run's folder, where the base does not lie beside the adapters."""
+    (tmp_path / "weights").mkdir()
+    path = shutil.copy(adapters, tmp_path / "weights")
+    OmegaConf.save(OmegaConf.structured(trained.config), tmp_path / "config.yaml")
+    assert find(path, ModelConfig()).base == str(base)
+    weights = read_weights(export_checkpoint(path, tmp_path / "out.pt")).weights
+    built = build_predictor(find(path, ModelConfig()), CPU).state_dict()
+    assert weights.keys() == built.keys()
+    assert all(torch.equal(built[name], value) for name, value in weights.items())
+
+
+def test_a_missing_base_is_asked_for(adapters, base, capsys, tmp_path):
+    assert main([str(adapters), str(tmp_path / "out.pt")]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1
+    assert said.endswith("with --base=PATH\n")
+    assert main([str(adapters), str(tmp_path / "out.pt"), f"--base={base}"]) == 0
     with pytest.raises(
         CheckpointError,
         match=r"without the weights .*random\.pt with SHA-256 \w+\.\.\.\) with base=PATH",
