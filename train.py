@@ -79,10 +79,9 @@ def build(
     import lightning.pytorch as pl
     from lightning.pytorch.utilities import rank_zero_only
 
-    from core.callbacks import build_callbacks
+    from core.callbacks import OutOfMemory, build_callbacks
     from core.data import VideoDataModule
     from core.data.readers.recognise import resolve_source
-    from core.out_of_memory import OutOfMemory
     from core.resume import check_resumable
     from core.run import (
         check_devices,

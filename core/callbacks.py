@@ -1,10 +1,10 @@
-"""What happens around training besides the pictures: checkpoints, stopping, the last validation."""
+"""What happens around training besides the pictures: checkpoints, stopping, words at an end."""
 
 import logging
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import lightning.pytorch as pl
 import torch
@@ -18,11 +18,17 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .checks import UserError
-from .config import TrainerConfig
+from .config import Config, TrainerConfig
+from .console import short_path
+from .memory import held_memory, kind_of_memory, peak_memory
 from .meters import Meters
+from .out_of_memory import Change, changes_of, is_out_of_memory
 from .progress import Progress
 
 log = logging.getLogger(__name__)
+
+# As many changes are named where memory runs out.
+_NUM_CHANGES = 3
 
 
 class ValidateLastStep(Callback):
@@ -171,6 +177,61 @@ class BestCheckpoint(_Checkpoint):
                 "counts",
                 path,
             )
+
+
+class OutOfMemory(Callback):
+    """Notes where memory ran out, and what would save some.
+
+    Args:
+        config: The whole configuration.
+        last: Where ``last.ckpt`` is, if it has been written.
+
+    Attributes:
+        said: What to tell the user, None as long as memory sufficed.
+    """
+
+    def __init__(self, config: Config, last: Path) -> None:
+        self.said: Optional[str] = None
+        self._config, self._last = config, last
+        self._held: Optional[float] = None
+
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Note what is held before the first step."""
+        self._held = held_memory(trainer.strategy.root_device)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Note what happened, while the trainer still knows where it was."""
+        if is_out_of_memory(exception):
+            self.said = self._sentence(trainer)
+
+    def _sentence(self, trainer: pl.Trainer) -> str:
+        device, resumes = trainer.strategy.root_device, self._last.is_file()
+        validating = trainer.validating or trainer.sanity_checking
+        where = "a validation" if validating else f"training step {trainer.global_step + 1}"
+        if trainer.world_size > 1:
+            where += f" of rank {trainer.global_rank}"
+        peak = peak_memory(device)
+        taken = "" if peak is None else f" at a peak of {peak:.2f} GiB {kind_of_memory(device)}"
+        needed = None if peak is None or self._held is None else max(0.0, peak - self._held)
+        changes = changes_of(self._config, validating, resumes)[:_NUM_CHANGES]
+        listed = ", ".join(_say(change, needed) for change in changes)
+        how = f"go on with the same command plus ckpt_path={short_path(self._last)} and one of them"
+        if not resumes:
+            how = "start again with the same command plus one of them"
+        return (
+            f"out of memory in {where}{taken}; the cheapest changes: {listed}; {how}; python -m "
+            "core.plan with the same settings says what fits"
+        )
+
+
+def _say(change: Change, needed: Optional[float]) -> str:
+    # The step that failed was not at its peak yet: what it would have needed is not known.
+    saves = f"saves about {100 * change.saves:.0f} %"
+    if needed is not None and needed * change.saves >= 0.01:
+        saves += f", {needed * change.saves:.2f} GiB or more"
+    return f"{change.overrides} ({saves}; {change.costs})"
 
 
 def build_callbacks(

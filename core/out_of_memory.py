@@ -1,4 +1,4 @@
-"""What happens when memory runs out: the run ends in one sentence, or the batch is skipped."""
+"""Memory that runs out: how to recognise it, what would save some, and skipping a batch."""
 
 import contextlib
 import errno
@@ -7,19 +7,14 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import cv2
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from .checks import UserError
 from .config import Config, DataConfig, clip_length, least_frames, sections_of
-from .console import short_path
-from .memory import held_memory, kind_of_memory, peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +25,6 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _LOST_RANK = re.compile(r"connection (closed|reset)|broken pipe|remote process", re.IGNORECASE)
-_NUM_CHANGES = 3
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -183,61 +177,6 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-class OutOfMemory(Callback):
-    """Notes where memory ran out, and what would save some.
-
-    Args:
-        config: The whole configuration.
-        last: Where ``last.ckpt`` is, if it has been written.
-
-    Attributes:
-        said: What to tell the user, None as long as memory sufficed.
-    """
-
-    def __init__(self, config: Config, last: Path) -> None:
-        self.said: Optional[str] = None
-        self._config, self._last = config, last
-        self._held: Optional[float] = None
-
-    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Note what is held before the first step."""
-        self._held = held_memory(trainer.strategy.root_device)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Note what happened, while the trainer still knows where it was."""
-        if is_out_of_memory(exception):
-            self.said = self._sentence(trainer)
-
-    def _sentence(self, trainer: pl.Trainer) -> str:
-        device, resumes = trainer.strategy.root_device, self._last.is_file()
-        validating = trainer.validating or trainer.sanity_checking
-        where = "a validation" if validating else f"training step {trainer.global_step + 1}"
-        if trainer.world_size > 1:
-            where += f" of rank {trainer.global_rank}"
-        peak = peak_memory(device)
-        taken = "" if peak is None else f" at a peak of {peak:.2f} GiB {kind_of_memory(device)}"
-        needed = None if peak is None or self._held is None else max(0.0, peak - self._held)
-        changes = changes_of(self._config, validating, resumes)[:_NUM_CHANGES]
-        listed = ", ".join(_say(change, needed) for change in changes)
-        how = f"go on with the same command plus ckpt_path={short_path(self._last)} and one of them"
-        if not resumes:
-            how = "start again with the same command plus one of them"
-        return (
-            f"out of memory in {where}{taken}; the cheapest changes: {listed}; {how}; python -m "
-            "core.plan with the same settings says what fits"
-        )
-
-
-def _say(change: Change, needed: Optional[float]) -> str:
-    # The step that failed was not at its peak yet: what it would have needed is not known.
-    saves = f"saves about {100 * change.saves:.0f} %"
-    if needed is not None and needed * change.saves >= 0.01:
-        saves += f", {needed * change.saves:.2f} GiB or more"
-    return f"{change.overrides} ({saves}; {change.costs})"
 
 
 class BatchSkipper:

@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from .callbacks import OutOfMemory
 from .checks import UserError, one_of, require
 from .config import Config, DataConfig, ModelConfig, TrainerConfig, sources_of, to_config
 from .console import short_path, table, to_file
@@ -31,7 +32,7 @@ from .loggers import takes_pictures
 from .meters import Meters
 from .model.freezing import parameter_table, reaches_images
 from .model.weights import CheckpointError
-from .out_of_memory import OutOfMemory, is_lost_rank
+from .out_of_memory import is_lost_rank
 from .report import COMPARISON, write_comparison
 from .val_prompts import val_prompts_every, val_prompts_of
 from .visualization.store import FOLDER, PAGE, SETTINGS
