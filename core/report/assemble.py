@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import as_json
 from ..visualization import store
 from ..visualization.cadence import TRAIN
 from ..visualization.record import FrameRecord
-from ..visualization.store import EventFile, Folder, NotABook, as_json
+from ..visualization.store import EventFile, Folder, NotABook
 from .clips import ClipEvents, clips_of
 from .page import without_paths
 from .summary import summarize
@@ -89,7 +90,6 @@ def _clip(folder: Folder, clip: ClipEvents, skipped: list[str]) -> Iterator[str]
         "stage": header["stage"],
         "width": header["width"],
         "height": header["height"],
-        "window": header.get("window"),
         "frame_numbers": numbers,
         "images": [frames[number]["image"] for number in numbers],
         "objects": without_paths(header["objects"]),

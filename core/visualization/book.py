@@ -139,7 +139,7 @@ class RunBook:
         }
         self._num_written += 1
         path = store.event_path(self.folder, kind, self._start, step, self._num_written)
-        self._size += store.write(path, header, store.as_json(event_record(clip, gt)))
+        self._size += store.write(path, header, files.as_json(event_record(clip, gt)))
         self._kept.append(_Kept(path, kind, step, key))
         self._has_news = True
         baseline = self._baseline_of(clip, kind, key, records, ious)
@@ -196,7 +196,7 @@ class RunBook:
         """Keep what became of the objects of a validation, in the place of the one before."""
         self._open(step)
         target = store.outcomes_path(self.folder, self._start, step)
-        body = store.as_json(outcomes_record(findings))
+        body = files.as_json(outcomes_record(findings))
         self._size += store.write(target, {"step": step}, body)
         for path in store.outcomes_paths(self.folder):
             if path != target:
@@ -236,7 +236,7 @@ class RunBook:
         }
         store.append_curves(self.folder, [{"start": step}])
         path = store.start_path(self.folder, self._start)
-        files.replace_whole(path, store.as_json(content).encode())
+        files.replace_whole(path, files.as_json(content).encode())
         self._remember_what_is_stored()
 
     def _check_free(self) -> None:
@@ -306,7 +306,7 @@ class RunBook:
             ]
             path = store.clip_path(self.folder, key, len(known.pieces) + 1)
             header = {"frames": [vars(records[i]) for i in new]}
-            self._size += store.write(path, header, store.as_json(body))
+            self._size += store.write(path, header, files.as_json(body))
             known.pieces.append(path)
             known.frames |= {records[i].number: records[i] for i in new}
         if all(record.gt_sum == known.frames[record.number].gt_sum for record in records):

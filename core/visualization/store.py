@@ -61,25 +61,10 @@ def encode_mask(mask: np.ndarray) -> str:
     return coco.encode(np.ascontiguousarray(mask).view(np.uint8).T)["counts"].decode("ascii")
 
 
-def decode_mask(text: str, height: int, width: int) -> np.ndarray:
-    """Return what `encode_mask` was given, [h, w] bool."""
-    if not text:
-        return np.zeros((height, width), bool)
-    return coco.decode({"size": [width, height], "counts": text.encode("ascii")}).T.astype(bool)
-
-
 def rounded(value: Any, digits: int = 4) -> Optional[float]:
     """Return a number as JSON holds it, None where it is not finite."""
     value = float(value)
     return round(value, digits) if math.isfinite(value) else None
-
-
-def as_json(value: Any) -> str:
-    """Return JSON that may stand in a ``<script>`` element: no ``<`` begins a tag or a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # Names of files may hold what is no text.
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"<(?=[/!sS])", r"\\u003c", text)
 
 
 @dataclass(frozen=True)
@@ -119,7 +104,7 @@ def write(path: Path, header: Mapping[str, Any], body: str) -> int:
     Returns:
         Its size in bytes.
     """
-    text = f"{as_json({'format': FORMAT, **header})}\n{body}\n"
+    text = f"{files.as_json({'format': FORMAT, **header})}\n{body}\n"
     packer = deflate.compressobj(2, deflate.DEFLATED, _GZIP)
     return files.replace_whole(path, packer.compress(text.encode()) + packer.flush())
 
@@ -387,7 +372,7 @@ def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
 
 def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> None:
     """Store what was wrong at each validation: its step, and its faults in plain types."""
-    files.replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
+    files.replace_whole(folder / "doctor.json", files.as_json(diagnoses).encode())
 
 
 def carry_over(old: Path, new: Path) -> None:

@@ -14,7 +14,7 @@ from scenes import make_scene
 from core.visualization import store
 from core.visualization.drawing import sheet
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
-from core.visualization.store import NotABook, decode_mask, encode_mask
+from core.visualization.store import NotABook, encode_mask
 
 
 def runs_of(text):
@@ -32,7 +32,8 @@ def runs_of(text):
     return runs
 
 
-def by_hand(text, height, width):
+def decoded(text, height, width):
+    """Return the mask of a text: none, or run lengths of its rows, of which the first is 0."""
     flat = np.zeros(height * width, bool)
     at = 0
     for index, run in enumerate(runs_of(text)):
@@ -45,9 +46,7 @@ def by_hand(text, height, width):
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
 def test_a_mask_is_its_rows_run_lengths_as_coco_compresses_them(shape, share):
     mask = np.random.default_rng(0).random(shape) < share
-    text = encode_mask(mask)
-    assert np.array_equal(by_hand(text, *shape), mask)
-    assert np.array_equal(decode_mask(text, *shape), mask)
+    assert np.array_equal(decoded(encode_mask(mask), *shape), mask)
 
 
 def test_what_is_stored_of_an_event_is_what_the_clip_shows(tmp_path):
@@ -60,8 +59,8 @@ def test_what_is_stored_of_an_event_is_what_the_clip_shows(tmp_path):
     size = (stored["height"], stored["width"])
     for t in range(4):
         for k in range(3):
-            assert np.array_equal(decode_mask(stored["gt"][t][k], *size), clip.gt.masks[t, k])
-            assert np.array_equal(decode_mask(event["pred"][t][k], *size), clip.pred.masks[t, k])
+            assert np.array_equal(decoded(stored["gt"][t][k], *size), clip.gt.masks[t, k])
+            assert np.array_equal(decoded(event["pred"][t][k], *size), clip.pred.masks[t, k])
             assert event["scores"][t][k]["iou"] == pytest.approx(clip.scores.ious[t, k], abs=1e-3)
 
 
@@ -73,7 +72,7 @@ def test_errors_are_stored_by_what_differs_from_those_of_the_masks(tmp_path, siz
     differing = np.zeros_like(clip.errors)
     for t, frame in enumerate(event["errors"]):
         assert list(frame) == ["hit", "missed", "false"]
-        differing[t] = [decode_mask(text, 48, 48) for text in frame.values()]
+        differing[t] = [decoded(text, 48, 48) for text in frame.values()]
     assert differing.any() == (size == 96)
     gt, pred = clip.gt.masks, clip.pred.masks
     for index, part in enumerate((gt & pred, gt & ~pred, pred & ~gt)):
