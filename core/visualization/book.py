@@ -222,29 +222,35 @@ class RunBook:
         if not self._begins_start and store.is_book(self.folder):
             return
         self._check_free()
-        if self._continues and store.is_book(self._continues) and not store.is_book(self.folder):
-            store.carry_over(self._continues, self.folder)
+        old = self._book_to_go_on_with()
+        if old and not store.is_book(self.folder):
+            store.carry_over(old, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         store.remove_partial_files(self.folder)
-        self._start, self._begins_start = store.last_start(self.folder) + 1, False
+        start = store.last_start(self.folder) + 1
         content = {
             "format": store.FORMAT,
-            "start": self._start,
+            "start": start,
             "step": step,
             "time": _now(),
             "versions": _versions(),
         }
+        # The start comes last, for it makes the folder this run's; what fails is begun again.
         store.append_curves(self.folder, [{"start": step}])
-        path = store.start_path(self.folder, self._start)
+        path = store.start_path(self.folder, start)
         files.replace_whole(path, files.as_json(content).encode())
+        self._start = start
         self._remember_what_is_stored()
+        self._begins_start = False
+
+    def _book_to_go_on_with(self) -> Optional[Path]:
+        return self._continues if self._continues and store.is_book(self._continues) else None
 
     def _check_free(self) -> None:
         """Raise `store.NotABook` where the folder is that of another run, or of something else."""
-        folder = self.folder
-        has_files = folder.is_dir() and any(folder.iterdir())
-        is_own = self._start or (self._continues and self._continues.resolve() == folder.resolve())
-        if not has_files or (is_own and store.is_book(folder)):
+        folder, old = self.folder, self._book_to_go_on_with()
+        is_own = self._start or (old and old.resolve() == folder.resolve())
+        if (is_own and store.is_book(folder)) or store.is_unbegun(folder, old):
             return
         whose = "another run's pictures" if store.is_book(folder) else "other files"
         raise store.NotABook(

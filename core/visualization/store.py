@@ -38,6 +38,7 @@ from .images import deflate
 
 FORMAT = 2
 FOLDER = "pictures"
+CURVES = "curves.jsonl"
 PAGE = "run.html"
 SETTINGS = "settings.json"  # beside the folder: those that differ from the defaults
 
@@ -46,6 +47,7 @@ _EVENT = re.compile(r"(?P<stage>.+)-(?P<start>\d{4})-(?P<step>\d{8,})-(?P<number
 _CLIP = re.compile(r"clip-(?P<key>.+)-(?P<piece>\d{3,})\.json\.gz")
 _START = re.compile(r"start-(?P<start>\d{4,})\.json")
 _OUTCOMES = re.compile(r"outcomes-(?P<start>\d{4,})-(?P<step>\d{8,})\.json\.gz")
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.part$")  # see `files.whole_file`
 _TABLE = re.compile(r"objects-(?P<start>\d{4,})-(?P<step>\d{8,})\.csv")
 
 
@@ -225,6 +227,30 @@ def is_book(folder: Path) -> bool:
     return start_path(folder, 1).is_file()
 
 
+def is_unbegun(folder: Path, old: Optional[Path] = None) -> bool:
+    """Return whether a folder holds nothing yet, or only what a book's first writes leave behind.
+
+    That is what `carry_over` puts there, the first line of the curves, and files that a killed
+    process had begun to write: no event of a run's own, and no start.
+
+    Args:
+        folder: It need not be there.
+        old: The folder of the book that is to go on there, if any.
+    """
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return all(_is_left_behind(path, old) for path in paths)
+
+
+def _is_left_behind(path: Path, old: Optional[Path]) -> bool:
+    name = _PARTIAL.sub("", path.name)
+    is_start = _START.fullmatch(name) is not None
+    if is_start and name != path.name:
+        return True
+    if old is not None and (old / name).is_file():
+        return not is_start or path.read_bytes() == (old / name).read_bytes()
+    return name == CURVES and not read_curves(path.parent)
+
+
 def last_start(folder: Path) -> int:
     """Return the number of the last start that is stored, of any format; 0: there is none."""
     found = [_START.fullmatch(path.name) for path in folder.glob("start-*.json")]
@@ -295,7 +321,7 @@ def append_curves(folder: Path, lines: Sequence[Mapping[str, Any]]) -> int:
     """
     text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
     data = text.encode("utf-8", "backslashreplace")
-    path = folder / "curves.jsonl"
+    path = folder / CURVES
     with path.open("ab+") as file:
         # A line that was cut off when the process was killed ends here.
         if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None:
@@ -307,7 +333,7 @@ def append_curves(folder: Path, lines: Sequence[Mapping[str, Any]]) -> int:
 def read_curves(folder: Path) -> dict[str, dict[str, list]]:
     """Return ``{name: {"steps": [...], "values": [...]}}``; lines that are damaged are left out."""
     points: dict[str, dict[int, float]] = {}
-    path = folder / "curves.jsonl"
+    path = folder / CURVES
     if not path.is_file():
         return {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -334,7 +360,7 @@ def _forget_from(points: dict[str, dict[int, float]], first: int) -> None:
 def read_end(folder: Path) -> Optional[str]:
     """Return when the run ended; None: it runs on, or was killed."""
     try:
-        lines = (folder / "curves.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / CURVES).read_text(encoding="utf-8", errors="replace").splitlines()
         return json.loads(lines[-1]).get("end") if lines else None
     except (OSError, ValueError, AttributeError):
         return None
@@ -378,12 +404,13 @@ def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> Non
 def carry_over(old: Path, new: Path) -> None:
     """Begin a folder with what the run stored whose checkpoint is resumed.
 
-    Files that never change are linked where the system can, else copied.
+    Files that never change are linked where the system can, else copied. Where it failed midway it
+    can be called again.
     """
-    changing = ("curves.jsonl", "thinned.json", "doctor.json")
+    changing = (CURVES, "thinned.json", "doctor.json")
     new.mkdir(parents=True, exist_ok=True)
-    # The starts come last: without them it is no run book yet.
-    paths = sorted(old.iterdir(), key=lambda path: (_START.fullmatch(path.name) is not None, path))
+    # The first start comes last: without it, it is no run book yet.
+    paths = sorted(old.iterdir(), key=lambda path: (path == start_path(old, 1), path))
     for path in paths:
         known = (_EVENT, _CLIP, _START, _TABLE, _OUTCOMES)
         if path.name in changing:
@@ -395,6 +422,8 @@ def carry_over(old: Path, new: Path) -> None:
 def _link_or_copy(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
+    except FileExistsError:
+        return
     except OSError:
         files.replace_whole(target, path.read_bytes())
 

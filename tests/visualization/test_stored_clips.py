@@ -1,9 +1,11 @@
 """The run book: what is stored of a clip is what its sheet shows; the folder stays in bounds."""
 
 import base64
+import errno
 import gzip
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from books import another_video, make_book, read_runs, scene_clip
 from PIL import Image
 from scenes import make_scene
 
+from core import files
 from core.visualization import store
 from core.visualization.drawing import sheet
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
@@ -267,6 +270,76 @@ def test_a_resumed_run_goes_on_and_replaces_what_it_does_again(tmp_path, elsewhe
     if elsewhere:  # the old run's own book is as it was
         ((stored),) = read_runs(tmp_path / "old")[0]["clips"]
         assert [event["step"] for event in stored["events"]] == [0, 100, 200]
+
+
+class Disk:
+    """A disk that takes some more writes; then it is full, or the process is killed in the next."""
+
+    def __init__(self, monkeypatch, room, error):
+        self.room, self.error = room, error
+        for where, name in ((files, "replace_whole"), (store, "append_curves"), (os, "link")):
+            monkeypatch.setattr(where, name, self.limited(getattr(where, name)))
+
+    def limited(self, write):
+        def wrapper(*given):
+            if self.room <= 0:
+                if write.__name__ == "append_curves":
+                    (given[0] / "curves.jsonl").touch()
+                elif not isinstance(self.error, OSError):  # nothing removes what it began
+                    target = given[write.__name__ == "link"]
+                    target.with_name(f"{target.name}.0123abcd.part").touch()
+                raise self.error
+            self.room -= 1
+            return write(*given)
+
+        return wrapper
+
+
+FULL, KILLED = OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()
+# A run that begins writes curves and start, then frames and event; one that resumes another run has
+# that one's four files before, and the frames by then.
+BEGINNINGS = [
+    *(
+        (resumes, FULL, room)
+        for resumes, writes in ((False, 4), (True, 7))
+        for room in range(writes)
+    ),
+    *(
+        (resumes, KILLED, room)
+        for resumes, writes in ((False, 2), (True, 6))
+        for room in range(writes)
+    ),
+]
+
+
+@pytest.mark.parametrize(("resumes", "error", "room"), BEGINNINGS)
+def test_a_beginning_that_fails_is_begun_again(tmp_path, monkeypatch, resumes, error, room):
+    make_book(tmp_path / "old").add(scene_clip(0), "pinned")
+    options = {"continues": tmp_path / "old" / "pictures"} if resumes else {}
+    book = make_book(tmp_path / "new", **options)
+    disk = Disk(monkeypatch, room, error)
+    with pytest.raises(type(error)):
+        book.add(scene_clip(10), "pinned")
+    disk.room = 100
+    if error is KILLED:
+        book = make_book(tmp_path / "new", **options)
+    book.add(scene_clip(11), "pinned")
+    book.add_curves([{"step": 11, "values": {"loss": 1.0}}])
+    (run,) = read_runs(tmp_path / "new")
+    ((stored),) = run["clips"]
+    assert [event["step"] for event in stored["events"]] == ([0, 11] if resumes else [11])
+    assert stored["frame_numbers"] == [0, 1, 2, 3]
+    assert run["curves"] == {"loss": {"steps": [11], "values": [1.0]}}
+    assert run["notes"] == []
+    assert list(tmp_path.glob("new/pictures/*.part")) == []
+
+
+def test_a_run_that_resumes_the_same_one_in_a_folder_that_has_a_book_is_refused(tmp_path):
+    make_book(tmp_path / "old").add(scene_clip(0), "pinned")
+    options = {"continues": tmp_path / "old" / "pictures"}
+    make_book(tmp_path / "new", **options).add(scene_clip(10), "pinned")
+    with pytest.raises(NotABook, match="holds another run's pictures"):
+        make_book(tmp_path / "new", **options).add(scene_clip(10), "pinned")
 
 
 # Damaged files, and those of another version
