@@ -5,7 +5,7 @@ They lie in one folder, ``RUN/pictures``::
     start-0001.json                   each start of the run: when, from which step, versions
     clip-KEY-001.json.gz              frames and ground truth of a clip, once
     val-0001-00000100-00001.json.gz   one clip of one event: STAGE-START-STEP-NUMBER
-    objects-0001-00000100.csv         the metrics of all objects of a validation
+    objects-0001-00000100.csv         metrics of all objects; of the first and the last validation
     outcomes-0001-00000100.json.gz    what became of them on every frame; of the last validation
     curves.jsonl                      curves, one line per step
     thinned.json                      how many events were removed again, by kind
@@ -175,8 +175,8 @@ class Folder:
         starts: The content of each start's file, in order.
         events: By step and number.
         clips: The files of each clip's frames, by key.
-        tables: The metrics of all objects, by step.
-        outcomes: What became of them, likewise.
+        tables: The metrics of all objects, by step; of the first and the last validation.
+        outcomes: What became of them, by step; of the last validation.
         size: Bytes of all files.
         skipped: What could not be read, one sentence each.
     """
@@ -214,7 +214,22 @@ def outcomes_path(folder: Path, start: int, step: int) -> Path:
 
 def outcomes_paths(folder: Path) -> list[Path]:
     """Return all files of this kind that are there."""
-    return sorted(path for path in folder.iterdir() if _OUTCOMES.fullmatch(path.name))
+    return _paths_of(folder, _OUTCOMES)
+
+
+def table_paths(folder: Path) -> list[Path]:
+    """Return all tables that are there, those of steps that were done again among them."""
+    return _paths_of(folder, _TABLE)
+
+
+def _paths_of(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name))
+
+
+def clip_paths(folder: Path, key: str) -> list[Path]:
+    """Return the pieces of a clip's frames that are there, in order."""
+    paths = (clip_path(folder, key, piece) for piece in itertools.count(1))
+    return list(itertools.takewhile(Path.is_file, paths))
 
 
 def start_path(folder: Path, start: int) -> Path:

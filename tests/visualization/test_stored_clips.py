@@ -136,6 +136,35 @@ def test_further_frames_of_a_clip_join_those_that_are_stored(tmp_path):
     assert any("only the frames of its sheet at step 0, 2" in note for note in run["notes"])
 
 
+def test_of_more_clips_than_a_book_remembers_none_is_stored_twice(tmp_path, monkeypatch):
+    def fill(name, max_mb):
+        book = make_book(tmp_path / name, max_mb=max_mb)
+        for step, kept_frames in ((0, 0), (100, 4), (200, 0)):
+            baseline = book.add(scene_clip(step, kept_frames=kept_frames), "pinned")
+            for other in ("b", "c", "d"):
+                book.add(scene_clip(step, name=other), "val")
+        files = sorted((tmp_path / name / "pictures").iterdir())
+        return files, baseline
+
+    files, _ = fill("remembered", 100)
+    size = sum(path.stat().st_size for path in files)
+    monkeypatch.setattr("core.visualization.book._MAX_KNOWN_CLIPS", 2)
+    found, baseline = fill("forgotten", (size + 100) / 2**20)
+    assert [path.name for path in found] == [path.name for path in files]
+    assert baseline.shape == (2, 3)
+    (run,) = read_runs(tmp_path / "forgotten")
+    (stored,) = [clip for clip in run["clips"] if clip["kind"] == "pinned"]
+    assert stored["frame_numbers"] == [0, 1, 2, 3]
+    assert [event["step"] for event in stored["events"]] == [0, 100, 200]
+
+
+def test_a_clip_of_training_is_stored_beside_an_equal_one_of_the_same_step(tmp_path):
+    book = make_book(tmp_path)
+    for _ in range(2):
+        book.add(scene_clip(0, "train"), "train")
+    assert len(read_runs(tmp_path)[0]["clips"]) == len(list(tmp_path.glob("pictures/clip-*"))) == 2
+
+
 def test_another_clip_of_the_same_name_is_a_clip_of_its_own(tmp_path):
     book = make_book(tmp_path)
     clip = scene_clip(0)
@@ -229,6 +258,21 @@ def test_of_pinned_clips_the_first_and_the_last_event_stay(tmp_path):
     assert len(steps) < 9
 
 
+def test_of_all_objects_the_metrics_of_the_first_and_the_last_validation_stay(tmp_path):
+    book = make_book(tmp_path, max_mb=0.2)
+    table = tmp_path / "table.csv"
+    for step in (0, 10, 20, 20, 30):
+        rows = [f"a clip,{number},,{step / 100:.3f}" for number in range(2000)]
+        table.write_text("\n".join(["video,object,name,J", *rows]))
+        book.add(scene_clip(step), "pinned")
+        book.add_table(table, step)
+    tables = sorted(path.name for path in tmp_path.glob("pictures/objects-*"))
+    assert tables == ["objects-0001-00000000.csv", "objects-0001-00000030.csv"]
+    (run,) = read_runs(tmp_path)
+    assert {(row["baseline"], row["now"]) for row in run["objects"]} == {(0.0, 0.3)}
+    assert [event["step"] for event in run["clips"][0]["events"]] == [0, 10, 20, 30]
+
+
 # Whose folder it is
 
 
@@ -298,18 +342,8 @@ class Disk:
 FULL, KILLED = OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()
 # A run that begins writes curves and start, then frames and event; one that resumes another run has
 # that one's four files before, and the frames by then.
-BEGINNINGS = [
-    *(
-        (resumes, FULL, room)
-        for resumes, writes in ((False, 4), (True, 7))
-        for room in range(writes)
-    ),
-    *(
-        (resumes, KILLED, room)
-        for resumes, writes in ((False, 2), (True, 6))
-        for room in range(writes)
-    ),
-]
+NUM_WRITES = [(False, FULL, 4), (True, FULL, 7), (False, KILLED, 2), (True, KILLED, 6)]
+BEGINNINGS = [(*case, room) for *case, writes in NUM_WRITES for room in range(writes)]
 
 
 @pytest.mark.parametrize(("resumes", "error", "room"), BEGINNINGS)
