@@ -181,6 +181,48 @@ def test_objects_keep_their_baseline_where_a_resumed_run_has_more_categories(tmp
     assert all(row["baseline"] is row["now"] is None for row in run["objects"][3:])
 
 
+def test_then_and_now_are_the_first_and_the_last_validation_alone(tmp_path):
+    book = make_book(tmp_path)
+    drawn = [
+        ("each time", "pinned", (0, 10, 20)),
+        ("at first", "worst", (0,)),
+        ("between", "worst", (10,)),
+        ("in the end", "worst", (20,)),
+    ]
+    for name, kind, steps in drawn:
+        for step in steps:
+            book.add(scene_clip(step, name=name, shift=24 - step), kind)
+    book.add(scene_clip(30, "test", name="of a test"), "test")
+    (run,) = read_runs(tmp_path)
+    assert run["baseline_step"] == 0
+    rows = {name: [row for row in run["objects"] if row["video"] == name] for name, *_ in drawn}
+    known = {
+        name: {tuple(row[when] is not None for when in ("baseline", "now")) for row in found}
+        for name, found in rows.items()
+    }
+    assert known == {
+        "each time": {(True, True)},
+        "at first": {(True, False)},
+        "between": {(False, False)},
+        "in the end": {(False, True)},
+    }
+    assert all(row["clip"] and row["first_bad_frame"] is None for row in rows["between"])
+    tested = [row["now"] for row in run["objects"] if row["video"] == "of a test"]
+    assert len(tested) == 3
+    assert all(tested)
+
+
+def test_where_an_object_is_bad_is_told_of_the_validation_whose_table_it_is_in(tmp_path):
+    book = make_book(tmp_path)
+    table = tmp_path / "table.csv"
+    table.write_text("video,object,name,J\na clip,1,,0.1\n")
+    book.add(scene_clip(0, shift=24), "worst")
+    book.add_table(table, 0)
+    assert read_runs(tmp_path)[0]["objects"][0]["first_bad_frame"] is not None
+    book.add_table(table, 10)
+    assert read_runs(tmp_path)[0]["objects"][0]["first_bad_frame"] is None
+
+
 def findings(*strips):
     """Objects of videos with their outcomes: prompted, then lost, or held."""
     told = Told.nothing(2, 1)

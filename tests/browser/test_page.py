@@ -603,6 +603,24 @@ def test_a_run_that_stored_nothing_has_a_page(page):
     assert page.complaints() == []
 
 
+def test_a_run_that_logs_no_iou_has_the_mean_of_its_objects(page, two):
+    runs = [{**run, "curves": {"train/loss": run["curves"]["train/loss"]}} for run in two["runs"]]
+    page.show(books.book(runs[0]))
+    (said, *_) = page.texts("#summary .card")
+    ious = [row["now"] for row in runs[0]["objects"]]
+    assert f"mean IoU of {len(ious)} objects at the last validation" in said
+    assert f"{np.mean(ious):.2f}" in said
+    assert "No value of val/iou was logged" in page.find("#summary").text
+    never = {**runs[1], "baseline_step": None, "objects": [], "clips": []}
+    page.show(books.book(runs[0], never))
+    assert page.texts(".scores .faint") == ["no val/iou", "no validation"]
+    unscored = [{**row, "now": None} for row in runs[0]["objects"]]
+    page.show(books.book({**runs[0], "objects": unscored}))
+    assert "mean IoU of 0 objects" in page.texts("#summary .card")[0]
+    assert "No object of the last validation has an IoU" in page.find("#summary").text
+    assert page.complaints() == []
+
+
 def test_frames_that_were_not_kept_are_said_to_be_missing(page):
     made = books.clip("val/0", "over budget", frames=6, steps=(0, 100))
     run = books.run("run", [made])
