@@ -26,7 +26,7 @@ _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 
 
 def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -> dict[str, Any]:
-    """Return what a page says of a run, but for its clips and notes.
+    """Return what a page says of a run, but for its name, clips and notes.
 
     Args:
         folder: What it stored.
@@ -44,7 +44,6 @@ def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -
     steps += [curve["steps"][-1] for curve in curves.values()]
     starts = folder.starts
     return {
-        "name": store.name_of_run(run_dir),
         "started": starts[0]["time"] if starts else None,
         "finished": store.read_end(folder.path),
         "step": max(steps, default=0),

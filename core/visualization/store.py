@@ -25,6 +25,7 @@ import math
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -381,11 +382,28 @@ def read_end(folder: Path) -> Optional[str]:
         return None
 
 
-def name_of_run(run_dir: Path) -> str:
-    """Return a run directory's name, with that of the folder around it where that says more."""
-    parts = run_dir.absolute().parts[-2:]
-    dated = re.fullmatch(r"\d{4}-\d\d-\d\d", parts[0]) or parts[-1].isdigit()
-    return "/".join(parts) if dated and len(parts) == 2 else parts[-1]
+def names_of_runs(run_dirs: Sequence[Path]) -> list[str]:
+    """Return the name of each run directory, with those of the folders around it where need be.
+
+    That is where the one around it says more, and until no other directory has the same name.
+    """
+    paths = [run_dir.absolute() for run_dir in run_dirs]
+    folders = {path: path.relative_to(path.anchor).parts for path in paths}
+    lengths = {path: 2 if _says_little(parts) else 1 for path, parts in folders.items()}
+    while True:
+        names = {path: "/".join(parts[-lengths[path] :]) for path, parts in folders.items()}
+        counts = Counter(names.values())
+        alike = [path for path, name in names.items() if counts[name] > 1]
+        longer = [path for path in alike if lengths[path] < len(folders[path])]
+        if not longer:
+            return [names[path] for path in paths]
+        lengths |= {path: lengths[path] + 1 for path in longer}
+
+
+def _says_little(folders: Sequence[str]) -> bool:
+    """Return whether the last folder of a path is a number, or lies in that of a date."""
+    around, last = ("", "", *folders)[-2:]
+    return last.isdigit() or re.fullmatch(r"\d{4}-\d\d-\d\d", around) is not None
 
 
 def read_thinned(folder: Path) -> dict[str, int]:
