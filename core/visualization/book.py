@@ -278,6 +278,7 @@ class RunBook:
         return next(key for key in names if self._can_be(key, kind, records))
 
     def _can_be(self, key: str, kind: str, records: Sequence[FrameRecord]) -> bool:
+        """Return whether a clip of these frames can go by a key: no other clip has it."""
         known = self._recall(key)
         return not known.pieces or (kind != TRAIN and _is_same(known, records))
 
