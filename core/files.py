@@ -1,10 +1,12 @@
-"""Files that are written whole or not at all, and what files and folders are called."""
+"""Files that are written whole or not at all, the JSON in them, and what they are called."""
 
 import contextlib
+import json
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 
 def name_of(path: Path) -> str:
@@ -36,3 +38,19 @@ def replace_whole(path: Path, content: Union[bytes, Iterable[bytes]]) -> int:
     """Write bytes, or parts of them as they come, as a `whole_file`; return their number."""
     with whole_file(path) as partial, partial.open("wb") as file:
         return sum(map(file.write, [content] if isinstance(content, bytes) else content))
+
+
+def as_json(value: Any) -> str:
+    """Return JSON, in one line, that may also stand in a ``<script>`` element of a page.
+
+    No ``<`` in it begins a tag or a comment, and it can be written as UTF-8 whatever names of
+    files it holds.
+
+    Raises:
+        ValueError: It holds NaN or infinite numbers.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # Names of files may hold halves of characters, which UTF-8 has not; JSON can escape them.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    # Masks are full of <, which costs least where it stands for itself.
+    return re.sub(r"<(?=[/!sS])", r"\\u003c", text)

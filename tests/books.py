@@ -1,4 +1,4 @@
-"""Run books to test with: clips as a training makes them, stored by a real `RunBook`."""
+"""Run books to test with: clips as a training makes them, stored by a real `RunBook`; pages."""
 
 import dataclasses
 import json
@@ -6,7 +6,9 @@ import json
 import numpy as np
 from scenes import make_scene
 
+from core.files import as_json
 from core.report.assemble import book_json
+from core.report.page import page_around_book
 from core.visualization.book import RunBook
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
 
@@ -51,3 +53,9 @@ def make_book(run_dir, **options):
 def read_runs(*run_dirs):
     """What the page of some runs is given."""
     return json.loads("".join(book_json(run_dirs)))["runs"]
+
+
+def page_of(book):
+    """The text of the page that shows a book, which is JSON types alone."""
+    before, behind = page_around_book()
+    return before + as_json(book) + behind

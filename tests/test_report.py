@@ -1,5 +1,6 @@
 """``python -m core.report``: the page of a run, rebuilt, and runs side by side."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from core.metrics.outcomes import OUTCOMES, AtDistance, Findings, Strip, Told, T
 from core.report import write_comparison, write_page
 from core.report.__main__ import main
 from core.report.summary import without_paths
+from core.visualization.store import names_of_runs
 
 LOST, HELD = OUTCOMES.index("lost"), OUTCOMES.index("held")
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(1)> ' \" & \u202e אב 猫"
@@ -88,6 +90,36 @@ def test_clips_of_one_name_with_other_frames_are_not_laid_over_each_other(tmp_pa
     assert one["clips"][0]["key"] != two["clips"][0]["key"]
     assert two["objects"][0]["clip"] == two["clips"][0]["key"]
     assert any("has other frames" in note for note in two["notes"])
+
+
+def test_of_three_runs_of_one_folder_name_each_shows_its_own_clips(tmp_path):
+    clip = scene_clip(0)
+    upside_down = np.ascontiguousarray(clip.images[:, ::-1])
+    clips = [clip, another_video(clip), dataclasses.replace(clip, images=upside_down)]
+    run_dirs = [tmp_path / name / "version_0" for name in ("a", "b", "c")]
+    for run_dir, own in zip(run_dirs, clips, strict=True):
+        make_book(run_dir).add(own, "pinned")
+    runs = read_runs(*run_dirs)
+    assert [run["name"] for run in runs] == ["a/version_0", "b/version_0", "c/version_0"]
+    assert len({run["clips"][0]["key"] for run in runs}) == 3
+    assert [run["objects"][0]["clip"] for run in runs] == [run["clips"][0]["key"] for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/logs/version_0"], ["version_0"]),
+        (["/x/outputs/2026-11-26/03-23-04"], ["2026-11-26/03-23-04"]),
+        (["/x/multirun/03-23-04/7"], ["03-23-04/7"]),
+        (["/x/one", "/y/two"], ["one", "two"]),
+        (["/a/logs/v", "/b/logs/v", "/b/w"], ["a/logs/v", "b/logs/v", "w"]),
+        (["/x/a", "/y/x/a"], ["x/a", "y/x/a"]),
+        (["/x/sweep/1/run", "/x/sweep/2/run"], ["1/run", "2/run"]),
+        (["/x/a", "/x/a", "/y/b"], ["a", "a", "b"]),  # one and the same
+    ],
+)
+def test_a_run_is_called_by_as_many_folders_as_tell_it_from_others(paths, names):
+    assert names_of_runs([Path(path) for path in paths]) == names
 
 
 def test_a_hostile_name_is_text_and_ends_no_script(tmp_path):
@@ -179,6 +211,48 @@ def test_objects_keep_their_baseline_where_a_resumed_run_has_more_categories(tmp
         assert [row["baseline"], row["now"]] == pytest.approx(expected, abs=2e-3)
         assert row["baseline"] < row["now"]
     assert all(row["baseline"] is row["now"] is None for row in run["objects"][3:])
+
+
+def test_then_and_now_are_the_first_and_the_last_validation_alone(tmp_path):
+    book = make_book(tmp_path)
+    drawn = [
+        ("each time", "pinned", (0, 10, 20)),
+        ("at first", "worst", (0,)),
+        ("between", "worst", (10,)),
+        ("in the end", "worst", (20,)),
+    ]
+    for name, kind, steps in drawn:
+        for step in steps:
+            book.add(scene_clip(step, name=name, shift=24 - step), kind)
+    book.add(scene_clip(30, "test", name="of a test"), "test")
+    (run,) = read_runs(tmp_path)
+    assert run["baseline_step"] == 0
+    rows = {name: [row for row in run["objects"] if row["video"] == name] for name, *_ in drawn}
+    known = {
+        name: {tuple(row[when] is not None for when in ("baseline", "now")) for row in found}
+        for name, found in rows.items()
+    }
+    assert known == {
+        "each time": {(True, True)},
+        "at first": {(True, False)},
+        "between": {(False, False)},
+        "in the end": {(False, True)},
+    }
+    assert all(row["clip"] and row["first_bad_frame"] is None for row in rows["between"])
+    tested = [row["now"] for row in run["objects"] if row["video"] == "of a test"]
+    assert len(tested) == 3
+    assert all(tested)
+
+
+def test_where_an_object_is_bad_is_told_of_the_validation_whose_table_it_is_in(tmp_path):
+    book = make_book(tmp_path)
+    table = tmp_path / "table.csv"
+    table.write_text("video,object,name,J\na clip,1,,0.1\n")
+    book.add(scene_clip(0, shift=24), "worst")
+    book.add_table(table, 0)
+    assert read_runs(tmp_path)[0]["objects"][0]["first_bad_frame"] is not None
+    book.add_table(table, 10)
+    assert read_runs(tmp_path)[0]["objects"][0]["first_bad_frame"] is None
 
 
 def findings(*strips):

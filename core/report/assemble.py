@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import as_json
 from ..visualization import store
 from ..visualization.cadence import TRAIN
 from ..visualization.record import FrameRecord
-from ..visualization.store import EventFile, Folder, NotABook, as_json
+from ..visualization.store import EventFile, Folder, NotABook
 from .clips import ClipEvents, clips_of
 from .page import without_paths
 from .summary import summarize
@@ -27,24 +28,24 @@ def book_json(run_dirs: Sequence[Path]) -> Iterator[str]:
         OSError: A folder cannot be read.
     """
     folders = [store.list_folder(run_dir / store.FOLDER) for run_dir in run_dirs]
+    names = store.names_of_runs(run_dirs)
     seen: dict[str, FrameRecord] = {}
-    title = " · ".join(store.name_of_run(run_dir) for run_dir in run_dirs)
-    yield f'{{"format":{store.FORMAT},"title":{as_json(title)},"runs":['
-    for index, folder in enumerate(folders):
+    yield f'{{"format":{store.FORMAT},"title":{as_json(" · ".join(names))},"runs":['
+    for index, (name, folder) in enumerate(zip(names, folders, strict=True)):
         yield "," if index else ""
-        yield from _run(folder, seen)
+        yield from _run(index, name, folder, seen)
     yield "]}"
 
 
-def _run(folder: Folder, seen: dict[str, FrameRecord]) -> Iterator[str]:
+def _run(index: int, name: str, folder: Folder, seen: dict[str, FrameRecord]) -> Iterator[str]:
     skipped = list(folder.skipped)
     clips = clips_of(folder, skipped)
     others = [clip for clip in clips if _is_another(folder, clip, seen)]
     for clip in others:
-        clip.shown_as = f"{clip.key} of {store.name_of_run(folder.path.parent)}"
+        clip.shown_as = f"{clip.key} of run {index + 1}"
     of_training = [clip for clip in clips if clip.kind == TRAIN]
     left_out = {clip.key for clip in of_training[_MAX_TRAIN_CLIPS:]}
-    yield as_json(summarize(folder, clips, skipped))[:-1] + ',"clips":['
+    yield as_json({"name": name, **summarize(folder, clips, skipped)})[:-1] + ',"clips":['
     separator = ""
     for clip in clips:
         if clip.key not in left_out:
@@ -89,7 +90,6 @@ def _clip(folder: Folder, clip: ClipEvents, skipped: list[str]) -> Iterator[str]
         "stage": header["stage"],
         "width": header["width"],
         "height": header["height"],
-        "window": header.get("window"),
         "frame_numbers": numbers,
         "images": [frames[number]["image"] for number in numbers],
         "objects": without_paths(header["objects"]),

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from ..visualization import store
 from ..visualization.cadence import TRAIN
-from ..visualization.record import PROMPTS
+from ..visualization.record import PROMPTS, VAL
 from ..visualization.store import Folder, rounded
 from .clips import ClipEvents
 from .page import without_paths
@@ -21,11 +21,12 @@ _BLOCKED, _RENDER = "visualizations/blocked_ms", "visualizations/render_ms"
 _DROPPED = "visualizations/dropped"
 # A share of less time than this says nothing.
 _MIN_SECONDS = 30
+_NOTHING: dict[str, Optional[float]] = {"iou": None, "first_bad_frame": None}
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 
 
 def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -> dict[str, Any]:
-    """Return what a page says of a run, but for its clips and notes.
+    """Return what a page says of a run, but for its name, clips and notes.
 
     Args:
         folder: What it stored.
@@ -37,22 +38,23 @@ def summarize(folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]) -
     own = {name: curves.pop(name, None) for name in (_BLOCKED, _RENDER, _DROPPED)}
     validated = [clip for clip in clips if clip.kind not in (TRAIN, PROMPTS)]
     validations = {event.step for clip in validated for event in clip.files} | set(folder.tables)
+    baseline_step = min(validations, default=None)
+    shown = _objects_of_clips(validated, baseline_step, _last_validations(folder, validated))
     steps = [event.step for event in folder.events]
     steps += [curve["steps"][-1] for curve in curves.values()]
     starts = folder.starts
     return {
-        "name": store.name_of_run(run_dir),
         "started": starts[0]["time"] if starts else None,
         "finished": store.read_end(folder.path),
         "step": max(steps, default=0),
         "settings": _settings(run_dir),
         "versions": starts[-1]["versions"] if starts else [],
         "cost": _cost(folder, clips, own),
-        "baseline_step": min(validations, default=None),
+        "baseline_step": baseline_step,
         "curves": curves,
         "diagnoses": without_paths(store.read_diagnoses(folder.path)),
-        "objects": without_paths(_objects(folder, validated, skipped)),
-        "outcomes": without_paths(_outcomes(folder, validated, skipped)),
+        "objects": without_paths(_objects(folder, shown, skipped)),
+        "outcomes": without_paths(_outcomes(folder, shown, skipped)),
     }
 
 
@@ -90,11 +92,19 @@ def _seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
+def _last_validations(folder: Folder, clips: Sequence[ClipEvents]) -> dict[str, int]:
+    """Return the step of each stage's last validation, where there are tables that of the last."""
+    last: dict[str, int] = {}
+    for clip in clips:
+        for header in clip.headers:
+            last[header["stage"]] = max(header["step"], last.get(header["stage"], 0))
+    return {**last, VAL: max(folder.tables)} if folder.tables else last
+
+
 def _objects(
-    folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]
+    folder: Folder, shown: Mapping[tuple[str, str], dict[str, Any]], skipped: list[str]
 ) -> list[dict[str, Any]]:
     """Return all validated objects: those of the tables, or where there is none of the clips."""
-    shown = _objects_of_clips(clips)
     if not folder.tables:
         return list(shown.values())
     steps = sorted(folder.tables)
@@ -118,7 +128,7 @@ def _objects(
 
 
 def _outcomes(
-    folder: Folder, clips: Sequence[ClipEvents], skipped: list[str]
+    folder: Folder, shown: Mapping[tuple[str, str], dict[str, Any]], skipped: list[str]
 ) -> Optional[dict[str, Any]]:
     """Return what became of the objects of the last validation, with the clip that shows each."""
     if not folder.outcomes:
@@ -127,7 +137,6 @@ def _outcomes(
     path = folder.outcomes[step]
     try:
         found = store.read(path).content()
-        shown = _objects_of_clips(clips)
         for strip in found["strips"]:
             known = shown.get((strip["video"], strip["object"]))
             strip["clip"] = known["clip"] if known else None
@@ -138,20 +147,37 @@ def _outcomes(
         return None
 
 
-def _objects_of_clips(clips: Sequence[ClipEvents]) -> dict[tuple[str, str], dict[str, Any]]:
-    rows = {}
+def _objects_of_clips(
+    clips: Sequence[ClipEvents], baseline_step: Optional[int], last_steps: Mapping[str, int]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the objects of clips by (video, object), as the first and last validation saw them.
+
+    A clip that one of the two did not draw has no numbers of it, whatever others drew.
+
+    Args:
+        clips: Of validations.
+        baseline_step: Of the first validation.
+        last_steps: Of the last one, by stage.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for clip in clips:
-        first, last = clip.headers[0], clip.headers[-1]
-        before = _summaries_by_id(first) if len(clip.headers) > 1 else {}
-        for object_id, (name, summary) in _summaries_by_id(last).items():
-            _, of_first = before.get(object_id, (name, {"iou": None}))
-            rows[last["name"], object_id] = {
-                "video": last["name"],
+        latest = clip.headers[-1]
+        video, last_step = latest["name"], last_steps[latest["stage"]]
+        at_step = {header["step"]: _summaries_by_id(header) for header in clip.headers}
+        before = {} if baseline_step == last_step else at_step.get(baseline_step, {})
+        now = at_step.get(last_step, {})
+        for object_id, (name, _) in _summaries_by_id(latest).items():
+            if not now and (video, object_id) in rows:
+                continue  # of two clips of one video the one that is still drawn tells more
+            _, of_first = before.get(object_id, (name, _NOTHING))
+            _, of_last = now.get(object_id, (name, _NOTHING))
+            rows[video, object_id] = {
+                "video": video,
                 "object": object_id,
                 "name": name,
                 "baseline": of_first["iou"],
-                "now": summary["iou"],
-                "first_bad_frame": summary["first_bad_frame"],
+                "now": of_last["iou"],
+                "first_bad_frame": of_last["first_bad_frame"],
                 "clip": clip.shown_as,
             }
     return rows

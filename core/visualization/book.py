@@ -3,10 +3,11 @@
 import dataclasses
 import importlib
 import importlib.metadata
+import itertools
 import logging
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 # What is removed first when the folder is too large; what is not named here goes before all.
 _KEPT_LONGEST = (PROMPTS, VAL, WORST, PINNED)
+# Of so many clips it is remembered what is stored; of others it is read again.
 _MAX_KNOWN_CLIPS = 256
 _PACKAGES = ("torch", "lightning", "sam2", "numpy", "swanlab", "wandb")
 
@@ -139,7 +141,7 @@ class RunBook:
         }
         self._num_written += 1
         path = store.event_path(self.folder, kind, self._start, step, self._num_written)
-        self._size += store.write(path, header, store.as_json(event_record(clip, gt)))
+        self._size += store.write(path, header, files.as_json(event_record(clip, gt)))
         self._kept.append(_Kept(path, kind, step, key))
         self._has_news = True
         baseline = self._baseline_of(clip, kind, key, records, ious)
@@ -156,11 +158,13 @@ class RunBook:
             self._has_news = True
 
     def add_table(self, path: Path, step: int) -> None:
-        """Keep the metrics of all objects of a validation, where somebody has written them."""
+        """Keep the metrics of all objects of a validation, where somebody has written them.
+
+        Those of the first validation stay beside them, as long as the run is.
+        """
         if path.is_file():
             self._open(step)
-            target = store.table_path(self.folder, self._start, step)
-            self._size += files.replace_whole(target, path.read_bytes())
+            self._store_table(path.read_bytes(), step)
             self._has_news = True
 
     def add_baseline(self, baseline: Baseline, step: int) -> None:
@@ -174,9 +178,7 @@ class RunBook:
         if self._has_baseline or baseline.step in store.list_folder(self.folder).tables:
             self._has_baseline = True
             return
-        target = store.table_path(self.folder, self._start, baseline.step)
-        content = baseline.table.encode("utf-8", "backslashreplace")
-        self._size += files.replace_whole(target, content)
+        self._store_table(baseline.table.encode("utf-8", "backslashreplace"), baseline.step)
         self.add_curves(
             [{"step": baseline.step, "values": {"val/iou": store.rounded(baseline.iou, 6)}}]
         )
@@ -196,12 +198,10 @@ class RunBook:
         """Keep what became of the objects of a validation, in the place of the one before."""
         self._open(step)
         target = store.outcomes_path(self.folder, self._start, step)
-        body = store.as_json(outcomes_record(findings))
-        self._size += store.write(target, {"step": step}, body)
-        for path in store.outcomes_paths(self.folder):
-            if path != target:
-                self._size -= path.stat().st_size
-                path.unlink()
+        body = files.as_json(outcomes_record(findings))
+        before = _size_of(target)
+        self._size += store.write(target, {"step": step}, body) - before
+        self._discard(path for path in store.outcomes_paths(self.folder) if path != target)
         self._has_news = True
 
     def write_page(self, *, at_the_end: bool = False) -> None:
@@ -222,29 +222,35 @@ class RunBook:
         if not self._begins_start and store.is_book(self.folder):
             return
         self._check_free()
-        if self._continues and store.is_book(self._continues) and not store.is_book(self.folder):
-            store.carry_over(self._continues, self.folder)
+        old = self._book_to_go_on_with()
+        if old and not store.is_book(self.folder):
+            store.carry_over(old, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         store.remove_partial_files(self.folder)
-        self._start, self._begins_start = store.last_start(self.folder) + 1, False
+        start = store.last_start(self.folder) + 1
         content = {
             "format": store.FORMAT,
-            "start": self._start,
+            "start": start,
             "step": step,
             "time": _now(),
             "versions": _versions(),
         }
+        # The start comes last, for it makes the folder this run's; what fails is begun again.
         store.append_curves(self.folder, [{"start": step}])
-        path = store.start_path(self.folder, self._start)
-        files.replace_whole(path, store.as_json(content).encode())
+        path = store.start_path(self.folder, start)
+        files.replace_whole(path, files.as_json(content).encode())
+        self._start = start
         self._remember_what_is_stored()
+        self._begins_start = False
+
+    def _book_to_go_on_with(self) -> Optional[Path]:
+        return self._continues if self._continues and store.is_book(self._continues) else None
 
     def _check_free(self) -> None:
         """Raise `store.NotABook` where the folder is that of another run, or of something else."""
-        folder = self.folder
-        has_files = folder.is_dir() and any(folder.iterdir())
-        is_own = self._start or (self._continues and self._continues.resolve() == folder.resolve())
-        if not has_files or (is_own and store.is_book(folder)):
+        folder, old = self.folder, self._book_to_go_on_with()
+        is_own = self._start or (old and old.resolve() == folder.resolve())
+        if (is_own and store.is_book(folder)) or store.is_unbegun(folder, old):
             return
         whose = "another run's pictures" if store.is_book(folder) else "other files"
         raise store.NotABook(
@@ -257,13 +263,6 @@ class RunBook:
         self._has_baseline = False
         self._size, self._thinned = found.size, store.read_thinned(self.folder)
         self._known, self._kept, self._baselines, self._baseline_step = {}, [], {}, None
-        for key, paths in found.clips.items():
-            known = _Known(pieces=list(paths))
-            for path in paths:
-                for item in _header_of(path).get("frames", ()):
-                    record = FrameRecord(**item)
-                    known.frames[record.number] = record
-            self._known[key] = known
         for event in found.events:
             header = _header_of(event.path)
             if header:
@@ -275,20 +274,38 @@ class RunBook:
     def _key_of(self, clip: Clip, kind: str, records: Sequence[FrameRecord]) -> str:
         """Return the clip's name, or one with a number where another clip has that already."""
         name = clip_key(clip, kind)
-        for count in range(1, len(self._known) + 2):
-            key = name if count == 1 else f"{name}.{count}"
-            known = self._known.get(key)
-            if known is None:
-                self._forget_the_oldest()
-                self._known[key] = _Known()
-                return key
-            if kind != TRAIN and _is_same(known, records):
-                return key
-        raise AssertionError("one more name than there are clips is free")
+        names = itertools.chain([name], (f"{name}.{count}" for count in itertools.count(2)))
+        return next(key for key in names if self._can_be(key, kind, records))
 
-    def _forget_the_oldest(self) -> None:
-        if len(self._known) >= _MAX_KNOWN_CLIPS:
+    def _can_be(self, key: str, kind: str, records: Sequence[FrameRecord]) -> bool:
+        """Return whether a clip of these frames can go by a key: no other clip has it."""
+        known = self._recall(key)
+        return not known.pieces or (kind != TRAIN and _is_same(known, records))
+
+    def _recall(self, key: str) -> _Known:
+        """Return what is stored of a clip, which is nothing for a new one."""
+        known = self._known.pop(key, None) or self._read_known(key)
+        self._known[key] = known  # behind those that were asked for earlier
+        if len(self._known) > _MAX_KNOWN_CLIPS:
             del self._known[next(iter(self._known))]
+        return known
+
+    def _read_known(self, key: str) -> _Known:
+        known = _Known(pieces=store.clip_paths(self.folder, key))
+        for path in known.pieces:
+            for item in _header_of(path).get("frames", ()):
+                record = FrameRecord(**item)
+                known.frames[record.number] = record
+        return known
+
+    def _store_table(self, content: bytes, step: int) -> None:
+        """Store the metrics of all objects, and remove those between the first and the last."""
+        target = store.table_path(self.folder, self._start, step)
+        before = _size_of(target)
+        self._size += files.replace_whole(target, content) - before
+        kept = store.list_folder(self.folder).tables
+        ends = {kept[min(kept)], kept[max(kept)]}
+        self._discard(path for path in store.table_paths(self.folder) if path not in ends)
 
     def _store_frames(
         self, key: str, clip: Clip, records: Sequence[FrameRecord]
@@ -306,7 +323,7 @@ class RunBook:
             ]
             path = store.clip_path(self.folder, key, len(known.pieces) + 1)
             header = {"frames": [vars(records[i]) for i in new]}
-            self._size += store.write(path, header, store.as_json(body))
+            self._size += store.write(path, header, files.as_json(body))
             known.pieces.append(path)
             known.frames |= {records[i].number: records[i] for i in new}
         if all(record.gt_sum == known.frames[record.number].gt_sum for record in records):
@@ -368,12 +385,14 @@ class RunBook:
         self._thinned[kept.kind] = self._thinned.get(kept.kind, 0) + 1
         paths = [kept.path]
         if all(other.key != kept.key for other in self._kept):
-            known = self._known.pop(kept.key, None)
-            paths += known.pieces if known else sorted(self.folder.glob(f"clip-{kept.key}-*"))
+            self._known.pop(kept.key, None)
+            paths += store.clip_paths(self.folder, kept.key)
+        self._discard(path for path in paths if path.is_file())
+
+    def _discard(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            if path.is_file():
-                self._size -= path.stat().st_size
-                path.unlink()
+            self._size -= path.stat().st_size
+            path.unlink()
 
 
 def open_book(config: VisualizationsConfig, trainer: Any) -> Optional[RunBook]:
@@ -435,6 +454,11 @@ def _header_of(path: Path) -> dict[str, Any]:
         return store.read(path, header_only=True).header
     except (store.NotABook, OSError):
         return {}
+
+
+def _size_of(path: Path) -> int:
+    """Return how many bytes a file has; of one that is not there 0."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _rank(kind: str) -> int:

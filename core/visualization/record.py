@@ -153,7 +153,6 @@ def event_record(clip: Clip, gt: Optional[list[Optional[list[str]]]]) -> dict[st
         "scores": [_scores(clip, index, order) for index in range(len(clip.frames))],
         "prompted": [_is_prompted(clip, frame) for frame in clip.frames],
         "mean_iou": rounded(clip.mean_iou),
-        "notes": [],
     }
 
 

@@ -5,7 +5,7 @@ They lie in one folder, ``RUN/pictures``::
     start-0001.json                   each start of the run: when, from which step, versions
     clip-KEY-001.json.gz              frames and ground truth of a clip, once
     val-0001-00000100-00001.json.gz   one clip of one event: STAGE-START-STEP-NUMBER
-    objects-0001-00000100.csv         the metrics of all objects of a validation
+    objects-0001-00000100.csv         metrics of all objects; of the first and the last validation
     outcomes-0001-00000100.json.gz    what became of them on every frame; of the last validation
     curves.jsonl                      curves, one line per step
     thinned.json                      how many events were removed again, by kind
@@ -25,6 +25,7 @@ import math
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ from .images import deflate
 
 FORMAT = 2
 FOLDER = "pictures"
+CURVES = "curves.jsonl"
 PAGE = "run.html"
 SETTINGS = "settings.json"  # beside the folder: those that differ from the defaults
 
@@ -46,6 +48,7 @@ _EVENT = re.compile(r"(?P<stage>.+)-(?P<start>\d{4})-(?P<step>\d{8,})-(?P<number
 _CLIP = re.compile(r"clip-(?P<key>.+)-(?P<piece>\d{3,})\.json\.gz")
 _START = re.compile(r"start-(?P<start>\d{4,})\.json")
 _OUTCOMES = re.compile(r"outcomes-(?P<start>\d{4,})-(?P<step>\d{8,})\.json\.gz")
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.part$")  # see `files.whole_file`
 _TABLE = re.compile(r"objects-(?P<start>\d{4,})-(?P<step>\d{8,})\.csv")
 
 
@@ -61,25 +64,10 @@ def encode_mask(mask: np.ndarray) -> str:
     return coco.encode(np.ascontiguousarray(mask).view(np.uint8).T)["counts"].decode("ascii")
 
 
-def decode_mask(text: str, height: int, width: int) -> np.ndarray:
-    """Return what `encode_mask` was given, [h, w] bool."""
-    if not text:
-        return np.zeros((height, width), bool)
-    return coco.decode({"size": [width, height], "counts": text.encode("ascii")}).T.astype(bool)
-
-
 def rounded(value: Any, digits: int = 4) -> Optional[float]:
     """Return a number as JSON holds it, None where it is not finite."""
     value = float(value)
     return round(value, digits) if math.isfinite(value) else None
-
-
-def as_json(value: Any) -> str:
-    """Return JSON that may stand in a ``<script>`` element: no ``<`` begins a tag or a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # Names of files may hold what is no text.
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"<(?=[/!sS])", r"\\u003c", text)
 
 
 @dataclass(frozen=True)
@@ -119,7 +107,7 @@ def write(path: Path, header: Mapping[str, Any], body: str) -> int:
     Returns:
         Its size in bytes.
     """
-    text = f"{as_json({'format': FORMAT, **header})}\n{body}\n"
+    text = f"{files.as_json({'format': FORMAT, **header})}\n{body}\n"
     packer = deflate.compressobj(2, deflate.DEFLATED, _GZIP)
     return files.replace_whole(path, packer.compress(text.encode()) + packer.flush())
 
@@ -188,8 +176,8 @@ class Folder:
         starts: The content of each start's file, in order.
         events: By step and number.
         clips: The files of each clip's frames, by key.
-        tables: The metrics of all objects, by step.
-        outcomes: What became of them, likewise.
+        tables: The metrics of all objects, by step; of the first and the last validation.
+        outcomes: What became of them, by step; of the last validation.
         size: Bytes of all files.
         skipped: What could not be read, one sentence each.
     """
@@ -227,7 +215,22 @@ def outcomes_path(folder: Path, start: int, step: int) -> Path:
 
 def outcomes_paths(folder: Path) -> list[Path]:
     """Return all files of this kind that are there."""
-    return sorted(path for path in folder.iterdir() if _OUTCOMES.fullmatch(path.name))
+    return _paths_of(folder, _OUTCOMES)
+
+
+def table_paths(folder: Path) -> list[Path]:
+    """Return all tables that are there, those of steps that were done again among them."""
+    return _paths_of(folder, _TABLE)
+
+
+def _paths_of(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name))
+
+
+def clip_paths(folder: Path, key: str) -> list[Path]:
+    """Return the pieces of a clip's frames that are there, in order."""
+    paths = (clip_path(folder, key, piece) for piece in itertools.count(1))
+    return list(itertools.takewhile(Path.is_file, paths))
 
 
 def start_path(folder: Path, start: int) -> Path:
@@ -238,6 +241,30 @@ def start_path(folder: Path, start: int) -> Path:
 def is_book(folder: Path) -> bool:
     """Return whether a folder is that of a run book."""
     return start_path(folder, 1).is_file()
+
+
+def is_unbegun(folder: Path, old: Optional[Path] = None) -> bool:
+    """Return whether a folder holds nothing yet, or only what a book's first writes leave behind.
+
+    That is what `carry_over` puts there, the first line of the curves, and files that a killed
+    process had begun to write: no event of a run's own, and no start.
+
+    Args:
+        folder: It need not be there.
+        old: The folder of the book that is to go on there, if any.
+    """
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return all(_is_left_behind(path, old) for path in paths)
+
+
+def _is_left_behind(path: Path, old: Optional[Path]) -> bool:
+    name = _PARTIAL.sub("", path.name)
+    is_start = _START.fullmatch(name) is not None
+    if is_start and name != path.name:
+        return True
+    if old is not None and (old / name).is_file():
+        return not is_start or path.read_bytes() == (old / name).read_bytes()
+    return name == CURVES and not read_curves(path.parent)
 
 
 def last_start(folder: Path) -> int:
@@ -310,7 +337,7 @@ def append_curves(folder: Path, lines: Sequence[Mapping[str, Any]]) -> int:
     """
     text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
     data = text.encode("utf-8", "backslashreplace")
-    path = folder / "curves.jsonl"
+    path = folder / CURVES
     with path.open("ab+") as file:
         # A line that was cut off when the process was killed ends here.
         if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None:
@@ -322,7 +349,7 @@ def append_curves(folder: Path, lines: Sequence[Mapping[str, Any]]) -> int:
 def read_curves(folder: Path) -> dict[str, dict[str, list]]:
     """Return ``{name: {"steps": [...], "values": [...]}}``; lines that are damaged are left out."""
     points: dict[str, dict[int, float]] = {}
-    path = folder / "curves.jsonl"
+    path = folder / CURVES
     if not path.is_file():
         return {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -349,17 +376,34 @@ def _forget_from(points: dict[str, dict[int, float]], first: int) -> None:
 def read_end(folder: Path) -> Optional[str]:
     """Return when the run ended; None: it runs on, or was killed."""
     try:
-        lines = (folder / "curves.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / CURVES).read_text(encoding="utf-8", errors="replace").splitlines()
         return json.loads(lines[-1]).get("end") if lines else None
     except (OSError, ValueError, AttributeError):
         return None
 
 
-def name_of_run(run_dir: Path) -> str:
-    """Return a run directory's name, with that of the folder around it where that says more."""
-    parts = run_dir.absolute().parts[-2:]
-    dated = re.fullmatch(r"\d{4}-\d\d-\d\d", parts[0]) or parts[-1].isdigit()
-    return "/".join(parts) if dated and len(parts) == 2 else parts[-1]
+def names_of_runs(run_dirs: Sequence[Path]) -> list[str]:
+    """Return the name of each run directory, with those of the folders around it where need be.
+
+    That is where the one around it says more, and until no other directory has the same name.
+    """
+    paths = [run_dir.absolute() for run_dir in run_dirs]
+    folders = {path: path.relative_to(path.anchor).parts for path in paths}
+    lengths = {path: 2 if _says_little(parts) else 1 for path, parts in folders.items()}
+    while True:
+        names = {path: "/".join(parts[-lengths[path] :]) for path, parts in folders.items()}
+        counts = Counter(names.values())
+        alike = [path for path, name in names.items() if counts[name] > 1]
+        longer = [path for path in alike if lengths[path] < len(folders[path])]
+        if not longer:
+            return [names[path] for path in paths]
+        lengths |= {path: lengths[path] + 1 for path in longer}
+
+
+def _says_little(folders: Sequence[str]) -> bool:
+    """Return whether the last folder of a path is a number, or lies in that of a date."""
+    around, last = ("", "", *folders)[-2:]
+    return last.isdigit() or re.fullmatch(r"\d{4}-\d\d-\d\d", around) is not None
 
 
 def read_thinned(folder: Path) -> dict[str, int]:
@@ -387,18 +431,19 @@ def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
 
 def write_diagnoses(folder: Path, diagnoses: Sequence[Mapping[str, Any]]) -> None:
     """Store what was wrong at each validation: its step, and its faults in plain types."""
-    files.replace_whole(folder / "doctor.json", as_json(diagnoses).encode())
+    files.replace_whole(folder / "doctor.json", files.as_json(diagnoses).encode())
 
 
 def carry_over(old: Path, new: Path) -> None:
     """Begin a folder with what the run stored whose checkpoint is resumed.
 
-    Files that never change are linked where the system can, else copied.
+    Files that never change are linked where the system can, else copied. Where it failed midway it
+    can be called again.
     """
-    changing = ("curves.jsonl", "thinned.json", "doctor.json")
+    changing = (CURVES, "thinned.json", "doctor.json")
     new.mkdir(parents=True, exist_ok=True)
-    # The starts come last: without them it is no run book yet.
-    paths = sorted(old.iterdir(), key=lambda path: (_START.fullmatch(path.name) is not None, path))
+    # The first start comes last: without it, it is no run book yet.
+    paths = sorted(old.iterdir(), key=lambda path: (path == start_path(old, 1), path))
     for path in paths:
         known = (_EVENT, _CLIP, _START, _TABLE, _OUTCOMES)
         if path.name in changing:
@@ -410,6 +455,8 @@ def carry_over(old: Path, new: Path) -> None:
 def _link_or_copy(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
+    except FileExistsError:
+        return
     except OSError:
         files.replace_whole(target, path.read_bytes())
 

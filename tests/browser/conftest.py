@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from books import page_of
 from chromium import open_browser
 from PIL import Image
-
-from core.report.page import render_page
 
 
 class Page:
@@ -22,7 +21,7 @@ class Page:
         self._folder = folder
 
     def show(self, book: dict) -> dict:
-        return self.open(render_page(book), book)
+        return self.open(page_of(book), book)
 
     def open(self, html: str, book: dict) -> dict:
         path = self._folder / "run.html"

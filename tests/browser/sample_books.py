@@ -149,7 +149,7 @@ def event(scene: Scene, step: int, skill: float, kind: str) -> dict:
         "step": step, "epoch": step // 100, "gt": None, "pred": pred, "errors": errors,
         "prompts": [_prompts(scene, t, kind) for t in range(scene.num_frames)],
         "scores": scores, "prompted": prompted,
-        "mean_iou": float(np.mean(ious)) if ious else None, "notes": [],
+        "mean_iou": float(np.mean(ious)) if ious else None,
     }  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def clip(
     events = [event(scene, step, min(1, 0.15 + 0.8 * gain * step / top), prompt) for step in steps]
     return {
         "key": key, "name": name, "kind": kind, "stage": stage,
-        "width": size[1], "height": size[0], "window": None,
+        "width": size[1], "height": size[0],
         "frame_numbers": [2 * t for t in range(frames)],
         "images": [jpeg(scene.image(t)) for t in range(frames)],
         "objects": [

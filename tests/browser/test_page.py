@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import sample_books as books
 import torch
+from books import page_of
 from PIL import Image
 
 from core.report import page as page_sources
-from core.report.page import render_page
 from core.visualization.drawing.paint import pack, paint_errors, paint_mask_prompts, paint_masks
 from core.visualization.prompts import PromptData
 
@@ -543,8 +543,6 @@ def test_names_are_text_and_never_markup(page):
     made = books.clip(HOSTILE[0], HOSTILE[1], frames=3, names=HOSTILE)
     made["objects"][0]["color"] = "red;background:url(https://example.com/x)"
     made["images"][1] = "https://example.com/frame.jpg"
-    for event in made["events"]:
-        event["notes"] = [HOSTILE[3]]
     other = books.clip("val/1", HOSTILE[2], frames=3, names=HOSTILE[3:])
     run = books.run(HOSTILE[4], [made, other])
     run["notes"], run["versions"] = list(HOSTILE), [[name, name] for name in HOSTILE]
@@ -552,7 +550,7 @@ def test_names_are_text_and_never_markup(page):
     run["curves"] = {name: {"steps": [0, 1], "values": [0.1, None]} for name in HOSTILE}
     run["curves"]["val/iou"] = {"steps": [0, 300], "values": [0.1, 0.2]}
     for show in (books.book(run, title=HOSTILE[0]), books.book(run, run, title=HOSTILE[1])):
-        page.open(render_page(show), {"runs": []})
+        page.open(page_of(show), {"runs": []})
         page.run("book.open(arguments[0], 0)", HOSTILE[0])
         assert page.run("return document.getElementById('title').textContent") == show["title"]
         assert page.run("return [typeof window.hacked, document.images.length]") == ["undefined", 0]
@@ -602,6 +600,24 @@ def test_a_run_that_stored_nothing_has_a_page(page):
     words = page.find("body").text
     for said in ("There was no validation yet", "No clip was stored", "not finished"):
         assert said in words
+    assert page.complaints() == []
+
+
+def test_a_run_that_logs_no_iou_has_the_mean_of_its_objects(page, two):
+    runs = [{**run, "curves": {"train/loss": run["curves"]["train/loss"]}} for run in two["runs"]]
+    page.show(books.book(runs[0]))
+    (said, *_) = page.texts("#summary .card")
+    ious = [row["now"] for row in runs[0]["objects"]]
+    assert f"mean IoU of {len(ious)} objects at the last validation" in said
+    assert f"{np.mean(ious):.2f}" in said
+    assert "No value of val/iou was logged" in page.find("#summary").text
+    never = {**runs[1], "baseline_step": None, "objects": [], "clips": []}
+    page.show(books.book(runs[0], never))
+    assert page.texts(".scores .faint") == ["no val/iou", "no validation"]
+    unscored = [{**row, "now": None} for row in runs[0]["objects"]]
+    page.show(books.book({**runs[0], "objects": unscored}))
+    assert "mean IoU of 0 objects" in page.texts("#summary .card")[0]
+    assert "No object of the last validation has an IoU" in page.find("#summary").text
     assert page.complaints() == []
 
 

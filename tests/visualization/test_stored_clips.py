@@ -1,9 +1,11 @@
 """The run book: what is stored of a clip is what its sheet shows; the folder stays in bounds."""
 
 import base64
+import errno
 import gzip
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from books import another_video, make_book, read_runs, scene_clip
 from PIL import Image
 from scenes import make_scene
 
+from core import files
 from core.visualization import store
 from core.visualization.drawing import sheet
 from core.visualization.snapshot import Moment, SnapshotOptions, take_snapshot
-from core.visualization.store import NotABook, decode_mask, encode_mask
+from core.visualization.store import NotABook, encode_mask
 
 
 def runs_of(text):
@@ -32,7 +35,8 @@ def runs_of(text):
     return runs
 
 
-def by_hand(text, height, width):
+def decoded(text, height, width):
+    """Return the mask of a text: none, or run lengths of its rows, of which the first is 0."""
     flat = np.zeros(height * width, bool)
     at = 0
     for index, run in enumerate(runs_of(text)):
@@ -45,9 +49,7 @@ def by_hand(text, height, width):
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
 def test_a_mask_is_its_rows_run_lengths_as_coco_compresses_them(shape, share):
     mask = np.random.default_rng(0).random(shape) < share
-    text = encode_mask(mask)
-    assert np.array_equal(by_hand(text, *shape), mask)
-    assert np.array_equal(decode_mask(text, *shape), mask)
+    assert np.array_equal(decoded(encode_mask(mask), *shape), mask)
 
 
 def test_what_is_stored_of_an_event_is_what_the_clip_shows(tmp_path):
@@ -60,8 +62,8 @@ def test_what_is_stored_of_an_event_is_what_the_clip_shows(tmp_path):
     size = (stored["height"], stored["width"])
     for t in range(4):
         for k in range(3):
-            assert np.array_equal(decode_mask(stored["gt"][t][k], *size), clip.gt.masks[t, k])
-            assert np.array_equal(decode_mask(event["pred"][t][k], *size), clip.pred.masks[t, k])
+            assert np.array_equal(decoded(stored["gt"][t][k], *size), clip.gt.masks[t, k])
+            assert np.array_equal(decoded(event["pred"][t][k], *size), clip.pred.masks[t, k])
             assert event["scores"][t][k]["iou"] == pytest.approx(clip.scores.ious[t, k], abs=1e-3)
 
 
@@ -73,7 +75,7 @@ def test_errors_are_stored_by_what_differs_from_those_of_the_masks(tmp_path, siz
     differing = np.zeros_like(clip.errors)
     for t, frame in enumerate(event["errors"]):
         assert list(frame) == ["hit", "missed", "false"]
-        differing[t] = [decode_mask(text, 48, 48) for text in frame.values()]
+        differing[t] = [decoded(text, 48, 48) for text in frame.values()]
     assert differing.any() == (size == 96)
     gt, pred = clip.gt.masks, clip.pred.masks
     for index, part in enumerate((gt & pred, gt & ~pred, pred & ~gt)):
@@ -132,6 +134,35 @@ def test_further_frames_of_a_clip_join_those_that_are_stored(tmp_path):
     assert stored["frame_numbers"] == [0, 1, 2, 3]
     assert [event.get("frames") for event in stored["events"]] == [[0, 1], None, [0, 1]]
     assert any("only the frames of its sheet at step 0, 2" in note for note in run["notes"])
+
+
+def test_of_more_clips_than_a_book_remembers_none_is_stored_twice(tmp_path, monkeypatch):
+    def fill(name, max_mb):
+        book = make_book(tmp_path / name, max_mb=max_mb)
+        for step, kept_frames in ((0, 0), (100, 4), (200, 0)):
+            baseline = book.add(scene_clip(step, kept_frames=kept_frames), "pinned")
+            for other in ("b", "c", "d"):
+                book.add(scene_clip(step, name=other), "val")
+        files = sorted((tmp_path / name / "pictures").iterdir())
+        return files, baseline
+
+    files, _ = fill("remembered", 100)
+    size = sum(path.stat().st_size for path in files)
+    monkeypatch.setattr("core.visualization.book._MAX_KNOWN_CLIPS", 2)
+    found, baseline = fill("forgotten", (size + 100) / 2**20)
+    assert [path.name for path in found] == [path.name for path in files]
+    assert baseline.shape == (2, 3)
+    (run,) = read_runs(tmp_path / "forgotten")
+    (stored,) = [clip for clip in run["clips"] if clip["kind"] == "pinned"]
+    assert stored["frame_numbers"] == [0, 1, 2, 3]
+    assert [event["step"] for event in stored["events"]] == [0, 100, 200]
+
+
+def test_a_clip_of_training_is_stored_beside_an_equal_one_of_the_same_step(tmp_path):
+    book = make_book(tmp_path)
+    for _ in range(2):
+        book.add(scene_clip(0, "train"), "train")
+    assert len(read_runs(tmp_path)[0]["clips"]) == len(list(tmp_path.glob("pictures/clip-*"))) == 2
 
 
 def test_another_clip_of_the_same_name_is_a_clip_of_its_own(tmp_path):
@@ -227,6 +258,21 @@ def test_of_pinned_clips_the_first_and_the_last_event_stay(tmp_path):
     assert len(steps) < 9
 
 
+def test_of_all_objects_the_metrics_of_the_first_and_the_last_validation_stay(tmp_path):
+    book = make_book(tmp_path, max_mb=0.2)
+    table = tmp_path / "table.csv"
+    for step in (0, 10, 20, 20, 30):
+        rows = [f"a clip,{number},,{step / 100:.3f}" for number in range(2000)]
+        table.write_text("\n".join(["video,object,name,J", *rows]))
+        book.add(scene_clip(step), "pinned")
+        book.add_table(table, step)
+    tables = sorted(path.name for path in tmp_path.glob("pictures/objects-*"))
+    assert tables == ["objects-0001-00000000.csv", "objects-0001-00000030.csv"]
+    (run,) = read_runs(tmp_path)
+    assert {(row["baseline"], row["now"]) for row in run["objects"]} == {(0.0, 0.3)}
+    assert [event["step"] for event in run["clips"][0]["events"]] == [0, 10, 20, 30]
+
+
 # Whose folder it is
 
 
@@ -268,6 +314,66 @@ def test_a_resumed_run_goes_on_and_replaces_what_it_does_again(tmp_path, elsewhe
     if elsewhere:  # the old run's own book is as it was
         ((stored),) = read_runs(tmp_path / "old")[0]["clips"]
         assert [event["step"] for event in stored["events"]] == [0, 100, 200]
+
+
+class Disk:
+    """A disk that takes some more writes; then it is full, or the process is killed in the next."""
+
+    def __init__(self, monkeypatch, room, error):
+        self.room, self.error = room, error
+        for where, name in ((files, "replace_whole"), (store, "append_curves"), (os, "link")):
+            monkeypatch.setattr(where, name, self.limited(getattr(where, name)))
+
+    def limited(self, write):
+        def wrapper(*given):
+            if self.room <= 0:
+                if write.__name__ == "append_curves":
+                    (given[0] / "curves.jsonl").touch()
+                elif not isinstance(self.error, OSError):  # nothing removes what it began
+                    target = given[write.__name__ == "link"]
+                    target.with_name(f"{target.name}.0123abcd.part").touch()
+                raise self.error
+            self.room -= 1
+            return write(*given)
+
+        return wrapper
+
+
+FULL, KILLED = OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()
+# A run that begins writes curves and start, then frames and event; one that resumes another run has
+# that one's four files before, and the frames by then.
+NUM_WRITES = [(False, FULL, 4), (True, FULL, 7), (False, KILLED, 2), (True, KILLED, 6)]
+BEGINNINGS = [(*case, room) for *case, writes in NUM_WRITES for room in range(writes)]
+
+
+@pytest.mark.parametrize(("resumes", "error", "room"), BEGINNINGS)
+def test_a_beginning_that_fails_is_begun_again(tmp_path, monkeypatch, resumes, error, room):
+    make_book(tmp_path / "old").add(scene_clip(0), "pinned")
+    options = {"continues": tmp_path / "old" / "pictures"} if resumes else {}
+    book = make_book(tmp_path / "new", **options)
+    disk = Disk(monkeypatch, room, error)
+    with pytest.raises(type(error)):
+        book.add(scene_clip(10), "pinned")
+    disk.room = 100
+    if error is KILLED:
+        book = make_book(tmp_path / "new", **options)
+    book.add(scene_clip(11), "pinned")
+    book.add_curves([{"step": 11, "values": {"loss": 1.0}}])
+    (run,) = read_runs(tmp_path / "new")
+    ((stored),) = run["clips"]
+    assert [event["step"] for event in stored["events"]] == ([0, 11] if resumes else [11])
+    assert stored["frame_numbers"] == [0, 1, 2, 3]
+    assert run["curves"] == {"loss": {"steps": [11], "values": [1.0]}}
+    assert run["notes"] == []
+    assert list(tmp_path.glob("new/pictures/*.part")) == []
+
+
+def test_a_run_that_resumes_the_same_one_in_a_folder_that_has_a_book_is_refused(tmp_path):
+    make_book(tmp_path / "old").add(scene_clip(0), "pinned")
+    options = {"continues": tmp_path / "old" / "pictures"}
+    make_book(tmp_path / "new", **options).add(scene_clip(10), "pinned")
+    with pytest.raises(NotABook, match="holds another run's pictures"):
+        make_book(tmp_path / "new", **options).add(scene_clip(10), "pinned")
 
 
 # Damaged files, and those of another version

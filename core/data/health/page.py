@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ...report.page import as_block, page_around_own, without_paths
+from ...files import as_json
+from ...report.page import page_around_own, without_paths
 from ..readers.files import DataError
 from .collect import LIFETIMES, SIDES, Collection, Split
 from .pictures import draw
@@ -64,7 +65,7 @@ def build_page(
         "Data check",
         {"problems": "Problems", "clips": "Clips", "contents": "What is there"},
     )
-    return before + as_block(book) + behind
+    return before + as_json(book) + behind
 
 
 def _problem(kind: str, found: Sequence[Finding], collection: Collection) -> dict[str, Any]:

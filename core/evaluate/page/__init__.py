@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
 
-from ...report.page import as_block, page_around_own
+from ...files import as_json
+from ...report.page import page_around_own
 from ...words import counted
 from ..protocols import ObjectScore
 
@@ -46,7 +47,7 @@ def build_page(
         {"numbers": "Numbers", "videos": "Worst videos", "objects": "Objects"},
         media="'self' file:",
     )
-    return before + as_block(content) + behind
+    return before + as_json(content) + behind
 
 
 def _comparison(out: Path, compared: Mapping[str, Any]) -> dict[str, Any]:

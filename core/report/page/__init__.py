@@ -5,7 +5,6 @@ page.html, base.css, helpers.js and theme.js are of every page; the others are o
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,8 +39,8 @@ def page_around(
     """Return the text of a page before and behind the JSON that its scripts show.
 
     The page forbids its browser every script but its own, and every request but for `media`. In the
-    JSON between the two, which the scripts find in the element ``book``, ``<`` must not stand
-    before ``/``, ``!`` or ``s``: it would end the block or hide its end.
+    JSON between the two, which the scripts find in the element ``book``, no ``<`` may begin a tag
+    or a comment, which would end the block or hide its end: `core.files.as_json` sees to that.
 
     Args:
         title: Of the page, until its scripts give it another.
@@ -96,32 +95,6 @@ def page_around_book() -> tuple[str, str]:
     """Return the text of the run book's page before and behind the JSON of its book."""
     scripts = [_asset(f"{name}.js") for name in _SCRIPTS]
     return page_around("Run book", _PARTS, _asset("book.html"), _asset("book.css"), scripts)
-
-
-def as_block(data: Any) -> str:
-    """Return JSON that may stand between the two halves of `page_around`.
-
-    Raises:
-        ValueError: It holds NaN or infinite numbers.
-    """
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # File names may hold halves of characters, which UTF-8 has not; JSON can escape them.
-    text = text.encode("utf-8", "backslashreplace").decode()
-    # JSON needs no < outside its strings, and in them it may be written so: nothing ends the block.
-    return text.replace("<", "\\u003c")
-
-
-def render_page(book: dict[str, Any]) -> str:
-    """Return the page that shows a book, as the text of one HTML file.
-
-    Args:
-        book: Runs with their clips and curves; JSON types alone.
-
-    Raises:
-        ValueError: The book holds NaN or infinite numbers.
-    """
-    before, behind = page_around_book()
-    return before + as_block(book) + behind
 
 
 def without_paths(value: Any) -> Any:

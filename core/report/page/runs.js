@@ -87,7 +87,6 @@ function mergeClips() {
     clip.height = first.height;
     clip.frameNumbers = allNumbers(clip.parts);
     clip.parts = clip.parts.map((part) => part && aligned(part, clip.frameNumbers));
-    clip.window = first.window;
     clip.steps = [
       ...new Set(clip.parts.flatMap((part) => (part ? part.events.map((event) => event.step) : []))),
     ].sort((a, b) => a - b);

@@ -83,25 +83,22 @@ function jumpToStep(step) {
   setStep(clip.steps.filter((one) => one <= step).pop() ?? clip.steps[0]);
 }
 
-function verdict() {
+/** How many objects are better and worse; nothing where that is known of none. */
+function verdictLine() {
   const known = rows.filter((row) => isNumber(row.change));
-  if (!known.length) return null;
+  if (!known.length) return [];
   const count = (word) => known.filter((row) => changeOf(row.change).word === word).length;
   const [better, worse] = [count("better"), count("worse")];
   const unchanged = known.length - better - worse;
   const of = `${better} of ${counted(known.length, "object", "objects")} better`;
-  return [of, worse ? `${worse} worse` : "none worse", unchanged ? `${unchanged} unchanged` : ""]
-    .filter((text) => text)
-    .join(", ");
+  const parts = [of, worse ? `${worse} worse` : "none worse", unchanged ? `${unchanged} unchanged` : ""];
+  return [el("p", { text: parts.filter((text) => text).join(", ") })];
 }
 
 function scoreOfRun(run) {
   const found = headline(run);
+  if (!found) return scoreWithoutCurve(run);
   const card = el("div", { class: "card score" });
-  if (!found) {
-    card.append(el("p", { class: "label", text: MAIN }), el("p", { text: "There was no validation yet." }));
-    return card;
-  }
   const big = el("p", { class: "big" });
   if (found.before) {
     const change = changeOf(found.now[1] - found.before[1]);
@@ -116,11 +113,26 @@ function scoreOfRun(run) {
     ? `first validation (step ${found.before[0]}) → now (step ${found.now[0]})`
     : `at step ${found.now[0]}`;
   card.append(el("p", { class: "label", text: `${MAIN}, ${when}` }), big);
-  const said = verdict();
-  if (said) card.append(el("p", { text: said }));
+  card.append(...verdictLine());
   if (found.best[1] - found.now[1] >= 0.005) {
     card.append(el("p", { class: "faint", text: `best ${two(found.best[1])} at step ${found.best[0]}` }));
   }
+  return card;
+}
+
+const wasValidated = (run) => isNumber(run.baseline_step);
+
+/** What a run without values of the main curve can say: the mean of its objects, if it validated any. */
+function scoreWithoutCurve(run) {
+  const card = el("div", { class: "card score" });
+  if (!wasValidated(run)) {
+    card.append(el("p", { class: "label", text: MAIN }), el("p", { text: "There was no validation yet." }));
+    return card;
+  }
+  const ious = run.objects.map((object) => object.now).filter(isNumber);
+  const words = `mean IoU of ${counted(ious.length, "object", "objects")} at the last validation`;
+  const big = el("p", { class: "big" }, el("span", { class: "now", text: two(mean(ious)) }));
+  card.append(el("p", { class: "label", text: words }), big, ...verdictLine());
   return card;
 }
 
@@ -141,11 +153,7 @@ function scoreOfRuns() {
       el("span", { class: "now", text: one ? two(one.now[1]) : "–" }),
       el("span", {
         class: "faint",
-        text: !one
-          ? "no validation"
-          : one.before
-            ? `from ${two(one.before[1])}, step ${one.now[0]}`
-            : `step ${one.now[0]}`,
+        text: comparedWords(run, one),
       }),
     );
   });
@@ -162,9 +170,14 @@ function scoreOfRuns() {
       ),
     );
   }
-  const said = verdict();
-  if (said) card.append(el("p", { text: said }));
+  card.append(...verdictLine());
   return card;
+}
+
+/** What stands behind a run's number in a comparison. */
+function comparedWords(run, found) {
+  if (!found) return wasValidated(run) ? `no ${MAIN}` : "no validation";
+  return found.before ? `from ${two(found.before[1])}, step ${found.now[0]}` : `step ${found.now[0]}`;
 }
 
 function worstObjects() {
@@ -201,8 +214,10 @@ function worstObjects() {
   return card;
 }
 
-const noObject = () =>
-  compares && rows.length ? "No object was validated in both." : "No object was validated yet.";
+function noObject() {
+  if (!rows.length) return "No object was validated yet.";
+  return compares ? "No object was validated in both." : "No object of the last validation has an IoU.";
+}
 
 /** A bar for the value now, with a mark at the one before. */
 function meter(before, now) {

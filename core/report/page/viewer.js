@@ -225,18 +225,8 @@ function showSliders() {
   step.button.title = state.step === first ? "go to the last step" : "go to the first step";
   step.button.setAttribute("aria-label", step.button.title);
   showPlaying();
-  const notes = [...(event.notes || [])];
-  clip.parts.forEach((part, r) => {
-    if (!part) notes.push(`${runs[r].name} has no such clip`);
-  });
-  const { window: zoomed } = clip;
-  if (zoomed && (zoomed.width < zoomed.frame_width || zoomed.height < zoomed.frame_height)) {
-    notes.push(
-      `panels show a window of ${Math.round(zoomed.width)} × ${Math.round(zoomed.height)} pixels at ` +
-        `(${Math.round(zoomed.x)}, ${Math.round(zoomed.y)}) of ${zoomed.frame_width} × ${zoomed.frame_height}`,
-    );
-  }
-  byId("clip-notes").textContent = notes.join(" · ");
+  const missing = runs.filter((_, r) => !clip.parts[r]).map((run) => `${run.name} has no such clip`);
+  byId("clip-notes").textContent = missing.join(" · ");
 }
 
 function buildLegend() {
