@@ -15,8 +15,21 @@ worst.py        the worst clips of a validation
 flush.py        pictures are logged before a run ends
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ..config import VisualizationsConfig
 from .limits import VisualizationsError
-from .mixin import VisualizationsMixin, visualizer_of
+
+if TYPE_CHECKING:
+    from .mixin import VisualizationsMixin, visualizer_of
 
 __all__ = ["VisualizationsConfig", "VisualizationsError", "VisualizationsMixin", "visualizer_of"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the mixin, and with it PyTorch's compiler, only for those who ask for it."""
+    if name in ("VisualizationsMixin", "visualizer_of"):
+        from . import mixin
+
+        return getattr(mixin, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
