@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 SCORING_PART = 0.5
 # So does keeping frames of pinned clips that no sheet shows.
 FURTHER_PART = 0.5
+# Tasks with pictures that end a validation, beside those of pinned clips: a clip under each prompt
+# type, the worst clips, strips and distances.
+_PER_VALIDATION = 4
 
 
 class Trainer(Protocol):
@@ -91,7 +94,8 @@ class Visualizer:
         self.num_categories = config.num_categories or num_categories
         self.cadence = Cadence(config)
         self.troubles = Troubles(config.strict)
-        self.worker = BackgroundWorker(config.max_pending)
+        # Of pinned clips no more are held than may wait.
+        self.worker = BackgroundWorker(config.max_pending, config.max_pending + _PER_VALIDATION)
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
         self._keeper = Keeper(self.troubles)
@@ -250,6 +254,9 @@ class Visualizer:
             try:
                 if not taken and not self._budget.allows():
                     self._drop_for_the_budget()
+                    return
+                if not taken and not self.worker.has_room():
+                    self._drop_for_lack_of_room()
                     return
                 # Of one window for each type less could be compared.
                 options = dataclasses.replace(self._options(), zoom="off")
@@ -513,7 +520,7 @@ class Visualizer:
             self.worker.submit(publish, num_pictures=num_pictures)
 
     def _submit_after_validation(self, publish: Callable[[], None], num_pictures: int = 1) -> None:
-        """Have drawn what comes once per validation, also where the queue is full; say if not."""
+        """Have drawn what comes once per validation, for which there is further room; say if not."""
         if not self.worker.submit(publish, num_pictures=num_pictures, even_if_full=True):
             self._drop_for_lack_of_room()
 
@@ -559,7 +566,8 @@ class Visualizer:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
         worst = self._worst.setdefault(stage, WorstClips(self.config.worst_clips))
         worst.num_seen += num_clips
-        if not (self._budget.allows(SCORING_PART) and worst.has_room()):
+        has_room = worst.has_room() and self.worker.has_room()
+        if not (has_room and self._budget.allows(SCORING_PART)):
             return
         started = time.perf_counter()
         worst_by = self.config.worst_by
