@@ -94,8 +94,7 @@ class Visualizer:
         self.num_categories = config.num_categories or num_categories
         self.cadence = Cadence(config)
         self.troubles = Troubles(config.strict)
-        # Of pinned clips no more are held than may wait.
-        self.worker = BackgroundWorker(config.max_pending, config.max_pending + _PER_VALIDATION)
+        self.worker = BackgroundWorker(*_room(config))
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
         self._keeper = Keeper(self.troubles)
@@ -108,6 +107,31 @@ class Visualizer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies of a module (weight averaging, spawned processes) start with an empty one."""
         return Visualizer, (self.config, self.num_categories)
+
+    def is_new(self, trainer: Trainer) -> bool:
+        """Return whether `due` was called last with another trainer, or never."""
+        return trainer is not self._trainer
+
+    def go_on_with(
+        self, config: VisualizationsConfig, num_categories: Optional[int] = None
+    ) -> None:
+        """Take the settings of a run that begins; what was taken before is drawn with its own.
+
+        The run book goes on, and no key and step of a logger is used twice.
+
+        Args:
+            config: See `Visualizer`.
+            num_categories: See `Visualizer`.
+        """
+        num_categories = config.num_categories or num_categories
+        if (config, num_categories) == (self.config, self.num_categories):
+            return
+        self.flush()
+        self.config, self.num_categories = config, num_categories
+        self.cadence = Cadence(config)
+        self.troubles.strict = config.strict
+        self.worker.max_pending, self.worker.max_further = _room(config)
+        self._publisher.config = config
 
     @property
     def disabled(self) -> bool:
@@ -131,7 +155,7 @@ class Visualizer:
         Raises:
             VisualizationsError: See `raise_what_failed`.
         """
-        if trainer is not self._trainer:
+        if self.is_new(trainer):
             self._trainer, self._callback = trainer, None
             self.cadence.begin_anew()
         if self.config.strict:
@@ -520,7 +544,7 @@ class Visualizer:
             self.worker.submit(publish, num_pictures=num_pictures)
 
     def _submit_after_validation(self, publish: Callable[[], None], num_pictures: int = 1) -> None:
-        """Have drawn what comes once per validation, for which there is further room; say if not."""
+        """Have drawn what comes once per validation, which has further room; say if not."""
         if not self.worker.submit(publish, num_pictures=num_pictures, even_if_full=True):
             self._drop_for_lack_of_room()
 
@@ -633,6 +657,14 @@ class Visualizer:
                 f"visualizations.max_pending={allowed}); new events are dropped until there is "
                 "room",
             )
+
+
+def _room(config: VisualizationsConfig) -> tuple[int, int]:
+    """Return how many tasks may wait, and how many more of those that end a validation.
+
+    Of pinned clips no more are held until then than may wait.
+    """
+    return config.max_pending, config.max_pending + _PER_VALIDATION
 
 
 def _is_for_nobody(trainer: Trainer) -> bool:

@@ -23,14 +23,14 @@ class BackgroundWorker:
     a daemon, so a task that never returns cannot keep the process alive, and holds no lock while it
     waits, so DataLoader workers may be forked beside it.
 
-    Args:
+    Attributes:
         max_pending: Tasks with pictures that may wait, the running one not counted.
         max_further: So many more may wait of those that are queued even if it is full.
     """
 
     def __init__(self, max_pending: int, max_further: int = 0) -> None:
-        self._max_pending = max_pending
-        self._max_further = max_further
+        self.max_pending = max_pending
+        self.max_further = max_further
         self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -69,7 +69,7 @@ class BackgroundWorker:
             RuntimeError: No thread can be started; the task is not kept.
         """
         with self._changed:
-            further = self._max_further if even_if_full else 0
+            further = self.max_further if even_if_full else 0
             if self._is_stuck() or (num_pictures > 0 and self._is_full(further)):
                 return False
             self._tasks.append(_Task(run, num_pictures))
@@ -116,7 +116,7 @@ class BackgroundWorker:
 
     def _is_full(self, further: int = 0) -> bool:
         waiting = sum(task.num_pictures > 0 for task in self._tasks)
-        return waiting >= self._max_pending + further
+        return waiting >= self.max_pending + further
 
     def _is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

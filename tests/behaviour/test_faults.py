@@ -373,18 +373,20 @@ def test_pictures_are_drawn_again_after_a_logger_hung(tmp_path):
     assert working.steps() == [0, 1]
 
 
-def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(tmp_path, caplog):
+@pytest.mark.parametrize("every_n_steps", [1, 2])
+def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(every_n_steps, tmp_path, caplog):
     release = threading.Event()
     module = SketchModule(visualizations(flush_timeout_s=0.2))
     hanging = RememberingLogger(lambda key, step: release.wait(60))
     make_trainer(tmp_path, hanging).fit(module, clips(4))
     caplog.clear()
+    module.config.visualizations = visualizations(every_n_steps=every_n_steps)
     make_trainer(tmp_path, RememberingLogger()).fit(module, clips(4))
     assert [record.getMessage() for record in our_warnings(caplog)] == [
         "visualizations: a picture from an earlier run is still being drawn or logged; new ones "
         "are dropped until it finishes"
     ]
-    assert visualizer_of(module).dropped == 2
+    assert visualizer_of(module).dropped == 2 // every_n_steps
     release.set()
     wait_until(visualizer_of(module).worker.has_room)
 
