@@ -73,15 +73,26 @@ class Grid:
         """Whether nothing is reduced."""
         return self.source == self.size
 
-    def average(self, images: Tensor) -> Tensor:
-        """Take the mean over each display pixel's area: [..., H, W] -> [..., h, w] float32."""
-        images = images.float()
-        for dim, axis in ((-1, self.columns), (-2, self.rows)):
-            images = _average_along(images, dim, axis)
-        return images
+    def average(self, frames: Sequence[Tensor]) -> Tensor:
+        """Take the mean over each display pixel's area: T times [3, H, W] -> [T, 3, h, w] float32.
+
+        Frame by frame, to bound the memory.
+        """
+        axes = [
+            (dim, _parts(axis, frames[0].device))
+            for dim, axis in ((-1, self.columns), (-2, self.rows))
+            if axis.source != axis.panel
+        ]
+        averages = []
+        for frame in frames:
+            average = frame.float()
+            for dim, parts in axes:
+                average = _average_along(average, dim, parts)
+            averages.append(average)
+        return torch.stack(averages)
 
     def average_array(self, plane: np.ndarray, out: np.ndarray) -> None:
-        """Do what `average` does with one [H, W], into `out` [h, w] float32."""
+        """Do what `average` does with one plane [H, W], into `out` [h, w] float32."""
         if self.keeps_size:
             out[:] = plane
             return
@@ -97,18 +108,26 @@ class Grid:
         cv2.resize(plane, (w, h), dst=out, interpolation=cv2.INTER_AREA)
 
 
-def _average_along(images: Tensor, dim: int, axis: Axis) -> Tensor:
-    if axis.source == axis.panel:
-        return images
-    # Each panel pixel reaches so many source pixels at most; their weights are the parts of them.
-    edges = torch.arange(axis.panel + 1, device=images.device) * axis.source
+def _parts(axis: Axis, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Return the source pixels that the h panel pixels reach, and which parts of them these are.
+
+    Each panel pixel reaches so many source pixels at most; there are as many pairs [h], [h].
+    """
+    edges = torch.arange(axis.panel + 1, device=device) * axis.source
     first = edges[:-1] // axis.panel
-    total = torch.zeros((), device=images.device)
+    parts = []
     for offset in range(-(-axis.source // axis.panel) + 1):
         start = (first + offset) * axis.panel
         part = torch.minimum(edges[1:], start + axis.panel) - torch.maximum(edges[:-1], start)
         weights = part.clamp_min(0).float() / axis.source
-        taken = images.index_select(dim, (first + offset).clamp_max(axis.source - 1))
+        parts.append(((first + offset).clamp_max(axis.source - 1), weights))
+    return parts
+
+
+def _average_along(image: Tensor, dim: int, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    total = torch.zeros((), device=image.device)
+    for pixels, weights in parts:
+        taken = image.index_select(dim, pixels)
         total = total + taken * (weights[:, None] if dim == -2 else weights)
     return total
 
@@ -523,7 +542,7 @@ class OnDevice:
         choice = self.choice
         frames = choice.distinct(choice.frames)
         return {
-            slot: grid.average(torch.stack([img_batch[t, video] for t in frames]))
+            slot: grid.average([img_batch[t, video] for t in frames])
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from scenes import make_scene
 from sheet_reference import area_weights
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.official import IMAGENET_MEAN, IMAGENET_STD
 from core.visualization.drawing import paint
@@ -88,6 +89,29 @@ def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_siz
     of_device = denormalize_array(OnDevice(choice).images(batch.img_batch)[0].numpy())
     of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch)[0])
     assert np.array_equal(of_device, of_cpu)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many elements the largest tensor has that an operator made, views aside."""
+
+    num_elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not func.is_view:
+            self.num_elements = max(self.num_elements, result.numel())
+        return result
+
+
+def test_a_device_needs_no_memory_for_many_frames_at_full_size():
+    num_frames, size = 16, 96
+    images = torch.rand(num_frames, 1, 3, size, size)
+    frames = list(range(num_frames))
+    choice = Choice([0], frames, frames, [Grid.fit(size, size, 16)])
+    with LargestTensor() as largest:
+        (reduced,) = OnDevice(choice).images(images).values()
+    assert reduced.shape == (num_frames, 3, 16, 16)
+    assert largest.num_elements <= 3 * size * size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
