@@ -169,6 +169,7 @@ class Choice:
         frames: Positions in the clip of the T' frames drawn.
         measured: Positions in the clip of the M frames whose pixels are counted, the drawn ones
             among them.
+        scored: Positions in the clip of the measured frames that the mean IoU is of.
         grids: How the frames of each video are reduced.
         num_categories: Categories of each video; None: all its objects.
         zoomed: Positions in the clip of the S frames, drawn ones, of which small objects are drawn
@@ -181,6 +182,7 @@ class Choice:
     videos: list[int]
     frames: list[int]
     measured: list[int]
+    scored: list[int]
     grids: list[Grid]
     num_categories: Optional[int] = None
     zoomed: Sequence[int] = ()

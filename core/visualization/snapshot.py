@@ -64,7 +64,8 @@ class SnapshotOptions:
             of the frames.
         zoom: ``auto``: small objects are drawn larger; ``off``: no.
         draw_all_frames: Keep every frame, for an animation.
-        kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
+        kept_frames: So many frames of the clip, the first ones, are kept besides those drawn, for
+            the run book: no sheet shows them, and the mean IoU is not of them.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
     """
 
@@ -194,6 +195,11 @@ def _choose(
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
     sampled = all_frames if rounds else all_frames[:: options.frame_stride][: options.max_frames]
+    scored = sampled
+    if rounds:  # the last one tells what was reached, although it was clicked
+        scored = all_frames[-1:]
+    elif options.measure_all_frames or options.draw_all_frames:
+        scored = all_frames
     kept = sorted({*sampled, *all_frames[: options.kept_frames]})
     frames = all_frames if options.draw_all_frames else kept
     chosen = [video for video in videos if video < num_videos]
@@ -204,6 +210,7 @@ def _choose(
         videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
+        scored=scored,
         grids=[Grid.fit(height, width, options.panel_size, original) for original in originals],
         num_categories=options.num_categories,
         zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),

@@ -59,7 +59,7 @@ def weigh(plane, weights):
 @pytest.mark.parametrize("size", SIZES)
 def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, _ = spoiled_scene(size, dtype)
-    choice = Choice([0], [0, 2], [0, 2], [Grid.fit(size, size, 32)])
+    choice = Choice([0], [0, 2], [0, 2], [0, 2], [Grid.fit(size, size, 32)])
     of_device = OnDevice(choice).images(batch.img_batch)[0].numpy()
     of_cpu = OnCpu(choice, [0, 1]).images(batch.img_batch)[0]
     of_device, of_cpu = denormalize_array(of_device), denormalize_array(of_cpu)
@@ -85,7 +85,9 @@ def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
 @pytest.mark.parametrize("original", [None, (480, 854), (90, 70)])
 def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_size, original):
     batch, _ = make_scene(num_frames=3, size=size)
-    choice = Choice([0], [0, 1, 2], [0, 1, 2], [Grid.fit(size, size, panel_size, original)])
+    choice = Choice(
+        [0], [0, 1, 2], [0, 1, 2], [0, 1, 2], [Grid.fit(size, size, panel_size, original)]
+    )
     of_device = denormalize_array(OnDevice(choice).images(batch.img_batch)[0].numpy())
     of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch)[0])
     assert np.array_equal(of_device, of_cpu)
@@ -107,7 +109,7 @@ def test_a_device_needs_no_memory_for_many_frames_at_full_size():
     num_frames, size = 16, 96
     images = torch.rand(num_frames, 1, 3, size, size)
     frames = list(range(num_frames))
-    choice = Choice([0], frames, frames, [Grid.fit(size, size, 16)])
+    choice = Choice([0], frames, frames, frames, [Grid.fit(size, size, 16)])
     with LargestTensor() as largest:
         (reduced,) = OnDevice(choice).images(images).values()
     assert reduced.shape == (num_frames, 3, 16, 16)
@@ -119,7 +121,7 @@ def test_a_device_needs_no_memory_for_many_frames_at_full_size():
 @pytest.mark.parametrize("rows", [[0, 1], [1]])
 def test_masks_are_counted_and_kept_alike_however_they_are_reduced(size, dtype, rows):
     batch, outs = spoiled_scene(size, dtype)
-    choice = Choice([0], [0, 2], [0, 1, 2], [Grid.fit(size, size, 32)])
+    choice = Choice([0], [0, 2], [0, 1, 2], [0, 2], [Grid.fit(size, size, 32)])
     logits = [item["pred_masks_high_res"][:, 0] for item in outs]
     prompts = {0: outs[0]["mask_inputs"][:, 0]}
     plain = OnCpu(choice, rows).keep(batch, logits, prompts)

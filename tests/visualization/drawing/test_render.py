@@ -266,7 +266,7 @@ def test_clicks_at_one_place_share_one_label(rounds, label, written):
 
 def test_every_note_is_written_in_full(written):
     clip = make_clip([square(0, 0)], [square(0, 0)])
-    clip.prompts_implied, clip.prompts_unassigned, clip.num_left_out = True, 12, 7
+    clip.prompts_implied, clip.frames[0].prompts_unassigned, clip.num_left_out = True, 12, 7
     clip.prompts_elsewhere = list(range(100, 120))
     clip.pred.non_finite[:] = True
     render_sheet(clip)
