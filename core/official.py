@@ -466,10 +466,31 @@ def rounds_of(outs_per_frame: Sequence[FrameOutputs]) -> list[FrameOutputs]:
     ]
 
 
-def begins_with_box(frame_output: FrameOutputs) -> bool:
-    """Return whether the initial prompt is a box: two columns, its corners, and not one click."""
-    steps = frame_output.get("multistep_point_inputs") or []
-    return bool(steps) and _num_columns(steps[0]) == 2
+@dataclass(frozen=True)
+class FirstPrompt:
+    """What the rounds of clicks on a clip of one frame begin with.
+
+    Attributes:
+        has_box: There is a box.
+        num_clicks: Clicks per object, a box not counted.
+    """
+
+    has_box: bool
+    num_clicks: int
+
+
+def first_prompt_of(frame_output: FrameOutputs, prompt_type: str) -> FirstPrompt:
+    """Return what rounds begin with, of a model whose prompts are known: nothing waits.
+
+    Args:
+        frame_output: One of `rounds_of`.
+        prompt_type: What the model gives; ``bbox`` and ``mixed`` have boxes. A box is two columns,
+            as two clicks are, which SAM 2 never gives at once.
+    """
+    steps = frame_output.get("multistep_point_inputs") or [None]
+    num_columns = _num_columns(steps[0])
+    has_box = prompt_type in ("bbox", "mixed") and num_columns == 2
+    return FirstPrompt(has_box, 0 if has_box else num_columns)
 
 
 def rows_are_components(

@@ -33,7 +33,7 @@ from .reduction import (
     draw_mask,
     draw_mask_window,
 )
-from .rounds import Round
+from .rounds import Round, read_first_prompt
 from .rows import Rows, assign_prompts, clicks_of
 
 log = logging.getLogger(__name__)
@@ -380,8 +380,10 @@ def _build_clip(
         )
         for t in choice.frames
     ]
-    for frame, its_round in zip(frames, choice.rounds, strict=False):
-        frame.round = its_round
+    if reduced.first_labels is not None:
+        first = read_first_prompt(reduced.first_labels)
+        for frame, number in zip(frames, choice.rounds, strict=True):
+            frame.round = Round(number, first)
     grid = choice.grids[slot]
     drawn = _drawn(rows, grid, reduced)
     measured = [choice.measured.index(t) for t in choice.frames]

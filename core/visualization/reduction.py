@@ -20,7 +20,6 @@ from torch import Tensor
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
 from .arrays import above, as_array, as_bool, copy_array
 from .coverage import Axis, cover_array
-from .rounds import Round
 
 # A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
@@ -176,7 +175,8 @@ class Choice:
             larger; empty: they are not.
         panel_size: Longest side of a panel.
         originals: (height, width) of each original video whose aspect panels have, or None.
-        rounds: What each of the frames is of a clip of one frame; empty: they are frames.
+        rounds: Numbers of the rounds of clicks that the frames are, of a clip of one frame; empty:
+            they are frames.
     """
 
     videos: list[int]
@@ -188,7 +188,7 @@ class Choice:
     zoomed: Sequence[int] = ()
     panel_size: int = 256
     originals: Sequence[Optional[tuple[int, int]]] = ()
-    rounds: Sequence[Round] = ()
+    rounds: Sequence[int] = ()
 
     def distinct(self, frames: Sequence[int]) -> Sequence[int]:
         """Return which of some frames have pixels of their own: all rounds are of one frame."""
@@ -444,6 +444,7 @@ class Reduced(Generic[Kind]):
         are_components: The outputs tell that prompt rows are not the rows of masks.
         prompting: How each of the T frames was prompted.
         prompts_told: The outputs have a field for prompts, if only an empty one.
+        first_labels: [K, P] of the clicks that rounds begin with; None: there are no rounds.
         close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows, once
             for all rounds; of the videos that have one.
         packed: What `unpacked` makes masks and mask prompts of; None: they are there.
@@ -466,6 +467,7 @@ class Reduced(Generic[Kind]):
     are_components: bool
     prompting: list[Prompting]
     prompts_told: bool
+    first_labels: Optional[Kind] = None
     close_ups: dict[int, Kind] = field(default_factory=dict)
     packed: Optional[Packed[Kind]] = None
 

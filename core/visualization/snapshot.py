@@ -43,7 +43,7 @@ from .reduction import (
     average_windows,
     choose_reduction,
 )
-from .rounds import Round, as_frames
+from .rounds import as_frames
 from .transfer import to_host
 from .window import MIN_FRAME_WIDTH, find_windows
 
@@ -190,7 +190,7 @@ def _choose(
     options: SnapshotOptions,
     videos: Sequence[int],
     sizes: Optional[Sequence[Optional[tuple[int, int]]]],
-    rounds: Sequence[Round],
+    rounds: Sequence[int],
 ) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
@@ -270,6 +270,7 @@ def _reduce(
         are_components=rows_are_components(outs_per_frame, all_given),
         prompting=prompting,
         prompts_told=tell_prompts(outs_per_frame),
+        first_labels=_first_labels(all_given[0], take) if choice.rounds else None,
     )
 
 
@@ -302,6 +303,11 @@ def _initial_clicks(given: dict[int, GivenClicks], take: Take) -> dict[int, Clic
         for t, clicks in given.items()
         if clicks.initial is not None
     }
+
+
+def _first_labels(given: GivenClicks, take: Take) -> Optional[Any]:
+    """Return the labels of the clicks that the first round was given."""
+    return None if given.final is None else take(given.final["point_labels"].detach())
 
 
 def _kept(clicks: PointInputs, num_initial: int, take: Take) -> Clicks[Any]:
