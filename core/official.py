@@ -318,13 +318,11 @@ def object_identifiers(batch: Batch) -> Tensor:
 def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]:
     """Return (height, width) of each of the B original videos as far as the metadata tells.
 
-    None where nothing tells, or where it lies on a device, which would have to be waited for.
+    None where nothing tells, or where it lies on a device, which would have to be waited for. Then
+    it can be told before the batch goes there: in Lightning's hook ``on_before_batch_transfer``.
     """
-    sizes = getattr(getattr(batch, "metadata", None), "frame_orig_size", None)
-    layout = batch.obj_to_frame_idx.detach()
-    if not isinstance(sizes, Tensor) or sizes.shape != (*batch.masks.shape[:2], 2):
-        return None
-    if not (sizes.is_cpu and layout.is_cpu):
+    sizes, layout = _stored_sizes(batch), batch.obj_to_frame_idx.detach()
+    if sizes is None or not (sizes.is_cpu and layout.is_cpu):
         return None
     known: list[Optional[tuple[int, int]]] = [None] * batch.img_batch.shape[1]
     videos, first_sizes = layout.numpy()[0, :, 1].tolist(), sizes.detach().numpy()[0].tolist()
@@ -332,6 +330,19 @@ def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]
         if height > 0 and width > 0 and 0 <= video < len(known):
             known[video] = (height, width)
     return known
+
+
+def has_sizes_on_device(batch: Batch) -> bool:
+    """Return whether the metadata has sizes that `original_sizes_of` leaves alone."""
+    sizes = _stored_sizes(batch)
+    return sizes is not None and not (sizes.is_cpu and batch.obj_to_frame_idx.is_cpu)
+
+
+def _stored_sizes(batch: Batch) -> Optional[Tensor]:
+    """Return [T, O, 2] = (height, width) of the original videos; None: the batch has none."""
+    sizes = getattr(getattr(batch, "metadata", None), "frame_orig_size", None)
+    is_usable = isinstance(sizes, Tensor) and sizes.shape == (*batch.masks.shape[:2], 2)
+    return sizes if is_usable else None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,9 @@ class VisualizationsMixin:
     none is overridden.
 
     Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
-    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. A module
+    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. Where
+    batches go to a device, ``original_sizes`` of the datamodule or the module says what
+    `core.official.original_sizes_of` told of the batch in work before it went there. A module
     with averaged weights may say in ``self.weights_in_use``, a text or None, which ones it has:
     the header repeats it. With ``worst_by`` other than ``iou`` the module sets
     ``self.failure_shares`` before it calls the hook: of each of the batch's B videos, the share of
@@ -230,6 +232,7 @@ def _moment(
     names = names_of(getattr(trainer, "datamodule", None), stage)
     names.update({name: value for name, value in given.items() if value is not None})
     weights = _entry(module, "weights_in_use")
+    names["original_sizes"] = names.get("original_sizes") or _entry(module, "original_sizes")
     names["weights"] = weights if isinstance(weights, str) else None
     return Moment(stage, step, trainer.current_epoch, **names, remark=remark)
 

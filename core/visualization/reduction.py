@@ -515,11 +515,14 @@ class Reduction(Protocol):
         """
 
 
-def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> Reduction:
-    """Return the reduction for where a batch and its logits live."""
+def choose_reduction(
+    batch: Batch, logits: Sequence[Tensor], choice: Choice
+) -> Union["OnCpu", "OnDevice"]:
+    """Return the reduction for where a batch and its logits live; one on a device is enough."""
     layout = batch.obj_to_frame_idx.detach()
-    if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
-        return OnDevice(choice)
+    for tensor in (batch.img_batch, batch.masks, layout, *logits):
+        if not tensor.is_cpu:
+            return OnDevice(choice, tensor.device)
     row_videos = as_array(layout)[0, :, 1].tolist()
     rows = [row for row, video in enumerate(row_videos) if video in choice.videos]
     if rows and not choice.zoomed and batch.masks.shape[2] * batch.masks.shape[3] <= _SMALL:
@@ -531,22 +534,30 @@ def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> 
 class OnDevice:
     """Reduces and packs with torch, without waiting for the device.
 
-    All rows are kept: which of them belong to a video is only known on the device.
+    All rows are kept: which of them belong to a video is only known on the device. What lives
+    elsewhere, because a host has moved outputs or left a batch behind, is copied there by frames.
     """
 
     choice: Choice
+    device: torch.device
     rows: Optional[list[int]] = None
 
     def take(self, values: Tensor) -> Tensor:
         """See `Reduction.take`; `to_host` copies it with everything else."""
-        return values
+        return values if values.is_cpu else self._here(values)
+
+    def _here(self, values: Tensor) -> Tensor:
+        if values.device == self.device:
+            return values
+        # Of pinned memory torch would copy what it holds later, when its owner may have changed it.
+        return values.to(device=self.device, non_blocking=not values.is_pinned())
 
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
         """See `Reduction.images`."""
         choice = self.choice
         frames = choice.distinct(choice.frames)
         return {
-            slot: grid.average([img_batch[t, video] for t in frames])
+            slot: grid.average([self._here(img_batch[t, video]) for t in frames])
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 
@@ -557,11 +568,12 @@ class OnDevice:
         choice, masks = self.choice, batch.masks.detach()
         counts, ranges, packed = [], [], []
         for t in choice.measured:
-            gt, pred = masks[t] if masks.dtype == torch.bool else masks[t] > 0, above(logits[t])
+            gt, frame_logits = self._here(masks[t]), self._here(logits[t])
+            gt, pred = gt if gt.dtype == torch.bool else gt > 0, above(frame_logits)
             if t in choice.frames:
                 packed.append((_pack(gt), _pack(pred)))
             counts.append(torch.stack([mask.sum((1, 2)) for mask in (gt, pred, gt & pred)]))
-            ranges.append(torch.stack(_value_range(logits[t])))
+            ranges.append(torch.stack(_value_range(frame_logits)))
         gt_areas, pred_areas, intersections = torch.stack(counts, 1).unbind()
         lowest, highest = torch.stack(ranges, 1).unbind()
         # NaN is lowest and highest of whatever holds it, and compares false.
@@ -574,7 +586,7 @@ class OnDevice:
             Packed(
                 gts,
                 preds,
-                {t: _pack(given > 0) for t, given in mask_prompts.items()},
+                {t: _pack(self._here(given) > 0) for t, given in mask_prompts.items()},
                 self._frames(batch.img_batch.detach()),
             ),
         )
@@ -583,7 +595,7 @@ class OnDevice:
         """Return `Packed.frames`: as bytes they take a quarter of the memory."""
         zoomed = self.choice.distinct(self.choice.zoomed)
         return {
-            slot: torch.stack([denormalize(img_batch[t, video]) for t in zoomed])
+            slot: torch.stack([denormalize(self._here(img_batch[t, video])) for t in zoomed])
             for slot, video in enumerate(self.choice.videos if zoomed else ())
         }
 

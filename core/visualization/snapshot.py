@@ -24,6 +24,7 @@ from ..official import (
     check_batch_and_outputs,
     fault_of_obj_to_cat,
     given_clicks,
+    has_sizes_on_device,
     object_identifiers,
     original_sizes_of,
     prompting_of,
@@ -93,6 +94,7 @@ class Snapshot:
         windows: Of the videos whose small objects are drawn larger, by place among those kept;
             `clips` finds those of a batch on CUDA.
         fault: Why no prompts were kept, although the outputs have some; None: they were.
+        sizes_unread: The sizes of the original videos were asked for and lie on a device.
     """
 
     moment: Moment
@@ -102,6 +104,7 @@ class Snapshot:
     event: Optional["torch.cuda.Event"] = None
     windows: dict[int, Window] = field(default_factory=dict)
     fault: Optional[str] = None
+    sizes_unread: bool = False
 
     @property
     def videos(self) -> list[int]:
@@ -161,7 +164,10 @@ def take_snapshot(
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
-    sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
+    sizes, sizes_unread = None, False
+    if options.aspect != "model":
+        sizes = moment.original_sizes or original_sizes_of(batch)
+        sizes_unread = sizes is None and has_sizes_on_device(batch)
     rounds = as_frames(batch, outs_per_frame)
     if rounds is not None:
         batch, outs_per_frame = rounds, rounds.outs_per_frame
@@ -177,12 +183,12 @@ def take_snapshot(
     if isinstance(reduction, OnCpu):
         on_host: Reduced[np.ndarray] = reduced
     else:
-        on_host, event = to_host(reduced, batch.img_batch.device)
+        on_host, event = to_host(reduced, reduction.device)
     windows = {}
     if choice.zoomed and on_host.packed is None:
         windows = find_windows(choice, on_host)
         on_host.close_ups = average_windows(batch.img_batch.detach(), choice, windows)
-    return Snapshot(moment, options, choice, on_host, event, windows, fault)
+    return Snapshot(moment, options, choice, on_host, event, windows, fault, sizes_unread)
 
 
 def _choose(

@@ -571,6 +571,14 @@ class Visualizer:
             self.troubles.say_once(
                 "obj_to_cat", f"visualizations: sheets show no prompts: {snapshot.fault}"
             )
+        if snapshot.sizes_unread:
+            self.troubles.say_once(
+                "sizes",
+                "visualizations: panels have the aspect of the model's frames: "
+                "metadata.frame_orig_size lies on a device, which would have to be waited for; "
+                "keep it as original_sizes of the datamodule or the module before the batch goes "
+                'there (README, "Names"), or set visualizations.aspect=model',
+            )
         reduced = snapshot.reduced
         if reduced.identifiers.size == 0 and reduced.row_videos.size > 0:
             self.troubles.say_once(

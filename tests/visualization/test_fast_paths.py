@@ -28,6 +28,8 @@ from core.visualization.reduction import (
 from core.visualization.snapshot import Moment, take_snapshot
 from core.visualization.transfer import _pack, _unpack
 
+CPU = torch.device("cpu")
+
 # Display size 32: as it is, divided by 2, 3 and 4, and by no whole number.
 SIZES = [32, 64, 96, 128, 80]
 
@@ -60,7 +62,7 @@ def weigh(plane, weights):
 def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, _ = spoiled_scene(size, dtype)
     choice = Choice([0], [0, 2], [0, 2], [0, 2], [Grid.fit(size, size, 32)])
-    of_device = OnDevice(choice).images(batch.img_batch)[0].numpy()
+    of_device = OnDevice(choice, CPU).images(batch.img_batch)[0].numpy()
     of_cpu = OnCpu(choice, [0, 1]).images(batch.img_batch)[0]
     of_device, of_cpu = denormalize_array(of_device), denormalize_array(of_cpu)
     # The exact mean of each area; one that lies between two bytes is rounded up.
@@ -88,7 +90,7 @@ def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_siz
     choice = Choice(
         [0], [0, 1, 2], [0, 1, 2], [0, 1, 2], [Grid.fit(size, size, panel_size, original)]
     )
-    of_device = denormalize_array(OnDevice(choice).images(batch.img_batch)[0].numpy())
+    of_device = denormalize_array(OnDevice(choice, CPU).images(batch.img_batch)[0].numpy())
     of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch)[0])
     assert np.array_equal(of_device, of_cpu)
 
@@ -111,7 +113,7 @@ def test_a_device_needs_no_memory_for_many_frames_at_full_size():
     frames = list(range(num_frames))
     choice = Choice([0], frames, frames, frames, [Grid.fit(size, size, 16)])
     with LargestTensor() as largest:
-        (reduced,) = OnDevice(choice).images(images).values()
+        (reduced,) = OnDevice(choice, CPU).images(images).values()
     assert reduced.shape == (num_frames, 3, 16, 16)
     assert largest.num_elements <= 3 * size * size
 
@@ -128,7 +130,10 @@ def test_masks_are_counted_and_kept_alike_however_they_are_reduced(size, dtype, 
     assert plain.packed is None
     expected = [[False, False], [True, False], [False, True]]
     assert plain.counts.non_finite.tolist() == [[row[k] for k in rows] for row in expected]
-    for reduction, places in ((OnDevice(choice), rows), (OnCpuSmall(choice, rows), slice(None))):
+    for reduction, places in (
+        (OnDevice(choice, CPU), rows),
+        (OnCpuSmall(choice, rows), slice(None)),
+    ):
         kept = reduction.keep(batch, logits, prompts)
         for name, array in vars(kept.counts).items():
             counts = vars(plain.counts)[name]
