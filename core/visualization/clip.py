@@ -134,6 +134,11 @@ class ClipFrame:
     prompts_undrawable: int = 0
     round: Optional[Round] = None
 
+    @property
+    def was_prompted(self) -> bool:
+        """Whether it received any prompt."""
+        return self.prompted or self.clicked or bool(self.prompts)
+
 
 @dataclass
 class Clip:
@@ -250,9 +255,7 @@ class Clip:
         left_out = [
             frame.number
             for i, frame in enumerate(self.frames)
-            if i not in index
-            and frame.round is None
-            and (frame.prompted or frame.clicked or frame.prompts)
+            if i not in index and frame.round is None and frame.was_prompted
         ]
         return dataclasses.replace(
             self,
@@ -369,21 +372,7 @@ def _build_clip(
     moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], rows: Rows, slot: int
 ) -> Clip:
     source = _Source.of(rows, reduced, bool(choice.rounds))
-    prompting = reduced.prompting
-    frames = [
-        ClipFrame(
-            position=t,
-            number=source.frame_numbers[t],
-            prompted=prompting[t].first,
-            clicked=prompting[t].clicked,
-            mask_prompted=prompting[t].by_mask,
-        )
-        for t in choice.frames
-    ]
-    if reduced.first_labels is not None:
-        first = read_first_prompt(reduced.first_labels)
-        for frame, number in zip(frames, choice.rounds, strict=True):
-            frame.round = Round(number, first)
+    prompting, frames = reduced.prompting, _frames(source, choice, reduced)
     grid = choice.grids[slot]
     drawn = _drawn(rows, grid, reduced)
     measured = [choice.measured.index(t) for t in choice.frames]
@@ -438,6 +427,25 @@ def _build_clip(
         frames[0].prompts = _implied_prompts(drawn.gt[0], clip.model_size)
         clip.prompts_implied = True
     return clip
+
+
+def _frames(source: "_Source", choice: Choice, reduced: Reduced[np.ndarray]) -> list[ClipFrame]:
+    """Return the drawn frames, without their prompts."""
+    frames = [
+        ClipFrame(
+            position=t,
+            number=source.frame_numbers[t],
+            prompted=reduced.prompting[t].first,
+            clicked=reduced.prompting[t].clicked,
+            mask_prompted=reduced.prompting[t].by_mask,
+        )
+        for t in choice.frames
+    ]
+    if reduced.first_labels is not None:
+        first = read_first_prompt(reduced.first_labels)
+        for frame, number in zip(frames, choice.rounds, strict=True):
+            frame.round = Round(number, first)
+    return frames
 
 
 def _images(reduced: np.ndarray, num_frames: int) -> np.ndarray:

@@ -130,9 +130,7 @@ class VisualizationsMixin:
             if section is None:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
-            visualizer = self.__dict__.get(_MADE)
-            if visualizer is None or visualizer.is_new(trainer):
-                visualizer = _prepare_visualizer(self, section)
+            visualizer = _visualizer_for(self, section, trainer)
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
@@ -267,15 +265,17 @@ def _entry(holder: Any, name: str) -> Any:
     return holder.get(name) if found is None and isinstance(holder, Mapping) else found
 
 
-def _prepare_visualizer(module: Host, section: Any) -> Visualizer:
-    """Return what draws for a trainer that is new, with the settings as they are now."""
+def _visualizer_for(module: Host, section: Any, trainer: Trainer) -> Visualizer:
+    """Return what draws for a trainer, for one that is new with the settings as they are now."""
+    visualizer = visualizer_of(module)
+    if visualizer is not None and not visualizer.is_new(trainer):
+        return visualizer
     try:
         config = _as_config(section)
     except Exception as error:
         if _entry(section, "strict") is True:
             raise VisualizationsError(f"{error} (visualizations.strict=true)") from error
         raise
-    visualizer = visualizer_of(module)
     if visualizer is None:
         # Around nn.Module.__setattr__: this is no part of the module's state.
         visualizer = vars(module)[_MADE] = Visualizer(config, _num_categories(module))

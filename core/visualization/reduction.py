@@ -549,8 +549,9 @@ class OnDevice:
     def _here(self, values: Tensor) -> Tensor:
         if values.device == self.device:
             return values
-        # Of pinned memory torch would copy what it holds later, when its owner may have changed it.
-        return values.to(device=self.device, non_blocking=not values.is_pinned())
+        # Pinned memory would be read later, when its owner may have changed it.
+        owned = values.clone() if values.is_pinned() else values
+        return owned.to(device=self.device, non_blocking=True)
 
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
         """See `Reduction.images`."""

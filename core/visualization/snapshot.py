@@ -164,10 +164,7 @@ def take_snapshot(
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
-    sizes, sizes_unread = None, False
-    if options.aspect != "model":
-        sizes = moment.original_sizes or original_sizes_of(batch)
-        sizes_unread = sizes is None and has_sizes_on_device(batch)
+    sizes, sizes_unread = _sizes(batch, moment, options)
     rounds = as_frames(batch, outs_per_frame)
     if rounds is not None:
         batch, outs_per_frame = rounds, rounds.outs_per_frame
@@ -191,6 +188,16 @@ def take_snapshot(
     return Snapshot(moment, options, choice, on_host, event, windows, fault, sizes_unread)
 
 
+def _sizes(
+    batch: Batch, moment: Moment, options: SnapshotOptions
+) -> tuple[Optional[Sequence[Optional[tuple[int, int]]]], bool]:
+    """Return the original sizes whose aspect panels get, and whether some were left on a device."""
+    if options.aspect == "model":
+        return None, False
+    sizes = moment.original_sizes or original_sizes_of(batch)
+    return sizes, sizes is None and has_sizes_on_device(batch)
+
+
 def _choose(
     batch: Batch,
     options: SnapshotOptions,
@@ -201,11 +208,6 @@ def _choose(
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
     sampled = all_frames if rounds else all_frames[:: options.frame_stride][: options.max_frames]
-    scored = sampled
-    if rounds:  # the last one tells what was reached, although it was clicked
-        scored = all_frames[-1:]
-    elif options.measure_all_frames or options.draw_all_frames:
-        scored = all_frames
     kept = sorted({*sampled, *all_frames[: options.kept_frames]})
     frames = all_frames if options.draw_all_frames else kept
     chosen = [video for video in videos if video < num_videos]
@@ -216,7 +218,7 @@ def _choose(
         videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
-        scored=scored,
+        scored=_scored(options, sampled, all_frames, bool(rounds)),
         grids=[Grid.fit(height, width, options.panel_size, original) for original in originals],
         num_categories=options.num_categories,
         zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),
@@ -224,6 +226,14 @@ def _choose(
         originals=originals,
         rounds=rounds,
     )
+
+
+def _scored(
+    options: SnapshotOptions, sampled: list[int], all_frames: list[int], are_rounds: bool
+) -> list[int]:
+    if are_rounds:  # the last one tells what was reached, although it was clicked
+        return all_frames[-1:]
+    return all_frames if options.measure_all_frames or options.draw_all_frames else sampled
 
 
 def _reduce(
@@ -276,7 +286,7 @@ def _reduce(
         are_components=rows_are_components(outs_per_frame, all_given),
         prompting=prompting,
         prompts_told=tell_prompts(outs_per_frame),
-        first_labels=_first_labels(all_given[0], take) if choice.rounds else None,
+        first_labels=_first_labels(choice, all_given[0], take),
     )
 
 
@@ -311,9 +321,11 @@ def _initial_clicks(given: dict[int, GivenClicks], take: Take) -> dict[int, Clic
     }
 
 
-def _first_labels(given: GivenClicks, take: Take) -> Optional[Any]:
+def _first_labels(choice: Choice, given: GivenClicks, take: Take) -> Optional[Any]:
     """Return the labels of the clicks that the first round was given."""
-    return None if given.final is None else take(given.final["point_labels"].detach())
+    if not choice.rounds or given.final is None:
+        return None
+    return take(given.final["point_labels"].detach())
 
 
 def _kept(clicks: PointInputs, num_initial: int, take: Take) -> Clicks[Any]:
