@@ -318,13 +318,11 @@ def object_identifiers(batch: Batch) -> Tensor:
 def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]:
     """Return (height, width) of each of the B original videos as far as the metadata tells.
 
-    None where nothing tells, or where it lies on a device, which would have to be waited for.
+    None where nothing tells, or where it lies on a device, which would have to be waited for. Then
+    it can be told before the batch goes there: in Lightning's hook ``on_before_batch_transfer``.
     """
-    sizes = getattr(getattr(batch, "metadata", None), "frame_orig_size", None)
-    layout = batch.obj_to_frame_idx.detach()
-    if not isinstance(sizes, Tensor) or sizes.shape != (*batch.masks.shape[:2], 2):
-        return None
-    if not (sizes.is_cpu and layout.is_cpu):
+    sizes, layout = _stored_sizes(batch), batch.obj_to_frame_idx.detach()
+    if sizes is None or not (sizes.is_cpu and layout.is_cpu):
         return None
     known: list[Optional[tuple[int, int]]] = [None] * batch.img_batch.shape[1]
     videos, first_sizes = layout.numpy()[0, :, 1].tolist(), sizes.detach().numpy()[0].tolist()
@@ -332,6 +330,19 @@ def original_sizes_of(batch: Batch) -> Optional[list[Optional[tuple[int, int]]]]
         if height > 0 and width > 0 and 0 <= video < len(known):
             known[video] = (height, width)
     return known
+
+
+def has_sizes_on_device(batch: Batch) -> bool:
+    """Return whether the metadata has sizes that `original_sizes_of` leaves alone."""
+    sizes = _stored_sizes(batch)
+    return sizes is not None and not (sizes.is_cpu and batch.obj_to_frame_idx.is_cpu)
+
+
+def _stored_sizes(batch: Batch) -> Optional[Tensor]:
+    """Return [T, O, 2] = (height, width) of the original videos; None: the batch has none."""
+    sizes = getattr(getattr(batch, "metadata", None), "frame_orig_size", None)
+    is_usable = isinstance(sizes, Tensor) and sizes.shape == (*batch.masks.shape[:2], 2)
+    return sizes if is_usable else None
 
 
 @dataclass(frozen=True)
@@ -466,10 +477,31 @@ def rounds_of(outs_per_frame: Sequence[FrameOutputs]) -> list[FrameOutputs]:
     ]
 
 
-def begins_with_box(frame_output: FrameOutputs) -> bool:
-    """Return whether the initial prompt is a box: two columns, its corners, and not one click."""
-    steps = frame_output.get("multistep_point_inputs") or []
-    return bool(steps) and _num_columns(steps[0]) == 2
+@dataclass(frozen=True)
+class FirstPrompt:
+    """What the rounds of clicks on a clip of one frame begin with.
+
+    Attributes:
+        has_box: There is a box.
+        num_clicks: Clicks per object, a box not counted.
+    """
+
+    has_box: bool
+    num_clicks: int
+
+
+def first_prompt_of(frame_output: FrameOutputs, prompt_type: str) -> FirstPrompt:
+    """Return what rounds begin with, of a model whose prompts are known: nothing waits.
+
+    Args:
+        frame_output: One of `rounds_of`.
+        prompt_type: What the model gives; ``bbox`` and ``mixed`` have boxes. A box is two columns,
+            as two clicks are, which SAM 2 never gives at once.
+    """
+    steps = frame_output.get("multistep_point_inputs") or [None]
+    num_columns = _num_columns(steps[0])
+    has_box = prompt_type in ("bbox", "mixed") and num_columns == 2
+    return FirstPrompt(has_box, 0 if has_box else num_columns)
 
 
 def rows_are_components(

@@ -48,8 +48,8 @@ from .model.loading import load_weights
 from .model.lora import inject
 from .official import (
     FrameOutputs,
-    begins_with_box,
     clicks_by_value,
+    first_prompt_of,
     received_prompt,
     rounds_of,
     without_ignored,
@@ -179,7 +179,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         """Measure one batch of clips, also under each further prompt type that is due."""
         outs_per_frame = self._prompted(batch, self.val_prompts.first)
         self._log_losses("val", self.loss(*without_ignored(outs_per_frame, batch)), batch)
-        self._measure(batch, outs_per_frame)
+        self._measure(batch, outs_per_frame, self.val_prompts.first)
         self.failure_shares = self._failure_shares(batch)
         self.maybe_log_visualizations(batch, outs_per_frame, batch_idx, "val")
         further, is_image = self.val_prompts.further, len(outs_per_frame) == 1
@@ -193,7 +193,7 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         outs_per_frame = self._prompted(batch, kind)
         rounds = rounds_of(outs_per_frame)
         if rounds:
-            self._measure_rounds(batch, rounds)
+            self._measure_rounds(batch, rounds, kind)
             return
         identifiers = batch.metadata.unique_objects_identifier[0]
         prompted = torch.tensor([received_prompt(outs) for outs in outs_per_frame])
@@ -331,11 +331,12 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
             return
         name = "train/iou"
         if rounds:
-            name += f"@{name_of_round(len(rounds) - 1, begins_with_box(rounds[0]))}"
+            first = first_prompt_of(rounds[0], self.config.model.prompt_type)
+            name += f"@{name_of_round(len(rounds) - 1, first)}"
         iou = mean_iou(_predicted_masks(outs_per_frame), batch.masks, prompted)
         self.log(name, iou, batch_size=batch.img_batch.shape[1])
 
-    def _measure(self, batch: Any, outs_per_frame: list[FrameOutputs]) -> None:
+    def _measure(self, batch: Any, outs_per_frame: list[FrameOutputs], kind: str) -> None:
         """Add a batch of validation clips to the metrics of clips of their length."""
         identifiers = batch.metadata.unique_objects_identifier[0]
         prompted = [received_prompt(outs) for outs in outs_per_frame]
@@ -347,19 +348,19 @@ class SAM2LightningModule(VisualizationsMixin, pl.LightningModule):
         masks, rounds = _predicted_masks(outs_per_frame), rounds_of(outs_per_frame)
         if rounds:  # of one frame, which counts although it was prompted
             self.image_metrics.update(masks, batch.masks, torch.tensor([False]), *ids, *rest)
-            self._measure_rounds(batch, rounds)
+            self._measure_rounds(batch, rounds, kind)
             return
         self.metrics.update(masks, batch.masks, torch.tensor(prompted), *ids, *rest)
         if self.iou_copy is None:
             copied = copied_masks(batch.masks, prompted)
             self.copy_metrics.update(copied, batch.masks, torch.tensor(prompted), *ids)
 
-    def _measure_rounds(self, batch: Any, rounds: list[FrameOutputs]) -> None:
+    def _measure_rounds(self, batch: Any, rounds: list[FrameOutputs], kind: str) -> None:
         identifiers = batch.metadata.unique_objects_identifier[0]
         self.round_metrics.update(
             [_predicted_masks([outs])[0] for outs in rounds],
             batch.masks[0],
-            begins_with_box(rounds[0]),
+            first_prompt_of(rounds[0], kind),
             identifiers[:, 0].tolist(),
             identifiers[:, 1].tolist(),
         )

@@ -132,9 +132,13 @@ def _each_tensor(value, function):
         return [_each_tensor(item, function) for item in value]
     if hasattr(value, "img_batch"):
         names = ("img_batch", "masks", "obj_to_frame_idx")
-        identifiers = function(value.metadata.unique_objects_identifier)
+        metadata = {
+            name: function(known)
+            for name in ("unique_objects_identifier", "frame_orig_size")
+            if (known := getattr(value.metadata, name, None)) is not None
+        }
         return SimpleNamespace(
             **{name: function(getattr(value, name)) for name in names},
-            metadata=SimpleNamespace(unique_objects_identifier=identifiers),
+            metadata=SimpleNamespace(**metadata),
         )
     return value

@@ -431,22 +431,35 @@ def click_centre(prompt, expected):
 
 
 def round_labels(prompts):
-    """What is written beside the clicks of one frame, by place: each round, or ranges of them."""
+    """What is written beside the clicks of one frame, by place: each round, or ranges of them.
+
+    Of several objects each has its own, in order, if they differ; 0 is an initial click.
+    """
     rounds = {}
     for prompt in prompts:
-        if prompt.round:
-            rounds.setdefault(prompt.xy, set()).add(prompt.round)
+        if prompt.kind == "point":
+            of_objects = rounds.setdefault(prompt.xy, {})
+            of_objects.setdefault(prompt.category, set()).update(
+                [prompt.round] * bool(prompt.round)
+            )
     labels = {}
-    for place, numbers in rounds.items():
-        parts = []
-        while numbers:
-            first = last = min(numbers)
-            while last + 1 in numbers:
-                last += 1
-            parts.append(str(first) if first == last else f"{first}–{last}")
-            numbers = {number for number in numbers if number > last}
-        labels[place] = ",".join(parts)
+    for place, of_objects in rounds.items():
+        texts = [written_ranges(numbers) for numbers in of_objects.values()]
+        if any(texts):
+            alike = len(set(texts)) == 1
+            labels[place] = texts[0] if alike else "/".join(text or "0" for text in texts)
     return labels
+
+
+def written_ranges(numbers):
+    parts = []
+    while numbers:
+        first = last = min(numbers)
+        while last + 1 in numbers:
+            last += 1
+        parts.append(str(first) if first == last else f"{first}–{last}")
+        numbers = {number for number in numbers if number > last}
+    return ",".join(parts)
 
 
 def near_annotations(prompts, expected):

@@ -26,11 +26,12 @@ from core.metrics.rounds import RoundMetrics, name_of_round, told_rounds
 from core.model.build import build_model
 from core.model.freezing import freeze
 from core.model.lora import inject
-from core.official import begins_with_box, rounds_of
+from core.official import FirstPrompt, first_prompt_of, rounds_of
 from core.run import check_images
 from core.trainer import SAM2LightningModule
 
 SIZE = 64
+CLICK, BOX = FirstPrompt(False, 1), FirstPrompt(True, 0)
 
 
 def model_of(prompt_type, **settings):
@@ -56,7 +57,8 @@ def test_one_frame_is_clicked_or_boxed_and_corrected_whatever_longer_clips_get(
     outs = outputs_of(model)
     rounds = rounds_of(outs)
     assert len(rounds) == 3
-    assert begins_with_box(rounds[0]) == is_box
+    assert first_prompt_of(rounds[0], prompt_type) == (BOX if is_box else CLICK)
+    assert first_prompt_of(rounds[0], "mixed") == (BOX if is_box else CLICK)
     widths = [item["multistep_point_inputs"][-1]["point_labels"].shape[1] for item in rounds]
     assert widths == [1 + is_box, 2 + is_box, 3 + is_box]
     every_round = outs[0]["multistep_pred_masks_high_res"]
@@ -140,8 +142,15 @@ def test_what_the_refusal_takes_for_memory_gets_no_gradient_from_images():
 
 
 def test_rounds_are_called_by_what_was_given():
-    assert [name_of_round(k, False) for k in (0, 1, 7)] == ["1click", "2clicks", "8clicks"]
-    assert [name_of_round(k, True) for k in (0, 1, 7)] == ["box", "box+1click", "box+7clicks"]
+    assert [name_of_round(k, CLICK) for k in (0, 1, 7)] == ["1click", "2clicks", "8clicks"]
+    assert [name_of_round(k, BOX) for k in (0, 1, 7)] == ["box", "box+1click", "box+7clicks"]
+
+
+def test_two_clicks_at_once_are_no_box():
+    two = {"point_coords": torch.zeros(3, 2, 2), "point_labels": torch.ones(3, 2)}
+    first = first_prompt_of({"multistep_point_inputs": [two]}, "point")
+    assert [name_of_round(k, first) for k in (0, 1)] == ["2clicks", "3clicks"]
+    assert told_rounds(8, first) == [1, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +158,8 @@ def test_rounds_are_called_by_what_was_given():
     [(8, [0, 2, 7], [0, 2, 7]), (2, [0, 1], [0, 1]), (5, [0, 2, 4], [0, 2, 4])],
 )
 def test_the_first_third_eighth_and_last_rounds_are_told(num_rounds, of_clicks, behind_box):
-    assert told_rounds(num_rounds, False) == of_clicks
-    assert told_rounds(num_rounds, True) == behind_box
+    assert told_rounds(num_rounds, CLICK) == of_clicks
+    assert told_rounds(num_rounds, BOX) == behind_box
 
 
 def rectangles(*widths):
@@ -163,8 +172,8 @@ def rectangles(*widths):
 def test_iou_after_each_round_is_the_mean_over_objects_that_are_there():
     metrics = RoundMetrics()
     gt = rectangles(4, 8, 0)
-    metrics.update([rectangles(2, 8, 3), rectangles(4, 4, 0)], gt, False, [0, 0, 0], [1, 2, 3])
-    metrics.update([rectangles(1), rectangles(3)], rectangles(4), True, [1], [1])
+    metrics.update([rectangles(2, 8, 3), rectangles(4, 4, 0)], gt, CLICK, [0, 0, 0], [1, 2, 3])
+    metrics.update([rectangles(1), rectangles(3)], rectangles(4), BOX, [1], [1])
     assert metrics.compute() == pytest.approx(
         {
             "iou@1click": (0.5 + 1.0) / 2,

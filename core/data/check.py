@@ -204,7 +204,7 @@ def draw_sheet(
     positions = list(range(num_frames))
     original = tuple(batch.metadata.frame_orig_size[0, 0].tolist())
     grid = Grid.fit(height, width, _PANEL_SIZE, original)
-    reduction = OnCpu(Choice([0], positions, positions, [grid]), list(range(num_slots)))
+    reduction = OnCpu(Choice([0], positions, positions, positions, [grid]), list(range(num_slots)))
     images = denormalize_array(reduction.images(batch.img_batch)[0])
     masks = reduce_masks(batch.masks.numpy(), grid)
     numbers = batch.metadata.unique_objects_identifier[:, 0, 2].tolist()

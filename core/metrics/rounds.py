@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..official import FirstPrompt
 from .masks import object_ious_of_frame
 from .video import gather_rows
 
@@ -13,19 +14,20 @@ _TOLD_CLICKS = (1, 3, 8)
 _TOLD_BEHIND_BOX = (0, 2, 7)
 
 
-def name_of_round(index: int, begins_with_box: bool) -> str:
+def name_of_round(index: int, first: FirstPrompt) -> str:
     """Return what metrics call a round: ``1click``, ``3clicks``, ``box``, ``box+2clicks``."""
-    num_clicks = index if begins_with_box else index + 1
+    num_clicks = first.num_clicks + index
     words = f"{num_clicks}click{'' if num_clicks == 1 else 's'}"
-    if not begins_with_box:
+    if not first.has_box:
         return words
     return f"box+{words}" if num_clicks else "box"
 
 
-def told_rounds(num_rounds: int, begins_with_box: bool) -> list[int]:
+def told_rounds(num_rounds: int, first: FirstPrompt) -> list[int]:
     """Return the rounds that metrics tell of, by their index."""
-    told = _TOLD_BEHIND_BOX if begins_with_box else [count - 1 for count in _TOLD_CLICKS]
-    return sorted({index for index in told if index < num_rounds} | {num_rounds - 1})
+    told = _TOLD_BEHIND_BOX if first.has_box else _TOLD_CLICKS
+    indices = {count - first.num_clicks for count in told} & set(range(num_rounds))
+    return sorted(indices | {num_rounds - 1})
 
 
 class RoundMetrics:
@@ -46,7 +48,7 @@ class RoundMetrics:
         self,
         masks_per_round: Sequence[Tensor],
         gt_masks: Tensor,
-        begins_with_box: bool,
+        first: FirstPrompt,
         video_ids: Sequence[int],
         object_ids: Sequence[int],
     ) -> None:
@@ -55,13 +57,13 @@ class RoundMetrics:
         Args:
             masks_per_round: [O, H, W] bool each.
             gt_masks: [O, H, W] bool on the same device.
-            begins_with_box: The first round is a box.
+            first: What the first round is.
             video_ids: O ids.
             object_ids: O ids, unique within their video.
         """
         keys = list(zip(video_ids, object_ids, strict=True))
-        for index in told_rounds(len(masks_per_round), begins_with_box):
-            name = name_of_round(index, begins_with_box)
+        for index in told_rounds(len(masks_per_round), first):
+            name = name_of_round(index, first)
             ious = object_ious_of_frame(masks_per_round[index], gt_masks).tolist()
             for key, iou in zip(keys, ious, strict=True):
                 if not math.isnan(iou):

@@ -75,7 +75,7 @@ class RunBook:
 
     Args:
         run_dir: Where ``pictures/`` and ``run.html`` go.
-        max_mb: How large ``pictures/`` may be.
+        max_mb: How large ``pictures/`` may be; may be changed.
         continues: The folder of the book to go on with, where a checkpoint of its run is resumed.
         write_page: Writes the page of a run directory.
     """
@@ -89,7 +89,7 @@ class RunBook:
     ) -> None:
         self.run_dir = run_dir
         self.folder = run_dir / store.FOLDER
-        self._max_bytes = int(max_mb * 2**20)
+        self.max_mb = max_mb
         self._continues = continues
         self._write_page = write_page or _write_page
         self._start = 0  # which start of the run this is; 0: the folder was not looked at
@@ -361,7 +361,7 @@ class RunBook:
     def _thin(self) -> None:
         """Remove events until the folder is small enough; of pinned clips the middle ones, last."""
         removed = False
-        while self._size > self._max_bytes:
+        while self._size > self.max_mb * 2**20:
             victims = self._next_to_remove()
             if not victims:
                 break

@@ -33,7 +33,7 @@ from .reduction import (
     draw_mask,
     draw_mask_window,
 )
-from .rounds import Round
+from .rounds import Round, read_first_prompt
 from .rows import Rows, assign_prompts, clicks_of
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,11 @@ class ClipFrame:
         number: In the original video.
         prompts: Coordinates in model pixels; `obj_id` is the category's position in the batch.
         prompted: From the start.
+        clicked: By clicks or a box, corrections included, if only in another video of the batch.
         mask_prompted: By a mask, which is then the prediction itself.
+        prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
+        prompts_undrawable: Clicks and boxes that are not finite, lie outside the frame or lack a
+            corner.
         round: Of clicks on a clip of one frame, after which the row shows it; None: it is a frame
             of a longer clip.
     """
@@ -124,8 +128,16 @@ class ClipFrame:
     number: int = 0
     prompts: list[PromptData] = field(default_factory=list)
     prompted: bool = False
+    clicked: bool = False
     mask_prompted: bool = False
+    prompts_unassigned: int = 0
+    prompts_undrawable: int = 0
     round: Optional[Round] = None
+
+    @property
+    def was_prompted(self) -> bool:
+        """Whether it received any prompt."""
+        return self.prompted or self.clicked or bool(self.prompts)
 
 
 @dataclass
@@ -149,15 +161,12 @@ class Clip:
             full size; None unless there are both.
         moment: When in a training it was drawn; None: it is of no training, its name tells all.
         mean_iou: The metrics' mean IoU (`core.metrics.masks.object_ious`) of the C categories, over
-            the frames that were measured and received no prompt, or after the last round; NaN when
+            the frames that are scored and received no prompt, or after the last round; NaN when
             nothing is left.
         num_scored_frames: Frames that `mean_iou` covers.
         num_unprompted_frames: Frames of the whole clip that received no prompt.
         prompts_elsewhere: Frame numbers of the frames that are not drawn and received prompts.
         prompts_implied: The outputs tell no prompts; those shown follow from the ground truth.
-        prompts_unassigned: Prompt rows that belong to no known video and are not drawn.
-        prompts_undrawable: Clicks and boxes that are not finite, lie outside the frame or lack a
-            corner.
         not_prompted: Categories that the caller's `obj_to_cat` does not name.
         category_names: C names, or None.
         num_left_out: Objects of the video beyond C.
@@ -181,8 +190,6 @@ class Clip:
     num_unprompted_frames: int = 0
     prompts_elsewhere: list[int] = field(default_factory=list)
     prompts_implied: bool = False
-    prompts_unassigned: int = 0
-    prompts_undrawable: int = 0
     not_prompted: frozenset[int] = frozenset()
     category_names: Optional[list[str]] = None
     num_left_out: int = 0
@@ -214,6 +221,20 @@ class Clip:
         ]
 
     @property
+    def prompts_unassigned(self) -> int:
+        """Prompt rows of its frames that belong to no known video."""
+        return self._last_or_all([frame.prompts_unassigned for frame in self.frames])
+
+    @property
+    def prompts_undrawable(self) -> int:
+        """Clicks and boxes of its frames that cannot be drawn."""
+        return self._last_or_all([frame.prompts_undrawable for frame in self.frames])
+
+    def _last_or_all(self, counts: list[int]) -> int:
+        """Add up what frames have; the last round has the prompts of those before."""
+        return sum(counts[-1:] if self.is_of_rounds else counts)
+
+    @property
     def is_of_rounds(self) -> bool:
         """Whether its frames are the rounds of a clip of one frame."""
         return any(frame.round is not None for frame in self.frames)
@@ -234,7 +255,7 @@ class Clip:
         left_out = [
             frame.number
             for i, frame in enumerate(self.frames)
-            if i not in index and frame.round is None and (frame.prompted or frame.prompts)
+            if i not in index and frame.round is None and frame.was_prompted
         ]
         return dataclasses.replace(
             self,
@@ -351,13 +372,7 @@ def _build_clip(
     moment: Moment, choice: Choice, reduced: Reduced[np.ndarray], rows: Rows, slot: int
 ) -> Clip:
     source = _Source.of(rows, reduced, bool(choice.rounds))
-    prompting = reduced.prompting
-    frames = [
-        ClipFrame(t, source.frame_numbers[t], [], prompting[t].first, prompting[t].by_mask)
-        for t in choice.frames
-    ]
-    for frame, its_round in zip(frames, choice.rounds, strict=False):
-        frame.round = its_round
+    prompting, frames = reduced.prompting, _frames(source, choice, reduced)
     grid = choice.grids[slot]
     drawn = _drawn(rows, grid, reduced)
     measured = [choice.measured.index(t) for t in choice.frames]
@@ -371,10 +386,8 @@ def _build_clip(
         )
     )
     unions = gt_areas + pred_areas - intersections
-    is_prompted = [prompting[t].received for t in choice.measured]
-    scored = slice(None)
-    if choice.rounds:  # the last one tells what was reached, although it was clicked
-        scored, is_prompted = slice(-1, None), [False]
+    scored = [choice.measured.index(t) for t in choice.scored]
+    is_prompted = [prompting[t].received and not choice.rounds for t in choice.scored]
     num_rows = len(reduced.row_videos)
     not_prompted = _not_prompted(rows, reduced)
     clip = Clip(
@@ -414,6 +427,25 @@ def _build_clip(
         frames[0].prompts = _implied_prompts(drawn.gt[0], clip.model_size)
         clip.prompts_implied = True
     return clip
+
+
+def _frames(source: "_Source", choice: Choice, reduced: Reduced[np.ndarray]) -> list[ClipFrame]:
+    """Return the drawn frames, without their prompts."""
+    frames = [
+        ClipFrame(
+            position=t,
+            number=source.frame_numbers[t],
+            prompted=reduced.prompting[t].first,
+            clicked=reduced.prompting[t].clicked,
+            mask_prompted=reduced.prompting[t].by_mask,
+        )
+        for t in choice.frames
+    ]
+    if reduced.first_labels is not None:
+        first = read_first_prompt(reduced.first_labels)
+        for frame, number in zip(frames, choice.rounds, strict=True):
+            frame.round = Round(number, first)
+    return frames
 
 
 def _images(reduced: np.ndarray, num_frames: int) -> np.ndarray:
@@ -534,30 +566,30 @@ def _add_prompts(clip: Clip, rows: Rows, reduced: Reduced[np.ndarray], grid: Gri
     """Give each drawn frame the prompts of its video, and count those that cannot be drawn."""
     for frame in clip.frames:
         masks = reduced.mask_prompts.get(frame.position, [])
-        for index, obj_id in _assign(len(masks), clip, rows, reduced):
+        for index, obj_id in _assign(len(masks), frame, rows, reduced):
             mask = draw_mask(masks[index], grid)
             if mask.any():
                 frame.prompts.append(PromptData("mask", obj_id, mask=torch.from_numpy(mask)))
         for clicks in clicks_of(frame.position, reduced):
-            for index, obj_id in _assign(len(clicks.coords), clip, rows, reduced):
+            for index, obj_id in _assign(len(clicks.coords), frame, rows, reduced):
                 labels = clicks.labels[index]
                 prompts = prompts_from_clicks(
                     clicks.coords[index], labels, clicks.num_initial, obj_id
                 )
                 frame.prompts += prompts
-                clip.prompts_undrawable += count_lost(labels, prompts)
+                frame.prompts_undrawable += count_lost(labels, prompts)
         boxes = reduced.boxes.get(frame.position, ())
-        for index, obj_id in _assign(len(boxes), clip, rows, reduced):
+        for index, obj_id in _assign(len(boxes), frame, rows, reduced):
             frame.prompts.append(box_prompt(boxes[index], obj_id))
-        clip.prompts_undrawable += count_undrawable(frame.prompts, clip.model_size)
+        frame.prompts_undrawable += count_undrawable(frame.prompts, clip.model_size)
 
 
 def _assign(
-    num_prompts: int, clip: Clip, rows: Rows, reduced: Reduced[np.ndarray]
+    num_prompts: int, frame: ClipFrame, rows: Rows, reduced: Reduced[np.ndarray]
 ) -> list[tuple[int, int]]:
     """Return (prompt row, category) of this video, and count what belongs to no known one."""
     assigned, num_unknown = assign_prompts(num_prompts, rows, reduced)
-    clip.prompts_unassigned += num_unknown
+    frame.prompts_unassigned += num_unknown
     return assigned
 
 

@@ -70,8 +70,10 @@ class Keeper:
         """
         try:
             fits = is_fitting(trainer)
-            if self._book is None or run_dir_of(config, trainer.loggers) != self._book.run_dir:
+            run_dir = run_dir_of(config, trainer.loggers) if config.run_book else None
+            if self._book is None or run_dir != self._book.run_dir:
                 return Keeper(self._troubles, open_book(config, trainer), was_fitted=fits)
+            self._book.max_mb = config.run_book_mb
             if fits and self._was_fitted:
                 self._book.begin_start()
             return self._going_on(fits, is_closed=self._was_fitted and not fits)

@@ -56,19 +56,17 @@ class Budget:
 class Troubles:
     """What went wrong in a run, as the training thread and the worker both tell it.
 
-    Args:
+    Attributes:
         strict: Everything that would be a warning is raised as a `VisualizationsError`; the worker
             keeps what it catches, with `failed_in_background`, for the training thread to raise.
-
-    Attributes:
         disabled: Too many failures in a row: no more pictures in this run.
         num_dropped: Events of the run that were not drawn.
     """
 
     def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
         self.disabled = False
         self.num_dropped = 0
-        self._strict = strict
         self._to_raise: list[VisualizationsError] = []
         self._said: set[str] = set()
         self._failures_in_a_row = 0
@@ -110,7 +108,7 @@ class Troubles:
         Raises:
             VisualizationsError: Failures are raised (``strict``).
         """
-        if self._strict:
+        if self.strict:
             if isinstance(error, VisualizationsError):
                 raise error
             self._raise(f"visualizations: {doing} failed: {type(error).__name__}: {error}", error)
@@ -178,7 +176,7 @@ class Troubles:
         Raises:
             VisualizationsError: Warnings are raised (``strict``), each time.
         """
-        if self._strict:
+        if self.strict:
             self._raise(message, error)
         with self._lock:
             if kind in self._said:

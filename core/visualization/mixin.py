@@ -54,11 +54,14 @@ class VisualizationsMixin:
     The settings are the first of ``self.config.visualizations``,
     ``self.hparams.visualizations`` and ``self.visualizations`` that is a `VisualizationsConfig`, a
     mapping with some of its fields (a dict, OmegaConf's DictConfig) or an object with ``enabled``
-    and more of them. ``config`` and ``hparams`` may be mappings or any objects. No hook of the
-    mixin needs to be called, and none is overridden.
+    and more of them. ``config`` and ``hparams`` may be mappings or any objects. What they hold when
+    the hook meets a trainer is used with that trainer. No hook of the mixin needs to be called, and
+    none is overridden.
 
     Names for header and legend come from the hook's keywords, or from the trainer's datamodule when
-    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. A module
+    it has ``clip_name(stage, id)``, ``object_names(stage, id)`` or ``category_names``. Where
+    batches go to a device, ``original_sizes`` of the datamodule or the module says what
+    `core.official.original_sizes_of` told of the batch in work before it went there. A module
     with averaged weights may say in ``self.weights_in_use``, a text or None, which ones it has:
     the header repeats it. With ``worst_by`` other than ``iou`` the module sets
     ``self.failure_shares`` before it calls the hook: of each of the batch's B videos, the share of
@@ -127,7 +130,7 @@ class VisualizationsMixin:
             if section is None:
                 _say_once(self, "no settings", _NO_SETTINGS)
                 return
-            visualizer = self.__dict__.get(_MADE) or _make_visualizer(self, section)
+            visualizer = _visualizer_for(self, section, trainer)
             event = visualizer.due(trainer, stage, batch_idx)
             if event is None:
                 return
@@ -227,6 +230,7 @@ def _moment(
     names = names_of(getattr(trainer, "datamodule", None), stage)
     names.update({name: value for name, value in given.items() if value is not None})
     weights = _entry(module, "weights_in_use")
+    names["original_sizes"] = names.get("original_sizes") or _entry(module, "original_sizes")
     names["weights"] = weights if isinstance(weights, str) else None
     return Moment(stage, step, trainer.current_epoch, **names, remark=remark)
 
@@ -261,16 +265,22 @@ def _entry(holder: Any, name: str) -> Any:
     return holder.get(name) if found is None and isinstance(holder, Mapping) else found
 
 
-def _make_visualizer(module: Host, section: Any) -> Visualizer:
+def _visualizer_for(module: Host, section: Any, trainer: Trainer) -> Visualizer:
+    """Return what draws for a trainer, for one that is new with the settings as they are now."""
+    visualizer = visualizer_of(module)
+    if visualizer is not None and not visualizer.is_new(trainer):
+        return visualizer
     try:
         config = _as_config(section)
     except Exception as error:
         if _entry(section, "strict") is True:
             raise VisualizationsError(f"{error} (visualizations.strict=true)") from error
         raise
-    visualizer = Visualizer(config, _num_categories(module))
-    # Around nn.Module.__setattr__: this is no part of the module's state.
-    vars(module)[_MADE] = visualizer
+    if visualizer is None:
+        # Around nn.Module.__setattr__: this is no part of the module's state.
+        visualizer = vars(module)[_MADE] = Visualizer(config, _num_categories(module))
+    else:
+        visualizer.go_on_with(config, _num_categories(module))
     return visualizer
 
 
@@ -303,8 +313,9 @@ def _say_once(module: Host, kind: str, message: str, error: Optional[Exception] 
 
 
 def _as_config(section: Any) -> VisualizationsConfig:
+    """Return checked settings that nobody else can change."""
     if isinstance(section, VisualizationsConfig):
-        return section
+        return dataclasses.replace(section)
     names = [field.name for field in dataclasses.fields(VisualizationsConfig)]
     if isinstance(section, Mapping):
         unknown = sorted(set(section) - set(names))

@@ -51,12 +51,12 @@ class Publisher:
     It remembers which keys and steps each logger got: they are used up only where they were logged.
 
     Args:
-        config: Its section of the configuration.
+        config: Its section of the configuration; another one may take its place.
         troubles: Where failures are told.
     """
 
     def __init__(self, config: VisualizationsConfig, troubles: Troubles) -> None:
-        self._config = config
+        self.config = config
         self._troubles = troubles
         self._used: dict[int, _Used] = {}  # by id of the logger
         self._cost = _Cost()
@@ -213,13 +213,13 @@ class Publisher:
                 f"visualizations: {stage}/worst covers only {worst.num_ranked} of the "
                 f"{counted(worst.num_seen, 'validated clip', 'validated clips')}; the others were "
                 "not examined, to stay within "
-                f"visualizations.max_overhead={self._config.max_overhead:g} or because drawing "
+                f"visualizations.max_overhead={self.config.max_overhead:g} or because drawing "
                 "fell behind",
             )
         clips = worst.clips()
         keeper.store(clips, WORST)
         if clips:
-            takers = self._draw(keeper, loggers, key, clips, step, self._config.worst_clips)
+            takers = self._draw(keeper, loggers, key, clips, step, self.config.worst_clips)
             self._log_cost(takers, step, 0.0, started)
 
     def _publish_prompts(
@@ -233,7 +233,7 @@ class Publisher:
             return
         key = "val/prompts"
         key += self._unused(loggers, key, step)
-        sheet = render_by_prompts(clips, self._config.panel_size)
+        sheet = render_by_prompts(clips, self.config.panel_size)
         ious = ", ".join(f"{kind} {clip.mean_iou:.3f}" for kind, clip in clips.items())
         name = next(iter(clips.values())).name
         caption = f"mean IoU by prompts: {ious} · val · step {step} · {name}"
@@ -241,7 +241,7 @@ class Publisher:
 
     def _num_slots(self, stage: str) -> int:
         """Return the most sheets that a key of the stage can have, whatever its batches hold."""
-        config = self._config
+        config = self.config
         return config.max_videos if stage == TRAIN else max(config.max_videos, config.pinned_clips)
 
     def _unused(self, loggers: list[Any], key: str, step: int, batch_idx: int = 0) -> str:
@@ -267,7 +267,7 @@ class Publisher:
     ) -> list[Any]:
         """Draw one sheet per clip and return the loggers that took them."""
         drawn = [clip.select(self._sheet_frames(clip)) for clip in clips]
-        sheets, captions = draw_sheets(drawn, self._config.panel_size)
+        sheets, captions = draw_sheets(drawn, self.config.panel_size)
         return self._log_pictures(loggers, key, sheets, step, captions, num_slots)
 
     def _log_pictures(
@@ -301,7 +301,7 @@ class Publisher:
     def _sheet_frames(self, clip: Clip) -> list[int]:
         if clip.is_of_rounds:
             return list(range(len(clip.frames)))
-        config = self._config
+        config = self.config
         wanted = range(0, config.frame_stride * config.max_frames, config.frame_stride)
         return [i for i, frame in enumerate(clip.frames) if frame.position in wanted]
 
@@ -332,12 +332,12 @@ class Publisher:
             return
         for index, clip in enumerate(clips):
             name = f"{key}_clip{index}" if index else key
-            frames = render_animation(clip, self._config.panel_size)
+            frames = render_animation(clip, self.config.panel_size)
             if not log_gif(loggers, name, frames, step, caption=clip.name):
                 self._troubles.say_once(
                     "large gif",
                     f"visualizations: {name} was not logged: SwanLab accepts at most 10 MiB; a "
-                    f"visualizations.panel_size below {self._config.panel_size} may help",
+                    f"visualizations.panel_size below {self.config.panel_size} may help",
                 )
 
 

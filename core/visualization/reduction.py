@@ -20,7 +20,6 @@ from torch import Tensor
 from ..official import IMAGENET_MEAN, IMAGENET_STD, Batch, Prompting
 from .arrays import above, as_array, as_bool, copy_array
 from .coverage import Axis, cover_array
-from .rounds import Round
 
 # A quarter of all means of 2 x 2 bytes lies halfway between two, and devices sum differently. This
 # part of a step rounds them all up: some five times what the order of a sum changes, and well below
@@ -73,15 +72,26 @@ class Grid:
         """Whether nothing is reduced."""
         return self.source == self.size
 
-    def average(self, images: Tensor) -> Tensor:
-        """Take the mean over each display pixel's area: [..., H, W] -> [..., h, w] float32."""
-        images = images.float()
-        for dim, axis in ((-1, self.columns), (-2, self.rows)):
-            images = _average_along(images, dim, axis)
-        return images
+    def average(self, frames: Sequence[Tensor]) -> Tensor:
+        """Take the mean over each display pixel's area: T times [3, H, W] -> [T, 3, h, w] float32.
+
+        Frame by frame, to bound the memory.
+        """
+        axes = [
+            (dim, _parts(axis, frames[0].device))
+            for dim, axis in ((-1, self.columns), (-2, self.rows))
+            if axis.source != axis.panel
+        ]
+        averages = []
+        for frame in frames:
+            average = frame.float()
+            for dim, parts in axes:
+                average = _average_along(average, dim, parts)
+            averages.append(average)
+        return torch.stack(averages)
 
     def average_array(self, plane: np.ndarray, out: np.ndarray) -> None:
-        """Do what `average` does with one [H, W], into `out` [h, w] float32."""
+        """Do what `average` does with one plane [H, W], into `out` [h, w] float32."""
         if self.keeps_size:
             out[:] = plane
             return
@@ -97,18 +107,26 @@ class Grid:
         cv2.resize(plane, (w, h), dst=out, interpolation=cv2.INTER_AREA)
 
 
-def _average_along(images: Tensor, dim: int, axis: Axis) -> Tensor:
-    if axis.source == axis.panel:
-        return images
-    # Each panel pixel reaches so many source pixels at most; their weights are the parts of them.
-    edges = torch.arange(axis.panel + 1, device=images.device) * axis.source
+def _parts(axis: Axis, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Return the source pixels that the h panel pixels reach, and which parts of them these are.
+
+    Each panel pixel reaches so many source pixels at most; there are as many pairs [h], [h].
+    """
+    edges = torch.arange(axis.panel + 1, device=device) * axis.source
     first = edges[:-1] // axis.panel
-    total = torch.zeros((), device=images.device)
+    parts = []
     for offset in range(-(-axis.source // axis.panel) + 1):
         start = (first + offset) * axis.panel
         part = torch.minimum(edges[1:], start + axis.panel) - torch.maximum(edges[:-1], start)
         weights = part.clamp_min(0).float() / axis.source
-        taken = images.index_select(dim, (first + offset).clamp_max(axis.source - 1))
+        parts.append(((first + offset).clamp_max(axis.source - 1), weights))
+    return parts
+
+
+def _average_along(image: Tensor, dim: int, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    total = torch.zeros((), device=image.device)
+    for pixels, weights in parts:
+        taken = image.index_select(dim, pixels)
         total = total + taken * (weights[:, None] if dim == -2 else weights)
     return total
 
@@ -150,24 +168,27 @@ class Choice:
         frames: Positions in the clip of the T' frames drawn.
         measured: Positions in the clip of the M frames whose pixels are counted, the drawn ones
             among them.
+        scored: Positions in the clip of the measured frames that the mean IoU is of.
         grids: How the frames of each video are reduced.
         num_categories: Categories of each video; None: all its objects.
         zoomed: Positions in the clip of the S frames, drawn ones, of which small objects are drawn
             larger; empty: they are not.
         panel_size: Longest side of a panel.
         originals: (height, width) of each original video whose aspect panels have, or None.
-        rounds: What each of the frames is of a clip of one frame; empty: they are frames.
+        rounds: Numbers of the rounds of clicks that the frames are, of a clip of one frame; empty:
+            they are frames.
     """
 
     videos: list[int]
     frames: list[int]
     measured: list[int]
+    scored: list[int]
     grids: list[Grid]
     num_categories: Optional[int] = None
     zoomed: Sequence[int] = ()
     panel_size: int = 256
     originals: Sequence[Optional[tuple[int, int]]] = ()
-    rounds: Sequence[Round] = ()
+    rounds: Sequence[int] = ()
 
     def distinct(self, frames: Sequence[int]) -> Sequence[int]:
         """Return which of some frames have pixels of their own: all rounds are of one frame."""
@@ -423,6 +444,7 @@ class Reduced(Generic[Kind]):
         are_components: The outputs tell that prompt rows are not the rows of masks.
         prompting: How each of the T frames was prompted.
         prompts_told: The outputs have a field for prompts, if only an empty one.
+        first_labels: [K, P] of the clicks that rounds begin with; None: there are no rounds.
         close_ups: [S, 3, h, w] float32, still normalised, what the window of a video shows, once
             for all rounds; of the videos that have one.
         packed: What `unpacked` makes masks and mask prompts of; None: they are there.
@@ -445,6 +467,7 @@ class Reduced(Generic[Kind]):
     are_components: bool
     prompting: list[Prompting]
     prompts_told: bool
+    first_labels: Optional[Kind] = None
     close_ups: dict[int, Kind] = field(default_factory=dict)
     packed: Optional[Packed[Kind]] = None
 
@@ -492,11 +515,14 @@ class Reduction(Protocol):
         """
 
 
-def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> Reduction:
-    """Return the reduction for where a batch and its logits live."""
+def choose_reduction(
+    batch: Batch, logits: Sequence[Tensor], choice: Choice
+) -> Union["OnCpu", "OnDevice"]:
+    """Return the reduction for where a batch and its logits live; one on a device is enough."""
     layout = batch.obj_to_frame_idx.detach()
-    if not all(tensor.is_cpu for tensor in (batch.img_batch, batch.masks, layout, *logits)):
-        return OnDevice(choice)
+    for tensor in (batch.img_batch, batch.masks, layout, *logits):
+        if not tensor.is_cpu:
+            return OnDevice(choice, tensor.device)
     row_videos = as_array(layout)[0, :, 1].tolist()
     rows = [row for row, video in enumerate(row_videos) if video in choice.videos]
     if rows and not choice.zoomed and batch.masks.shape[2] * batch.masks.shape[3] <= _SMALL:
@@ -508,22 +534,31 @@ def choose_reduction(batch: Batch, logits: Sequence[Tensor], choice: Choice) -> 
 class OnDevice:
     """Reduces and packs with torch, without waiting for the device.
 
-    All rows are kept: which of them belong to a video is only known on the device.
+    All rows are kept: which of them belong to a video is only known on the device. What lives
+    elsewhere, because a host has moved outputs or left a batch behind, is copied there by frames.
     """
 
     choice: Choice
+    device: torch.device
     rows: Optional[list[int]] = None
 
     def take(self, values: Tensor) -> Tensor:
         """See `Reduction.take`; `to_host` copies it with everything else."""
-        return values
+        return values if values.is_cpu else self._here(values)
+
+    def _here(self, values: Tensor) -> Tensor:
+        if values.device == self.device:
+            return values
+        # Pinned memory would be read later, when its owner may have changed it.
+        owned = values.clone() if values.is_pinned() else values
+        return owned.to(device=self.device, non_blocking=True)
 
     def images(self, img_batch: Tensor) -> dict[int, Tensor]:
         """See `Reduction.images`."""
         choice = self.choice
         frames = choice.distinct(choice.frames)
         return {
-            slot: grid.average(torch.stack([img_batch[t, video] for t in frames]))
+            slot: grid.average([self._here(img_batch[t, video]) for t in frames])
             for slot, (video, grid) in enumerate(zip(choice.videos, choice.grids, strict=True))
         }
 
@@ -534,11 +569,12 @@ class OnDevice:
         choice, masks = self.choice, batch.masks.detach()
         counts, ranges, packed = [], [], []
         for t in choice.measured:
-            gt, pred = masks[t] if masks.dtype == torch.bool else masks[t] > 0, above(logits[t])
+            gt, frame_logits = self._here(masks[t]), self._here(logits[t])
+            gt, pred = gt if gt.dtype == torch.bool else gt > 0, above(frame_logits)
             if t in choice.frames:
                 packed.append((_pack(gt), _pack(pred)))
             counts.append(torch.stack([mask.sum((1, 2)) for mask in (gt, pred, gt & pred)]))
-            ranges.append(torch.stack(_value_range(logits[t])))
+            ranges.append(torch.stack(_value_range(frame_logits)))
         gt_areas, pred_areas, intersections = torch.stack(counts, 1).unbind()
         lowest, highest = torch.stack(ranges, 1).unbind()
         # NaN is lowest and highest of whatever holds it, and compares false.
@@ -551,7 +587,7 @@ class OnDevice:
             Packed(
                 gts,
                 preds,
-                {t: _pack(given > 0) for t, given in mask_prompts.items()},
+                {t: _pack(self._here(given) > 0) for t, given in mask_prompts.items()},
                 self._frames(batch.img_batch.detach()),
             ),
         )
@@ -560,7 +596,7 @@ class OnDevice:
         """Return `Packed.frames`: as bytes they take a quarter of the memory."""
         zoomed = self.choice.distinct(self.choice.zoomed)
         return {
-            slot: torch.stack([denormalize(img_batch[t, video]) for t in zoomed])
+            slot: torch.stack([denormalize(self._here(img_batch[t, video])) for t in zoomed])
             for slot, video in enumerate(self.choice.videos if zoomed else ())
         }
 

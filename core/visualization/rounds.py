@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Optional
 
+import numpy as np
 from torch import Tensor
 
-from ..official import Batch, FrameOutputs, PlainBatch, begins_with_box, rounds_of
+from ..official import Batch, FirstPrompt, FrameOutputs, PlainBatch, rounds_of
 from ..words import counted
+from .prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
 
 # Of more rounds the first ones are drawn, and the last.
 MAX_ROUNDS = 8
@@ -19,18 +21,28 @@ class Round:
     """A round of clicks on a clip of one frame.
 
     Attributes:
-        number: From 0, the initial click or box.
-        begins_with_box: The initial prompt is a box.
+        number: From 0, the initial prompt.
+        first: What that is.
     """
 
     number: int
-    begins_with_box: bool
+    first: FirstPrompt
 
     def __str__(self) -> str:
         """Say what was given so far."""
-        clicks = self.number if self.begins_with_box else self.number + 1
-        words = [counted(clicks, "click")] if clicks else []
-        return " and ".join(["the box", *words] if self.begins_with_box else words)
+        num_clicks = self.first.num_clicks + self.number
+        words = counted(num_clicks, "click")
+        if not self.first.has_box:
+            return words
+        return f"the box and {words}" if num_clicks else "the box"
+
+
+def read_first_prompt(labels: np.ndarray) -> FirstPrompt:
+    """Return what the labels [K, P] of an initial prompt say of it: two clicks are no box."""
+    is_click = (labels == POSITIVE) | (labels == NEGATIVE)
+    is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
+    # Objects that are not there have padding.
+    return FirstPrompt(bool(is_corner.any()), int(is_click.sum(1).max(initial=0)))
 
 
 @dataclass(frozen=True)
@@ -42,11 +54,11 @@ class RoundsAsFrames(PlainBatch):
         masks: [R, O, H, W], likewise.
         obj_to_frame_idx: [R, O, 2], likewise.
         metadata: Its fields that are read, likewise.
-        rounds: R, those drawn.
+        rounds: Numbers of the R rounds drawn.
         outs_per_frame: R dicts of outputs.
     """
 
-    rounds: list[Round]
+    rounds: list[int]
     outs_per_frame: list[FrameOutputs]
 
 
@@ -62,7 +74,6 @@ def as_frames(batch: Batch, outs_per_frame: Sequence[FrameOutputs]) -> Optional[
         return None
     numbers = list(range(len(found)))
     numbers = numbers[: MAX_ROUNDS - 1] + numbers[MAX_ROUNDS - 1 :][-1:]
-    from_box = begins_with_box(found[0])
     metadata = getattr(batch, "metadata", None)
     fields = {
         name: _repeated(value, len(numbers)) if isinstance(value, Tensor) else value
@@ -70,7 +81,7 @@ def as_frames(batch: Batch, outs_per_frame: Sequence[FrameOutputs]) -> Optional[
         if (value := getattr(metadata, name, None)) is not None
     }
     return RoundsAsFrames(
-        rounds=[Round(number, from_box) for number in numbers],
+        rounds=numbers,
         outs_per_frame=[found[number] for number in numbers],
         img_batch=_repeated(batch.img_batch, len(numbers)),
         masks=_repeated(batch.masks, len(numbers)),

@@ -24,6 +24,7 @@ from ..official import (
     check_batch_and_outputs,
     fault_of_obj_to_cat,
     given_clicks,
+    has_sizes_on_device,
     object_identifiers,
     original_sizes_of,
     prompting_of,
@@ -43,7 +44,7 @@ from .reduction import (
     average_windows,
     choose_reduction,
 )
-from .rounds import Round, as_frames
+from .rounds import as_frames
 from .transfer import to_host
 from .window import MIN_FRAME_WIDTH, find_windows
 
@@ -64,7 +65,8 @@ class SnapshotOptions:
             of the frames.
         zoom: ``auto``: small objects are drawn larger; ``off``: no.
         draw_all_frames: Keep every frame, for an animation.
-        kept_frames: So many frames of the clip are kept besides those drawn, the first ones.
+        kept_frames: So many frames of the clip, the first ones, are kept besides those drawn, for
+            the run book: no sheet shows them, and the mean IoU is not of them.
         measure_all_frames: Count pixels on every frame of the clip, not only on the drawn ones.
     """
 
@@ -92,6 +94,7 @@ class Snapshot:
         windows: Of the videos whose small objects are drawn larger, by place among those kept;
             `clips` finds those of a batch on CUDA.
         fault: Why no prompts were kept, although the outputs have some; None: they were.
+        sizes_unread: The sizes of the original videos were asked for and lie on a device.
     """
 
     moment: Moment
@@ -101,6 +104,7 @@ class Snapshot:
     event: Optional["torch.cuda.Event"] = None
     windows: dict[int, Window] = field(default_factory=dict)
     fault: Optional[str] = None
+    sizes_unread: bool = False
 
     @property
     def videos(self) -> list[int]:
@@ -160,7 +164,7 @@ def take_snapshot(
     if moment.category_names is not None:
         moment = dataclasses.replace(moment, category_names=list(moment.category_names))
     options = options or SnapshotOptions()
-    sizes = None if options.aspect == "model" else moment.original_sizes or original_sizes_of(batch)
+    sizes, sizes_unread = _sizes(batch, moment, options)
     rounds = as_frames(batch, outs_per_frame)
     if rounds is not None:
         batch, outs_per_frame = rounds, rounds.outs_per_frame
@@ -176,12 +180,22 @@ def take_snapshot(
     if isinstance(reduction, OnCpu):
         on_host: Reduced[np.ndarray] = reduced
     else:
-        on_host, event = to_host(reduced, batch.img_batch.device)
+        on_host, event = to_host(reduced, reduction.device)
     windows = {}
     if choice.zoomed and on_host.packed is None:
         windows = find_windows(choice, on_host)
         on_host.close_ups = average_windows(batch.img_batch.detach(), choice, windows)
-    return Snapshot(moment, options, choice, on_host, event, windows, fault)
+    return Snapshot(moment, options, choice, on_host, event, windows, fault, sizes_unread)
+
+
+def _sizes(
+    batch: Batch, moment: Moment, options: SnapshotOptions
+) -> tuple[Optional[Sequence[Optional[tuple[int, int]]]], bool]:
+    """Return the original sizes whose aspect panels get, and whether some were left on a device."""
+    if options.aspect == "model":
+        return None, False
+    sizes = moment.original_sizes or original_sizes_of(batch)
+    return sizes, sizes is None and has_sizes_on_device(batch)
 
 
 def _choose(
@@ -189,7 +203,7 @@ def _choose(
     options: SnapshotOptions,
     videos: Sequence[int],
     sizes: Optional[Sequence[Optional[tuple[int, int]]]],
-    rounds: Sequence[Round],
+    rounds: Sequence[int],
 ) -> Choice:
     num_frames, num_videos, _, height, width = batch.img_batch.shape
     all_frames = list(range(num_frames))
@@ -204,6 +218,7 @@ def _choose(
         videos=chosen,
         frames=frames,
         measured=all_frames if options.measure_all_frames else frames,
+        scored=_scored(options, sampled, all_frames, bool(rounds)),
         grids=[Grid.fit(height, width, options.panel_size, original) for original in originals],
         num_categories=options.num_categories,
         zoomed=sampled if options.zoom == "auto" and width >= MIN_FRAME_WIDTH else (),
@@ -211,6 +226,14 @@ def _choose(
         originals=originals,
         rounds=rounds,
     )
+
+
+def _scored(
+    options: SnapshotOptions, sampled: list[int], all_frames: list[int], are_rounds: bool
+) -> list[int]:
+    if are_rounds:  # the last one tells what was reached, although it was clicked
+        return all_frames[-1:]
+    return all_frames if options.measure_all_frames or options.draw_all_frames else sampled
 
 
 def _reduce(
@@ -263,6 +286,7 @@ def _reduce(
         are_components=rows_are_components(outs_per_frame, all_given),
         prompting=prompting,
         prompts_told=tell_prompts(outs_per_frame),
+        first_labels=_first_labels(choice, all_given[0], take),
     )
 
 
@@ -295,6 +319,13 @@ def _initial_clicks(given: dict[int, GivenClicks], take: Take) -> dict[int, Clic
         for t, clicks in given.items()
         if clicks.initial is not None
     }
+
+
+def _first_labels(choice: Choice, given: GivenClicks, take: Take) -> Optional[Any]:
+    """Return the labels of the clicks that the first round was given."""
+    if not choice.rounds or given.final is None:
+        return None
+    return take(given.final["point_labels"].detach())
 
 
 def _kept(clicks: PointInputs, num_initial: int, take: Take) -> Clicks[Any]:

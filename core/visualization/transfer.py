@@ -23,7 +23,7 @@ def to_host(
 
     Args:
         reduced: Left as it is.
-        device: Where the frames live.
+        device: Where it was reduced.
 
     Returns:
         The same with arrays alone, and the event behind the last copy: on CUDA they are complete

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 SCORING_PART = 0.5
 # So does keeping frames of pinned clips that no sheet shows.
 FURTHER_PART = 0.5
+# Tasks with pictures that end a validation, beside those of pinned clips: a clip under each prompt
+# type, the worst clips, strips and distances.
+_PER_VALIDATION = 4
 
 
 class Trainer(Protocol):
@@ -91,7 +94,7 @@ class Visualizer:
         self.num_categories = config.num_categories or num_categories
         self.cadence = Cadence(config)
         self.troubles = Troubles(config.strict)
-        self.worker = BackgroundWorker(config.max_pending)
+        self.worker = BackgroundWorker(*_room(config))
         self._budget = Budget(config.max_overhead)
         self._publisher = Publisher(config, self.troubles)
         self._keeper = Keeper(self.troubles)
@@ -104,6 +107,31 @@ class Visualizer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies of a module (weight averaging, spawned processes) start with an empty one."""
         return Visualizer, (self.config, self.num_categories)
+
+    def is_new(self, trainer: Trainer) -> bool:
+        """Return whether `due` was called last with another trainer, or never."""
+        return trainer is not self._trainer
+
+    def go_on_with(
+        self, config: VisualizationsConfig, num_categories: Optional[int] = None
+    ) -> None:
+        """Take the settings of a run that begins; what was taken before is drawn with its own.
+
+        The run book goes on, and no key and step of a logger is used twice.
+
+        Args:
+            config: See `Visualizer`.
+            num_categories: See `Visualizer`.
+        """
+        num_categories = config.num_categories or num_categories
+        if (config, num_categories) == (self.config, self.num_categories):
+            return
+        self.flush()
+        self.config, self.num_categories = config, num_categories
+        self.cadence = Cadence(config)
+        self.troubles.strict = config.strict
+        self.worker.max_pending, self.worker.max_further = _room(config)
+        self._publisher.config = config
 
     @property
     def disabled(self) -> bool:
@@ -127,7 +155,7 @@ class Visualizer:
         Raises:
             VisualizationsError: See `raise_what_failed`.
         """
-        if trainer is not self._trainer:
+        if self.is_new(trainer):
             self._trainer, self._callback = trainer, None
             self.cadence.begin_anew()
         if self.config.strict:
@@ -250,6 +278,9 @@ class Visualizer:
             try:
                 if not taken and not self._budget.allows():
                     self._drop_for_the_budget()
+                    return
+                if not taken and not self.worker.has_room():
+                    self._drop_for_lack_of_room()
                     return
                 # Of one window for each type less could be compared.
                 options = dataclasses.replace(self._options(), zoom="off")
@@ -513,7 +544,7 @@ class Visualizer:
             self.worker.submit(publish, num_pictures=num_pictures)
 
     def _submit_after_validation(self, publish: Callable[[], None], num_pictures: int = 1) -> None:
-        """Have drawn what comes once per validation, also where the queue is full; say if not."""
+        """Have drawn what comes once per validation, which has further room; say if not."""
         if not self.worker.submit(publish, num_pictures=num_pictures, even_if_full=True):
             self._drop_for_lack_of_room()
 
@@ -540,6 +571,14 @@ class Visualizer:
             self.troubles.say_once(
                 "obj_to_cat", f"visualizations: sheets show no prompts: {snapshot.fault}"
             )
+        if snapshot.sizes_unread:
+            self.troubles.say_once(
+                "sizes",
+                "visualizations: panels have the aspect of the model's frames: "
+                "metadata.frame_orig_size lies on a device, which would have to be waited for; "
+                "keep it as original_sizes of the datamodule or the module before the batch goes "
+                'there (README, "Names"), or set visualizations.aspect=model',
+            )
         reduced = snapshot.reduced
         if reduced.identifiers.size == 0 and reduced.row_videos.size > 0:
             self.troubles.say_once(
@@ -559,7 +598,8 @@ class Visualizer:
         """Have all clips of a batch ranked, unless that would cost the pictures' time or memory."""
         worst = self._worst.setdefault(stage, WorstClips(self.config.worst_clips))
         worst.num_seen += num_clips
-        if not (self._budget.allows(SCORING_PART) and worst.has_room()):
+        has_room = worst.has_room() and self.worker.has_room()
+        if not (has_room and self._budget.allows(SCORING_PART)):
             return
         started = time.perf_counter()
         worst_by = self.config.worst_by
@@ -625,6 +665,14 @@ class Visualizer:
                 f"visualizations.max_pending={allowed}); new events are dropped until there is "
                 "room",
             )
+
+
+def _room(config: VisualizationsConfig) -> tuple[int, int]:
+    """Return how many tasks may wait, and how many more of those that end a validation.
+
+    Of pinned clips no more are held until then than may wait.
+    """
+    return config.max_pending, config.max_pending + _PER_VALIDATION
 
 
 def _is_for_nobody(trainer: Trainer) -> bool:

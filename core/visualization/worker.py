@@ -23,12 +23,14 @@ class BackgroundWorker:
     a daemon, so a task that never returns cannot keep the process alive, and holds no lock while it
     waits, so DataLoader workers may be forked beside it.
 
-    Args:
+    Attributes:
         max_pending: Tasks with pictures that may wait, the running one not counted.
+        max_further: So many more may wait of those that are queued even if it is full.
     """
 
-    def __init__(self, max_pending: int) -> None:
-        self._max_pending = max_pending
+    def __init__(self, max_pending: int, max_further: int = 0) -> None:
+        self.max_pending = max_pending
+        self.max_further = max_further
         self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -61,14 +63,14 @@ class BackgroundWorker:
                 and the next task starts another.
             num_pictures: What `drain` counts if it gives the task up; 0 takes no room and needs
                 none.
-            even_if_full: Queue it all the same, for the few tasks that end something.
+            even_if_full: It is one of the few tasks for which there is further room.
 
         Raises:
             RuntimeError: No thread can be started; the task is not kept.
         """
         with self._changed:
-            needs_room = num_pictures > 0 and not even_if_full
-            if self._is_stuck() or (needs_room and self._is_full()):
+            further = self.max_further if even_if_full else 0
+            if self._is_stuck() or (num_pictures > 0 and self._is_full(further)):
                 return False
             self._tasks.append(_Task(run, num_pictures))
             self._ending = False
@@ -112,8 +114,9 @@ class BackgroundWorker:
         self._tasks.clear()
         return sum(task.num_pictures for task in lost)
 
-    def _is_full(self) -> bool:
-        return sum(task.num_pictures > 0 for task in self._tasks) >= self._max_pending
+    def _is_full(self, further: int = 0) -> bool:
+        waiting = sum(task.num_pictures > 0 for task in self._tasks)
+        return waiting >= self.max_pending + further
 
     def _is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

@@ -2,16 +2,19 @@
 
 import threading
 import time
+import weakref
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from fakes import RememberingLogger, SketchModule, visualizations
+from fakes import HookedModule, RememberingLogger, SketchModule, WaitingLogger, visualizations
 from lightning.pytorch.loggers import CSVLogger
-from scenes import clips
+from scenes import clips, make_scene
 from trainings import assert_same_training, fit, make_trainer, our_warnings, wait_until
 
+from core.metrics.outcomes import AtDistance, Findings
 from core.visualization import limits, publisher, visualizer, visualizer_of
+from core.visualization.mixin import maybe_log_prompts
 from core.visualization.worker import BackgroundWorker
 
 FAULTY = (1, 2)  # the steps that go wrong
@@ -326,6 +329,38 @@ def test_logger_that_hangs_costs_a_bounded_time_at_the_end(untouched, tmp_path, 
     ]
 
 
+def test_validations_behind_a_logger_that_hangs_are_dropped_and_kept_nowhere(monkeypatch):
+    taken, take = [], visualizer.take_snapshot
+
+    def remember(*args, **kwargs):
+        snapshot = take(*args, **kwargs)
+        taken.append(weakref.ref(snapshot))
+        return snapshot
+
+    monkeypatch.setattr(visualizer, "take_snapshot", remember)
+    logger, scene = WaitingLogger(), make_scene(num_frames=2, size=64)
+    logger.open.clear()
+    module = HookedModule(logger, worst_clips=1, max_pending=2, max_overhead=1.0)
+    module.findings = Findings([], [AtDistance(1, 2, 0.0, 0.25, 0.5)], None, [])
+    kept = []
+    for step in range(20):
+        for batch_idx in range(2):
+            module.event(step, scene, "val", batch_idx)
+        for prompt_type in ("point", "mask"):
+            maybe_log_prompts(module, *scene, 0, prompt_type)
+        (callback,) = module.trainer.callbacks
+        callback.on_validation_end(module.trainer, module)
+        assert step > 0 or logger.entered.wait(60)
+        waiting = module.visualizer.worker.num_waiting_pictures()
+        kept.append((sum(snapshot() is not None for snapshot in taken), waiting))
+    # Two events, two pinned ones that were held, and what one validation has beside them.
+    assert kept[10][1] <= 2 + 2 + 4
+    assert kept[10:] == kept[10:11] * 10
+    assert module.visualizer.dropped >= 10 * 2
+    logger.open.set()
+    module.visualizer.flush()
+
+
 def test_pictures_are_drawn_again_after_a_logger_hung(tmp_path):
     release = threading.Event()
     module = SketchModule(visualizations(flush_timeout_s=0.2))
@@ -338,18 +373,20 @@ def test_pictures_are_drawn_again_after_a_logger_hung(tmp_path):
     assert working.steps() == [0, 1]
 
 
-def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(tmp_path, caplog):
+@pytest.mark.parametrize("every_n_steps", [1, 2])
+def test_pictures_dropped_behind_one_that_hangs_are_said_to_be(every_n_steps, tmp_path, caplog):
     release = threading.Event()
     module = SketchModule(visualizations(flush_timeout_s=0.2))
     hanging = RememberingLogger(lambda key, step: release.wait(60))
     make_trainer(tmp_path, hanging).fit(module, clips(4))
     caplog.clear()
+    module.config.visualizations = visualizations(every_n_steps=every_n_steps)
     make_trainer(tmp_path, RememberingLogger()).fit(module, clips(4))
     assert [record.getMessage() for record in our_warnings(caplog)] == [
         "visualizations: a picture from an earlier run is still being drawn or logged; new ones "
         "are dropped until it finishes"
     ]
-    assert visualizer_of(module).dropped == 2
+    assert visualizer_of(module).dropped == 2 // every_n_steps
     release.set()
     wait_until(visualizer_of(module).worker.has_room)
 

@@ -14,7 +14,13 @@ from omegaconf import OmegaConf
 from core.utils import log_training_visualizations
 from core.visualization import VisualizationsConfig, VisualizationsMixin
 
-SETTINGS = {"enabled": True, "every_n_steps": 1, "panel_size": 64, "max_overhead": 1.0}
+SETTINGS = {
+    "enabled": True,
+    "every_n_steps": 1,
+    "panel_size": 64,
+    "max_overhead": 1.0,
+    "max_pending": 8,
+}
 
 
 class HostModule(VisualizationsMixin, pl.LightningModule):
@@ -206,7 +212,7 @@ def test_a_batch_without_metadata_is_drawn_and_what_it_lacks_is_said_once(caplog
         return SimpleNamespace(**(vars(batch) | {"metadata": None})), outs
 
     module = HostModule(without_metadata)
-    module.config = SimpleNamespace(visualizations=SETTINGS | {"max_pending": 8})
+    module.config = SimpleNamespace(visualizations=SETTINGS)
     with caplog.at_level(logging.INFO, logger="core"):
         assert len(fit(module, num_steps=3)) == 3
     said = [record for record in caplog.records if "metadata" in record.getMessage()]

@@ -10,7 +10,7 @@ from devices import PretendedCuda, RealCuda
 from fakes import HookedModule, RememberingLogger
 from scenes import clicked_clips, make_batch, make_scene, moving_squares, take
 
-from core.official import IMAGENET_MEAN, IMAGENET_STD
+from core.official import IMAGENET_MEAN, IMAGENET_STD, original_sizes_of
 from core.visualization import limits
 from core.visualization.drawing.sheet import render_sheet
 from core.visualization.reduction import denormalize
@@ -110,6 +110,47 @@ def test_sheets_of_a_batch_of_two_videos_are_the_same_as_on_cpu(options, masks_g
     inputs = clicked_clips(masks_given=masks_given)
     pairs = zip(sheets_of(inputs, device, **options), sheets_of(inputs, **options), strict=True)
     assert all(np.array_equal(of_device, of_cpu) for of_device, of_cpu in pairs)
+
+
+@pytest.mark.parametrize("left_behind", ["the batch", "the outputs"])
+@pytest.mark.parametrize("size", [48, 512])
+def test_batch_and_outputs_of_two_devices_are_drawn_as_well(left_behind, size, device):
+    batch, outs = clicked_clips() if size == 48 else small_objects(size, "point")
+    with_device = device.put((batch, outs))
+    mixed = (batch, with_device[1]) if left_behind == "the batch" else (with_device[0], outs)
+    with device.nothing_waits():
+        snapshot = take(*mixed, videos=[0, 1])
+    sheets = [render_sheet(clip) for clip in snapshot.clips()]
+    expected = sheets_of((batch, outs), videos=[0, 1])
+    assert all(np.array_equal(one, other) for one, other in zip(sheets, expected, strict=True))
+
+
+@pytest.mark.parametrize("kept_by", ["datamodule", "module", None])
+def test_sizes_of_videos_are_told_before_the_batch_goes_to_the_device(kept_by, device, caplog):
+    batch, outs = make_scene(size=64)
+    batch.metadata.frame_orig_size[:] = torch.tensor([32, 64])
+    logger = RememberingLogger()
+    module = HookedModule(logger, max_overhead=1.0, panel_size=64, max_frames=2, run_book=False)
+    keeper = {"module": module, "datamodule": SimpleNamespace()}.get(kept_by, SimpleNamespace())
+    keeper.original_sizes = original_sizes_of(batch)
+    module.trainer.datamodule = keeper if kept_by == "datamodule" else None
+    scene = device.put((batch, outs))
+    with device.nothing_waits():
+        module.event(0, scene)
+        module.event(1, scene)
+    module.visualizer.flush()
+    warnings = [record.getMessage() for record in caplog.records]
+    (of_device,) = logger.images["train/composites", 1]
+    options = SnapshotOptions(
+        max_frames=2, panel_size=64, aspect="original" if kept_by else "model"
+    )
+    (clip,) = take_snapshot(batch, outs, Moment("train", 1), options).clips()
+    assert np.array_equal(of_device, render_sheet(clip, panel_size=64))
+    assert clip.images.shape[1:3] == ((32, 64) if kept_by else (64, 64))
+    said = [
+        warning for warning in warnings if "metadata.frame_orig_size lies on a device" in warning
+    ]
+    assert len(said) == len(warnings) == (0 if kept_by else 1)
 
 
 def small_objects(size, prompt):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from scenes import make_scene
 from sheet_reference import area_weights
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.official import IMAGENET_MEAN, IMAGENET_STD
 from core.visualization.drawing import paint
@@ -26,6 +27,8 @@ from core.visualization.reduction import (
 )
 from core.visualization.snapshot import Moment, take_snapshot
 from core.visualization.transfer import _pack, _unpack
+
+CPU = torch.device("cpu")
 
 # Display size 32: as it is, divided by 2, 3 and 4, and by no whole number.
 SIZES = [32, 64, 96, 128, 80]
@@ -58,8 +61,8 @@ def weigh(plane, weights):
 @pytest.mark.parametrize("size", SIZES)
 def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
     batch, _ = spoiled_scene(size, dtype)
-    choice = Choice([0], [0, 2], [0, 2], [Grid.fit(size, size, 32)])
-    of_device = OnDevice(choice).images(batch.img_batch)[0].numpy()
+    choice = Choice([0], [0, 2], [0, 2], [0, 2], [Grid.fit(size, size, 32)])
+    of_device = OnDevice(choice, CPU).images(batch.img_batch)[0].numpy()
     of_cpu = OnCpu(choice, [0, 1]).images(batch.img_batch)[0]
     of_device, of_cpu = denormalize_array(of_device), denormalize_array(of_cpu)
     # The exact mean of each area; one that lies between two bytes is rounded up.
@@ -84,10 +87,35 @@ def test_frames_are_reduced_alike_on_both_kinds_of_device(size, dtype):
 @pytest.mark.parametrize("original", [None, (480, 854), (90, 70)])
 def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_size, original):
     batch, _ = make_scene(num_frames=3, size=size)
-    choice = Choice([0], [0, 1, 2], [0, 1, 2], [Grid.fit(size, size, panel_size, original)])
-    of_device = denormalize_array(OnDevice(choice).images(batch.img_batch)[0].numpy())
+    choice = Choice(
+        [0], [0, 1, 2], [0, 1, 2], [0, 1, 2], [Grid.fit(size, size, panel_size, original)]
+    )
+    of_device = denormalize_array(OnDevice(choice, CPU).images(batch.img_batch)[0].numpy())
     of_cpu = denormalize_array(OnCpu(choice, [0, 1, 2]).images(batch.img_batch)[0])
     assert np.array_equal(of_device, of_cpu)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many elements the largest tensor has that an operator made, views aside."""
+
+    num_elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not func.is_view:
+            self.num_elements = max(self.num_elements, result.numel())
+        return result
+
+
+def test_a_device_needs_no_memory_for_many_frames_at_full_size():
+    num_frames, size = 16, 96
+    images = torch.rand(num_frames, 1, 3, size, size)
+    frames = list(range(num_frames))
+    choice = Choice([0], frames, frames, frames, [Grid.fit(size, size, 16)])
+    with LargestTensor() as largest:
+        (reduced,) = OnDevice(choice, CPU).images(images).values()
+    assert reduced.shape == (num_frames, 3, 16, 16)
+    assert largest.num_elements <= 3 * size * size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -95,14 +123,17 @@ def test_frames_of_bytes_look_the_same_from_both_kinds_of_device(size, panel_siz
 @pytest.mark.parametrize("rows", [[0, 1], [1]])
 def test_masks_are_counted_and_kept_alike_however_they_are_reduced(size, dtype, rows):
     batch, outs = spoiled_scene(size, dtype)
-    choice = Choice([0], [0, 2], [0, 1, 2], [Grid.fit(size, size, 32)])
+    choice = Choice([0], [0, 2], [0, 1, 2], [0, 2], [Grid.fit(size, size, 32)])
     logits = [item["pred_masks_high_res"][:, 0] for item in outs]
     prompts = {0: outs[0]["mask_inputs"][:, 0]}
     plain = OnCpu(choice, rows).keep(batch, logits, prompts)
     assert plain.packed is None
     expected = [[False, False], [True, False], [False, True]]
     assert plain.counts.non_finite.tolist() == [[row[k] for k in rows] for row in expected]
-    for reduction, places in ((OnDevice(choice), rows), (OnCpuSmall(choice, rows), slice(None))):
+    for reduction, places in (
+        (OnDevice(choice, CPU), rows),
+        (OnCpuSmall(choice, rows), slice(None)),
+    ):
         kept = reduction.keep(batch, logits, prompts)
         for name, array in vars(kept.counts).items():
             counts = vars(plain.counts)[name]

@@ -99,6 +99,7 @@ def test_every_example_is_run_here():
             "python train_mine.py visualizations.enabled=true visualizations.every_n_steps=100",
         ),
         ("python", "# my_named_module.py"),
+        ("python", "# my_module_of_any_aspect.py"),
     ]
 
 
@@ -164,6 +165,16 @@ def test_names_given_to_the_hook_repair_those_of_a_collate_that_writes_positions
     (caption,) = logger.captions["train/composites", 0]
     assert caption.startswith("train · step 0 · operation 7 · ")
     assert written.index("1 clip") == written.index("0 hook") + 1
+
+
+def test_sizes_of_the_batch_in_work_are_kept_before_it_goes_to_a_device(project):
+    toys = importlib.import_module("my_project")
+    kind = importlib.import_module("my_module_of_any_aspect").MyModuleOfAnyAspect
+    module = kind(toys.make_model(), toys.make_loss())
+    batch = batch_of_positions([])
+    batch.metadata.frame_orig_size = torch.tensor([480, 854]).expand(2, 2, 2)
+    make_trainer(project, RememberingLogger()).fit(module, loader(batch))
+    assert module.original_sizes == [(480, 854)]
 
 
 @pytest.mark.parametrize(("with_identifiers", "name"), [(True, "video 0"), (False, "clip 0 of")])

@@ -1,15 +1,25 @@
 """Parts of a trainer, or steps of a module, that others replace while pictures are taken."""
 
+import threading
 import time
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from fakes import RememberingLogger, SketchModule, SomeonesModule, visualizations
+from fakes import (
+    HookedModule,
+    RememberingLogger,
+    SketchModule,
+    SomeonesModule,
+    WaitingLogger,
+    visualizations,
+)
 from lightning.pytorch.tuner import Tuner
-from scenes import clips, widening_squares
+from scenes import clips, make_scene, widening_squares
 from trainings import assert_nothing_logged_twice, make_trainer, our_warnings
 
+from core.config import VisualizationsConfig
 from core.visualization import limits, visualizer, visualizer_of
 
 
@@ -188,3 +198,61 @@ def test_a_compiled_module_keeps_the_pictures_out_of_its_graphs(tmp_path, caplog
     assert visualizer_of(module).dropped == 0
     # Nothing of the pictures' own code was compiled by itself either.
     assert torch._dynamo.eval_frame._debug_get_cache_entry_list(snapshot.take_snapshot) == []
+
+
+def replace(module, section):
+    module.config.visualizations = section
+
+
+def change_in_place(module, section):
+    vars(module.config.visualizations).update(vars(section))
+
+
+@pytest.mark.parametrize("give", [replace, change_in_place])
+def test_another_trainer_has_the_settings_that_the_module_has_then(give, tmp_path, caplog):
+    logger, run = RememberingLogger(), {"run_dir": str(tmp_path / "run")}
+    module = SketchModule(visualizations(every_n_steps=4, num_categories=2, **run))
+    make_trainer(tmp_path, logger).fit(module, clips(12))
+    give(module, visualizations(every_n_steps=2, max_frames=2, num_categories=3, **run))
+    make_trainer(tmp_path, logger).fit(module, clips(12))
+    assert logger.moments_of("train") == [
+        ("train/composites", 0),
+        ("train/composites", 4),
+        ("train/composites_2", 0),
+        ("train/composites", 2),
+        ("train/composites_2", 4),
+    ]
+    # A panel of 64 px for each frame.
+    before, after = (logger.images["train/composites" + which, 4][0] for which in ("", "_2"))
+    assert 64 < len(after) - len(before) < 2 * 64
+    assert_nothing_logged_twice(logger)
+    # The run book goes on: the second fit is another start of it.
+    assert len(list((tmp_path / "run" / "pictures").glob("start-*.json"))) == 2
+    assert our_warnings(caplog) == []
+
+
+def test_what_waits_when_another_trainer_comes_is_drawn_as_it_was_meant_to_be():
+    logger, scene = WaitingLogger(), make_scene(num_frames=2, size=64)
+    logger.open.clear()
+    module = HookedModule(logger, max_overhead=1.0, max_frames=1, run_book=False)
+    module.event(0, scene)
+    assert logger.entered.wait(60)
+    module.event(1, scene)
+    settings = VisualizationsConfig(enabled=True, max_overhead=1.0, max_frames=2, run_book=False)
+    module.config.visualizations = settings
+    module.trainer = SimpleNamespace(**vars(module.trainer) | {"callbacks": []})
+    threading.Timer(0.1, logger.open.set).start()
+    module.event(0, scene)
+    module.visualizer.flush()
+    first, second, third = (logger.images[key][0] for key in logger.moments)
+    assert len(first) == len(second) < len(third)
+
+
+def test_the_book_of_a_run_without_one_is_left_alone(tmp_path):
+    run_dir = str(tmp_path / "run")
+    module = SketchModule(visualizations(run_dir=run_dir))
+    make_trainer(tmp_path).fit(module, clips(4))
+    before = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
+    module.config.visualizations = visualizations(run_dir=run_dir, run_book=False)
+    make_trainer(tmp_path).fit(module, clips(4))
+    assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == before

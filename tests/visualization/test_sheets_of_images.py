@@ -100,6 +100,29 @@ def test_a_box_counts_as_no_click(written):
     assert "after the box and 2 clicks" in written
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([[1, 0], [1, 1], [-1, -1]], "2 clicks"),  # the third object is not there
+        ([[2, 3, -1], [2, 3, 0], [2, 3, -1]], "the box and 1 click"),
+        ([[-1, -1]] * 3, "0 clicks"),
+    ],
+)
+@pytest.mark.parametrize("obj_to_cat", [None, [0]])  # of another length: prompts are not drawn
+def test_labels_tell_clicks_from_a_box(labels, said, obj_to_cat, monkeypatch):
+    batch, (outs,) = clicked_image(num_rounds=1)
+    labels = torch.tensor(labels)
+    clicks = {"point_coords": torch.full((*labels.shape, 2), 9.0), "point_labels": labels}
+    outs |= {"point_inputs": clicks, "multistep_point_inputs": [clicks]}
+    device = PretendedCuda(monkeypatch)
+    on_device = device.put((batch, [outs]))
+    with device.nothing_waits():
+        snapshot = take(*on_device, obj_to_cat=obj_to_cat)
+    for found in (take(batch, [outs], obj_to_cat=obj_to_cat), snapshot):
+        (clip,) = found.clips()
+        assert [str(frame.round) for frame in clip.frames] == [said]
+
+
 def test_a_row_says_what_its_click_changed(written):
     (clip,) = take(*clicked_image()).clips()
     sheet = render_sheet(clip)

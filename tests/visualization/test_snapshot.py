@@ -119,6 +119,37 @@ def test_mean_iou_leaves_out_frames_that_were_only_corrected():
     assert [frame.prompted for frame in clip.frames] == [True, False, False]
 
 
+@pytest.mark.parametrize("video", [0, 1])
+def test_frames_kept_for_the_run_book_change_nothing_on_the_sheet(video, written):
+    batch, outs = clicked_clips()
+    outside = {"point_coords": torch.full((3, 1, 2), 99.0), "point_labels": torch.ones(3, 1)}
+    nobodys = {"point_coords": torch.zeros(2, 1, 2), "point_labels": torch.ones(2, 1)}
+    outs[1]["multistep_point_inputs"] = [None, outside]
+    outs[2]["multistep_point_inputs"] = [None, nobodys]
+    said = []
+    for kept_frames in (0, T):
+        (clip,) = take(
+            batch, outs, videos=[video], max_frames=2, frame_stride=2, kept_frames=kept_frames
+        ).clips()
+        assert len(clip.frames) == (kept_frames or 2)
+        positions = [i for i, frame in enumerate(clip.frames) if frame.position in (0, 2)]
+        written.clear()
+        render_sheet(clip.select(positions))
+        said.append(list(written))
+    assert said[0] == said[1]
+    assert not any("outside the frame" in text for text in said[0])
+
+
+@pytest.mark.parametrize("further", ["kept_frames", "measure_all_frames"])
+def test_mean_iou_is_of_the_drawn_frames_unless_all_are_measured(further):
+    batch, outs = clicked_clips()
+    whole = take(batch, outs, videos=[1]).clips()[0].scores.ious[:, 0]
+    (clip,) = take(batch, outs, videos=[1], max_frames=2, **{further: T}).clips()
+    expected = whole[1] if further == "kept_frames" else whole[1:].mean()
+    assert clip.mean_iou == pytest.approx(expected)
+    assert clip.num_scored_frames == (1 if further == "kept_frames" else 2)
+
+
 def test_iou_is_nan_where_truth_and_prediction_are_empty():
     batch, outs = clicked_clips()
     batch.masks[1] = False

@@ -74,12 +74,13 @@ def test_full_queue_refuses_at_once_and_takes_tasks_again_later(gate):
     assert seen == [1, 2, 4]
 
 
-def test_a_task_that_must_not_be_dropped_is_taken_by_a_full_queue(gate):
-    worker, seen = BackgroundWorker(1), []
+def test_a_full_queue_has_further_room_for_a_few_tasks(gate):
+    worker, seen = BackgroundWorker(1, max_further=1), []
     worker.submit(gate)
     assert gate.entered.wait(WAIT_S)
     worker.submit(lambda: seen.append(1))
     assert worker.submit(lambda: seen.append(2), even_if_full=True)
+    assert not worker.submit(lambda: seen.append(3), even_if_full=True)
     gate.open.set()
     assert worker.drain(WAIT_S) == 0
     assert seen == [1, 2]

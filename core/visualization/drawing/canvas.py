@@ -5,17 +5,16 @@ pyplot is never imported: its figures are global, they leak and belong to the ma
 
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Optional, Union
 
 import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.path import Path
-from matplotlib.transforms import Affine2D, Bbox
+from matplotlib.transforms import Affine2D, Bbox, TransformedPath
 
 from ..palette import NEUTRAL, Color
 from ..prompts import NEGATIVE, POSITIVE, PromptData
@@ -165,28 +164,28 @@ class Canvas:
 
         The centre of pixel i is at i + 0.5. Clicks have the numbers of their rounds; with `newest`,
         the round that the panel is about, those of earlier ones are small and there are no numbers.
+        Objects with the same box have its dashes in turn, those clicked at the same place have a
+        sector of the marker each, clockwise from below.
         """
         panel = _Panel(x, y, *size, scale)
-        for prompt, color in zip(prompts, colors, strict=True):
-            box = prompt.bbox
-            if prompt.prompt_type == "bbox" and box is not None and box.isfinite().all():
-                x0, y0, x1, y1 = box.tolist()
-                corners = (*panel.at(x0, y0), *panel.at(x1, y1))
-                self._box(corners, color, panel)
-        numbers = defaultdict(list)
-        for prompt, color in zip(prompts, colors, strict=True):
-            for px, py, label, number in _clicks(prompt):
-                at_x, at_y = panel.at(px, py)
-                if newest is not None and number < newest:
-                    self._dot(at_x, at_y, label, color, panel)
-                    continue
-                self._click(at_x, at_y, label, color, panel)
-                if number and newest is None and panel.holds(at_x, at_y):
-                    numbers[at_x, at_y].append(number)
-        for (at_x, at_y), clicked in numbers.items():
-            self._number(_ranges(clicked), at_x, at_y, panel)
+        coloured = list(zip(prompts, colors, strict=True))
+        boxes = [mark for prompt, color in coloured for mark in _box_of(prompt, color, panel)]
+        for box, turn in zip(boxes, _turns(boxes), strict=True):
+            self._box(box.place, box.color, panel, turn)
+        clicks = [mark for prompt, color in coloured for mark in _clicks_of(prompt, color, panel)]
+        rounds: dict[tuple[float, ...], dict[int, list[int]]] = {}
+        for click, turn in zip(clicks, _turns(clicks), strict=True):
+            (at_x, at_y), is_earlier = click.place, newest is not None and click.number < newest
+            draw = self._dot if is_earlier else self._click
+            draw(at_x, at_y, click.label, click.color, panel, turn)
+            rounds.setdefault(click.place, {}).setdefault(click.owner, []).append(click.number)
+        for (at_x, at_y), told in rounds.items() if newest is None else ():
+            if panel.holds(at_x, at_y):
+                self._number(_rounds_in_words(told.values()), at_x, at_y, panel)
 
     def _number(self, text: str, at_x: float, at_y: float, panel: "_Panel") -> None:
+        if not text:
+            return
         width = text_width(text)
         left = round(at_x + 8)
         if left + width + 1 > panel.x + panel.width:
@@ -199,33 +198,49 @@ class Canvas:
         self.write([(left, top, text)], _PAPER, columns)
 
     def _click(
-        self, x: float, y: float, label: int, color: Color, panel: Optional["_Panel"] = None
+        self,
+        x: float,
+        y: float,
+        label: int,
+        color: Color,
+        panel: Optional["_Panel"] = None,
+        turn: Optional["_Turn"] = None,
     ) -> None:
         """Positive: a green disc with a plus; negative: a red diamond with a minus."""
         positive = label == POSITIVE
         shape, fill = _shape_of(label)
         radius = 6 if positive else 7.5
-        self._path(shape, (x, y, radius + 1.5), _Pen(fill=_INK), panel)
-        self._path(shape, (x, y, radius + 0.5), _Pen(fill=color), panel)
-        self._path(shape, (x, y, radius - 1.5), _Pen(fill=fill), panel)
-        self._path(_PLUS if positive else _MINUS, (x, y, 3), _Pen(_PAPER, 1.5), panel)
+        self._path(shape, (x, y, radius + 1.5), _Pen(fill=_INK), panel, turn)
+        self._path(shape, (x, y, radius + 0.5), _Pen(fill=color), panel, turn)
+        self._path(shape, (x, y, radius - 1.5), _Pen(fill=fill), panel, turn)
+        self._path(_PLUS if positive else _MINUS, (x, y, 3), _Pen(_PAPER, 1.5), panel, turn)
 
-    def _dot(self, x: float, y: float, label: int, color: Color, panel: "_Panel") -> None:
+    def _dot(
+        self, x: float, y: float, label: int, color: Color, panel: "_Panel", turn: "_Turn"
+    ) -> None:
         """Draw a click that was there before: its shape alone, small."""
         shape, fill = _shape_of(label)
         for radius, paint in ((4.5, _INK), (3.5, color), (2, fill)):
-            self._path(shape, (x, y, radius), _Pen(fill=paint), panel)
+            self._path(shape, (x, y, radius), _Pen(fill=paint), panel, turn)
 
     def _box(
         self,
-        corners: tuple[float, float, float, float],
+        corners: tuple[float, ...],
         color: Color,
         panel: Optional["_Panel"] = None,
+        turn: Optional["_Turn"] = None,
     ) -> None:
         x0, y0, x1, y1 = corners
         outline = Path([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], closed=True)
-        self._path(outline, (0, 0, 1), _Pen(_INK, 3), panel)
-        self._path(outline, (0, 0, 1), _Pen(color, 1.5, dashes=(5, 3)), panel)
+        if turn is None or turn.index == 0:
+            self._path(outline, (0, 0, 1), _Pen(_INK, 3), panel)
+        pen = _Pen(color, 1.5, dashes=(5, 3))
+        if turn is not None and turn.count > 1:
+            # However small the box is, each of its objects has a dash.
+            step = min(8, 2 * (abs(x1 - x0) + abs(y1 - y0)) / turn.count)
+            on, period = step * 5 / 8, step * turn.count
+            pen = _Pen(color, 1.5, dashes=(on, period - on), dash_offset=period - turn.index * step)
+        self._path(outline, (0, 0, 1), pen, panel)
 
     def _path(
         self,
@@ -233,8 +248,12 @@ class Canvas:
         place: tuple[float, float, float],
         pen: "_Pen",
         panel: Optional["_Panel"],
+        turn: Optional["_Turn"] = None,
     ) -> None:
-        """Draw a path moved to (x, y) and enlarged to a size, inside the panel alone."""
+        """Draw a path moved to (x, y) and enlarged to a size, inside the panel, or a sector, alone.
+
+        The sector is that of an object's `turn` around (x, y).
+        """
         gc = self._renderer.new_gc()
         if panel is not None:
             bottom = self._height - panel.y - panel.height
@@ -243,14 +262,20 @@ class Canvas:
         if pen.stroke is not None:
             gc.set_foreground(_unit(pen.stroke))
         if pen.dashes is not None:
-            gc.set_dashes(0, pen.dashes)
+            gc.set_dashes(pen.dash_offset, pen.dashes)
         gc.set_snap(False)
-        x, y, size = place
-        flip = Affine2D(
-            np.array([(size, 0, x), (0, -size, self._height - y), (0, 0, 1)], np.float64)
-        )
+        flip = self._flip(*place)
+        if turn is not None and turn.count > 1:
+            sector = _sector(turn.index, turn.count)
+            gc.set_clip_path(TransformedPath(sector, self._flip(*place[:2], 1)))
         self._renderer.draw_path(gc, path, flip, None if pen.fill is None else _unit(pen.fill))
         gc.restore()
+
+    def _flip(self, x: float, y: float, size: float) -> Affine2D:
+        """Return what moves to (x, y) and enlarges to a size; matplotlib counts y from below."""
+        return Affine2D(
+            np.array([(size, 0, x), (0, -size, self._height - y), (0, 0, 1)], np.float64)
+        )
 
 
 @dataclass(frozen=True)
@@ -278,8 +303,66 @@ class _Pen:
     stroke: Optional[Color] = None
     width: float = 0.0
     dashes: Optional[tuple[float, float]] = None
+    dash_offset: float = 0.0
     fill: Optional[Color] = None
 
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A click or a box as it is drawn.
+
+    Attributes:
+        owner: Whose it is.
+        color: The owner's.
+        place: On the sheet: x, y, or x0, y0, x1, y1.
+        label: Of a click.
+        number: Of a click's correction round.
+    """
+
+    owner: int
+    color: Color
+    place: tuple[float, ...]
+    label: int = POSITIVE
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Which of the objects that have a prompt at the same place one is.
+
+    Attributes:
+        index: From 0, in the order in which they are drawn.
+        count: How many objects there are.
+    """
+
+    index: int
+    count: int
+
+
+def _turns(prompts: Sequence[_Prompt]) -> list[_Turn]:
+    """Return the turn of each prompt's object among those that the last of them would hide."""
+    groups: list[list[_Prompt]] = []
+    group_of = []
+    for prompt in prompts:
+        group = next((group for group in groups if _coincide(group[0], prompt)), None)
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append(prompt)
+        group_of.append(group)
+    turns = []
+    for prompt, group in zip(prompts, group_of, strict=True):
+        owners = list(dict.fromkeys(item.owner for item in group))
+        turns.append(_Turn(owners.index(prompt.owner), len(owners)))
+    return turns
+
+
+def _coincide(one: _Prompt, other: _Prompt) -> bool:
+    return all(abs(a - b) <= _SAME_PLACE for a, b in zip(one.place, other.place, strict=True))
+
+
+# So near to it, in pixels of the sheet, a prompt hides the colour of the one below.
+_SAME_PLACE = 1
 
 _DIAMOND = Path([(0, -1), (1, 0), (0, 1), (-1, 0), (0, -1)], closed=True)
 _MINUS = Path([(-1, 0), (1, 0)])
@@ -293,8 +376,24 @@ def _shape_of(label: int) -> tuple[Path, Color]:
     return _DIAMOND, (200, 0, 30)
 
 
-def _clicks(prompt: PromptData) -> Iterator[tuple[float, float, int, int]]:
-    """Yield x, y, label and correction round of the clicks that can be drawn."""
+@cache  # Agg takes a path at the address of the last one for the same
+def _sector(index: int, count: int) -> Path:
+    """Return one of several equal sectors, larger than any marker, clockwise from below."""
+    angles = 2 * np.pi * (index + np.linspace(0, 1, 13)) / count
+    rim = 20 * np.stack([-np.sin(angles), np.cos(angles)], 1)
+    return Path(np.concatenate([[(0, 0)], rim, [(0, 0)]]), closed=True)
+
+
+def _box_of(prompt: PromptData, color: Color, panel: _Panel) -> Iterator[_Prompt]:
+    """Yield the box of a prompt that can be drawn."""
+    box = prompt.bbox
+    if prompt.prompt_type == "bbox" and box is not None and box.isfinite().all():
+        x0, y0, x1, y1 = box.tolist()
+        yield _Prompt(prompt.obj_id, color, (*panel.at(x0, y0), *panel.at(x1, y1)))
+
+
+def _clicks_of(prompt: PromptData, color: Color, panel: _Panel) -> Iterator[_Prompt]:
+    """Yield the clicks of a prompt that can be drawn."""
     if prompt.prompt_type != "point" or prompt.points is None or prompt.labels is None:
         return
     rounds = [0] * len(prompt.points) if prompt.rounds is None else prompt.rounds.tolist()
@@ -302,7 +401,16 @@ def _clicks(prompt: PromptData) -> Iterator[tuple[float, float, int, int]]:
         prompt.points.tolist(), prompt.labels.tolist(), rounds, strict=True
     ):
         if label in (POSITIVE, NEGATIVE) and math.isfinite(x + y):
-            yield x, y, label, number
+            yield _Prompt(prompt.obj_id, color, panel.at(x, y), label, number)
+
+
+def _rounds_in_words(of_objects: Iterable[Sequence[int]]) -> str:
+    """Write the rounds of each object that was clicked at a place.
+
+    Of an initial click, 0, nothing is written unless another object's round is.
+    """
+    texts = [_ranges([number for number in rounds if number]) for rounds in of_objects]
+    return texts[0] if len(set(texts)) == 1 else "/".join(text or "0" for text in texts)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

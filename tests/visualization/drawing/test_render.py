@@ -264,9 +264,65 @@ def test_clicks_at_one_place_share_one_label(rounds, label, written):
     assert written.count(label) == 5  # once, over an outline on four sides
 
 
+def near(pixels, color):
+    """How many pixels have a colour, or almost."""
+    return int((np.abs(pixels.astype(int) - color).max(-1) < 25).sum())
+
+
+def one_click(owner, label=1, number=0):
+    return PromptData(
+        "point",
+        owner,
+        points=torch.tensor([[30.0, 30.0]]),
+        labels=torch.tensor([label]),
+        rounds=torch.tensor([number]),
+    )
+
+
+def one_box(owner, shift=0.0):
+    return PromptData("bbox", owner, bbox=torch.tensor([10.0, 10.0, 50.0, 40.0]) + shift)
+
+
+COINCIDING = {
+    "clicks": ([one_click(k) for k in range(2)], None),
+    "clicks of both kinds": ([one_click(0, 1), one_click(1, 0)], None),
+    "clicks of five objects": ([one_click(k) for k in range(5)], None),
+    "an earlier click and a new one": ([one_click(0, number=0), one_click(1, number=1)], 1),
+    "earlier clicks": ([one_click(k) for k in range(2)], 1),
+    "boxes": ([one_box(k) for k in range(3)], None),
+    "boxes that almost coincide": ([one_box(0), one_box(1, 1.0)], None),
+}
+
+
+@pytest.mark.parametrize(("prompts", "newest"), COINCIDING.values(), ids=COINCIDING)
+def test_prompts_of_several_objects_at_one_place_are_all_seen(prompts, newest):
+    colors = [category_color(4 + k) for k in range(len(prompts))]  # far from those of the markers
+
+    def drawn(prompts, colors):
+        canvas = Canvas(64, 64)
+        canvas.prompts(prompts, colors, 0, 0, (64, 64), (1.0, 1.0), newest)
+        return canvas.pixels()
+
+    together = drawn(prompts, colors)
+    for prompt, color in zip(prompts, colors, strict=True):
+        alone = near(drawn([prompt], [color]), color)
+        assert alone / (2 * len(prompts)) < near(together, color) <= alone
+
+
+@pytest.mark.parametrize(
+    ("numbers", "label"), [([1, 2], "1/2"), ([2, 2], "2"), ([0, 3], "0/3"), ([0, 0], None)]
+)
+def test_rounds_of_several_objects_at_one_place_are_told_apart(numbers, label, written):
+    clip = make_clip([square(0, 0), square(32, 32)], [square(0, 0), square(32, 32)])
+    clip.frames[0].prompts = [one_click(k, number=number) for k, number in enumerate(numbers)]
+    render_sheet(clip)
+    labels = {text for text in written if text[0].isdigit() and " " not in text}
+    assert labels - {"0", "1"} == ({label} if label else set())  # these are in the legend
+
+
 def test_every_note_is_written_in_full(written):
     clip = make_clip([square(0, 0)], [square(0, 0)])
-    clip.prompts_implied, clip.prompts_unassigned, clip.num_left_out = True, 12, 7
+    clip.prompts_implied, clip.frames[0].prompts_unassigned, clip.num_left_out = True, 12, 7
     clip.prompts_elsewhere = list(range(100, 120))
     clip.pred.non_finite[:] = True
     render_sheet(clip)
