@@ -162,10 +162,8 @@ def test_ranks_answer_a_requeue_signal_together(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("signum", "to_all"),
-    [pytest.param(signal.SIGTERM, False, marks=pytest.mark.long), (signal.SIGINT, True)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("signum", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_ranks_of_lightning_leave_rank_zero_the_time_to_log(signum, to_all, tmp_path):
     # Lightning looks every 5 s for ranks that failed, and kills rank zero if one did.
     train = TrainProcess(
