@@ -15,10 +15,29 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 
 from .config import Config, SwanLabConfig
+from .guarded_logger import GuardedLogger
 
 log = logging.getLogger(__name__)
 
 _abandoned: list[threading.Thread] = []  # calls into SwanLab or W&B that did not return in time
+
+
+class GuardedWandb(GuardedLogger, WandbLogger):
+    """W&B's logger; a service that goes away costs no training."""
+
+    service = "W&B"
+
+
+class GuardedTensorBoard(GuardedLogger, TensorBoardLogger):
+    """TensorBoard's logger; a full disk costs no training."""
+
+    service = "TensorBoard"
+
+
+class GuardedCSV(GuardedLogger, CSVLogger):
+    """Lightning's CSV files; a full disk costs no training."""
+
+    service = "The CSV file of metrics"
 
 
 def build_loggers(config: Config, run_dir: Path) -> list[Logger]:
@@ -72,17 +91,17 @@ def _build(name: str, config: Config, run_dir: Path) -> Logger:
         return open_run_or_local(config.swanlab, run_dir)
     if name == "wandb":
         return _build_wandb(config.swanlab, run_dir)
-    return TensorBoardLogger(run_dir, name="tensorboard", version="")
+    return GuardedTensorBoard(run_dir, name="tensorboard", version="")
 
 
 def _build_csv(run_dir: Path) -> Logger:
     """Return a logger with a file of its own: `CSVLogger` deletes the one of an earlier start."""
     starts = len(list((run_dir / "csv").rglob("metrics.csv")))
-    return CSVLogger(run_dir, name="csv", version=str(starts) if starts else "")
+    return GuardedCSV(run_dir, name="csv", version=str(starts) if starts else "")
 
 
 def _build_wandb(config: SwanLabConfig, run_dir: Path) -> Logger:
-    logger = WandbLogger(project=config.project, save_dir=run_dir)
+    logger = GuardedWandb(project=config.project, save_dir=run_dir)
     # Otherwise Lightning starts the run, in `fit`, where an error ends the training.
     _start_run(logger, "wandb-start", config.start_timeout_s)
     return logger

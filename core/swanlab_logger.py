@@ -1,14 +1,13 @@
 """SwanLab's logger as a training uses it; imported when one is built, as it needs ``swanlab``."""
 
 import contextlib
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Optional
 
 from lightning.pytorch.utilities import rank_zero_only
 from swanlab.integration.pytorch_lightning import SwanLabLogger
 
-log = logging.getLogger(__name__)
+from .guarded_logger import GuardedLogger
 
 
 def keep_silent() -> None:
@@ -22,7 +21,7 @@ def keep_silent() -> None:
         console.info = lambda *args, **kwargs: None
 
 
-class BoundedSwanLabLogger(SwanLabLogger):
+class BoundedSwanLabLogger(GuardedLogger, SwanLabLogger):
     """SwanLab's logger, whose end cannot hang and whose scalars cannot raise.
 
     Args:
@@ -31,38 +30,17 @@ class BoundedSwanLabLogger(SwanLabLogger):
         **options: Those of ``SwanLabLogger``.
     """
 
+    service = "SwanLab"
+
     def __init__(self, mode: str, close_failed: Callable[[str], Any], **options: Any) -> None:
         super().__init__(mode=mode, **options)
         self.mode = mode
         self._close_failed = close_failed
-        self._failed = False
 
     @property
     def url(self) -> str:
         """Where the run of mode ``online`` is shown."""
         return str(self.experiment.url)
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: Optional[int] = None) -> None:
-        """Log scalars or pictures."""
-        try:
-            super().log_metrics(metrics, step)
-        except Exception:
-            # Whoever logs pictures, which come as lists, is told; scalars come from Lightning, in
-            # the middle of training.
-            if any(isinstance(value, list) for value in metrics.values()):
-                raise
-            if not self._failed:
-                log.warning("SwanLab no longer accepts metrics; training continues", exc_info=True)
-            self._failed = True
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log the configuration."""
-        try:
-            super().log_hyperparams(params, *args, **kwargs)
-        except Exception:
-            log.warning("SwanLab did not store the configuration", exc_info=True)
 
     @rank_zero_only
     def finalize(self, status: Optional[str] = None) -> None:

@@ -8,14 +8,13 @@ import time
 import numpy as np
 import pytest
 from fakes import ROOM, SomeonesModule
-from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from processes import png_files
 from trainings import make_trainer
 
 from core.config import Config, DataConfig, ModelConfig, SwanLabConfig, VisualizationsConfig
 from core.data import VideoDataModule
-from core.loggers import build_loggers, finish_swanlab, finish_wandb
+from core.loggers import GuardedCSV, build_loggers, finish_swanlab, finish_wandb
 from core.visualization.publisher import draw_sheets
 
 KEYS = ("train/composites", "val/composites")
@@ -124,10 +123,10 @@ def test_a_missing_wandb_costs_no_training(tmp_path, monkeypatch, caplog):
     def missing(**kwargs):
         raise ModuleNotFoundError("wandb is not installed")
 
-    monkeypatch.setattr("core.loggers.WandbLogger", missing)
+    monkeypatch.setattr("core.loggers.GuardedWandb", missing)
     monkeypatch.setitem(sys.modules, "wandb", None)
     loggers = build_loggers(Config(logger=["wandb", "csv"]), tmp_path)
-    assert [type(logger) for logger in loggers] == [CSVLogger]
+    assert [type(logger) for logger in loggers] == [GuardedCSV]
     assert "logger=wandb cannot start (ModuleNotFoundError" in caplog.text
     finish_wandb(1)
 
@@ -146,13 +145,13 @@ def test_wandb_that_cannot_start_is_replaced_before_training(fault, tmp_path, mo
                 raise RuntimeError("no API key")
             end.wait(30)
 
-    monkeypatch.setattr("core.loggers.WandbLogger", NoRun)
+    monkeypatch.setattr("core.loggers.GuardedWandb", NoRun)
     config = Config(logger="wandb", swanlab=SwanLabConfig(start_timeout_s=0.2))
     started = time.monotonic()
     loggers = build_loggers(config, tmp_path)
     assert time.monotonic() - started < 10
     end.set()
-    assert [type(logger) for logger in loggers] == [CSVLogger]
+    assert [type(logger) for logger in loggers] == [GuardedCSV]
     reason = "RuntimeError: no API key" if fault == "raises" else "swanlab.start_timeout_s=0.2"
     assert caplog.text.count("logger=wandb cannot start") == caplog.text.count(reason) == 1
 
@@ -174,7 +173,7 @@ def test_wandb_without_an_api_key_is_replaced_by_csv(tmp_path, monkeypatch, capl
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     loggers = build_loggers(Config(logger="wandb"), tmp_path)
-    assert [type(logger) for logger in loggers] == [CSVLogger]
+    assert [type(logger) for logger in loggers] == [GuardedCSV]
     assert "logger=wandb cannot start" in caplog.text
 
 
@@ -203,3 +202,28 @@ def test_another_start_in_the_same_directory_keeps_the_csv_of_the_first(tmp_path
         logger.save()
     texts = [path.read_text() for path in sorted((tmp_path / "csv").rglob("metrics.csv"))]
     assert texts == ["a,step\n2,2\n", "a,step\n1,1\n"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "csv"])
+def test_scalars_that_a_logger_no_longer_takes_cost_no_training(
+    name, tmp_path, monkeypatch, caplog, offline
+):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    (logger,) = build_loggers(Config(logger=name), tmp_path)
+    trainer = make_trainer(tmp_path, [logger], max_steps=3, log_every_n_steps=1)
+    where = {
+        "wandb": "wandb.sdk.wandb_run.Run.log",
+        "tensorboard": "torch.utils.tensorboard.SummaryWriter.add_scalar",
+        "csv": "lightning.fabric.loggers.csv_logs._ExperimentWriter.save",
+    }
+    monkeypatch.setattr(where[name], full)
+    config = DataConfig(num_frames=2, batch_size=1, val_batch_size=1)
+    module = SomeonesModule(VisualizationsConfig())
+    trainer.fit(module, VideoDataModule(config, 64, seed=0))
+    assert trainer.global_step == 3
+    assert caplog.text.count("no longer accepts metrics; training continues") == 1
+    assert caplog.text.count("No space left on device") >= 1
+    if name == "wandb":
+        finish_wandb(30)
