@@ -88,6 +88,7 @@ def build(
         check_images,
         check_interval,
         check_skipping,
+        check_validation,
         find_unused_parameters_in_ddp,
         leave_messages_to_hydra,
         lightning_refuses,
@@ -123,6 +124,7 @@ def build(
         )
     check_skipping(config.trainer, trainer.world_size)
     check_interval(config.trainer, data.num_train_batches(trainer.world_size))
+    check_validation(config.trainer, data.num_val_batches(trainer.world_size))
     return module, data, trainer
 
 

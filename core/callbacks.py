@@ -280,9 +280,9 @@ def build_callbacks(
     if has_logger:
         callbacks.append(LearningRateMonitor("step"))
     if config.early_stopping_patience is not None:
-        callbacks.append(
-            EarlyStopping("val/iou", mode="max", patience=config.early_stopping_patience)
-        )
+        # A validation without a value is one in which it did not rise.
+        patience = config.early_stopping_patience
+        callbacks.append(EarlyStopping("val/iou", 0.0, patience, mode="max", check_finite=False))
     return callbacks
 
 

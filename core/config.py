@@ -828,7 +828,7 @@ class TrainerConfig(Section):
         "false elsewhere",
     )
     fast_dev_run: Any = setting(
-        False, _FAST_DEV_RUN, "true: one batch of each stage, without loggers and checkpoints"
+        False, _FAST_DEV_RUN, "true: one batch of each stage, without loggers"
     )
     validate_first: bool = setting(
         False, ANY_VALUE, "validate the starting weights before training, as a baseline"
@@ -882,6 +882,13 @@ class TrainerConfig(Section):
             raise UserError(
                 f"trainer.val_check_interval={self.val_check_interval} is a share of an epoch and "
                 "needs trainer.check_val_every_n_epoch=1"
+            )
+        counts_batches = isinstance(self.val_check_interval, int)
+        if counts_batches and self.val_check_interval < self.accumulate_grad_batches:
+            raise UserError(
+                f"trainer.val_check_interval={self.val_check_interval} validates before a step is "
+                f"complete: expected at least {self.accumulate_grad_batches} batches, which "
+                "trainer.accumulate_grad_batches makes one step"
             )
         if self.early_stopping_patience is not None and self.limit_val_batches == 0:
             raise UserError(
@@ -1079,6 +1086,7 @@ class Config(Section):
         self.logger = [self.logger] if isinstance(self.logger, str) else list(self.logger or [])
         for name in self.logger:
             one_of(*LOGGERS).check("logger", name)
+        require(len({*self.logger}) == len(self.logger), "logger", self.logger, "names that differ")
         for prefix, data in sections_of(self.data):
             self._leave_a_frame_to_track(prefix, data)
         require(

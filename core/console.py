@@ -16,7 +16,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 # What Lightning says of this run; the rest of its information is about machines in general.
-_TOLD_BY_LIGHTNING = re.compile(r"Restored|SLURM|Metric val/|Monitored metric")
+_TOLD_BY_LIGHTNING = re.compile(r"Restored|SLURM")
 
 # Warnings of libraries that a user can do nothing with, by how they begin.
 _KNOWN = (
@@ -24,7 +24,8 @@ _KNOWN = (
     # Lightning's own affair with torch.
     r".*LeafSpec.*is deprecated",
     # `VideoMetrics` is of all ranks already.
-    r".*'val/(iou|iou_copy|dice|J|F|J&F|failures|identity_switches|frames_until_failure)['/]"
+    r".*'val/(iou|iou_copy|dice|J|F|J&F|failures|identity_switches|frames_until_failure"
+    r"|source)['/@]"
     r".*sync_dist=True",
     # A skipped batch: our own warning says so.
     r"`training_step` returned `None`",

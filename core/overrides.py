@@ -8,9 +8,10 @@ import dataclasses
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from .checks import A_PATH, Rule, Section, UserError, expand_home
 from .config import (
@@ -32,6 +33,9 @@ _HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 # What Hydra's grammar lets a backslash protect outside of quotes.
 _ESCAPED = re.compile(r"\\([()\[\]{}:=, \t\\])")
+_SWEEP_FLAGS = ("-m", "--multirun")
+# Of a setting that a sweep gives more values, the first ones are tried out.
+_MAX_TRIED = 20
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
 # Up to the next comma: quoted wholly, or anything with the comma protected by a backslash.
 _BEFORE_COMMA = re.compile(rf"\s*({_QUOTED.pattern}|(?:\\.|[^,])*?)\s*,", re.DOTALL)
@@ -71,6 +75,9 @@ def prepare(
     """
     from hydra._internal.utils import get_args_parser
 
+    # Hydra takes options before the settings alone.
+    flags = [argument for argument in arguments if argument in _SWEEP_FLAGS]
+    arguments = [*flags, *(argument for argument in arguments if argument not in _SWEEP_FLAGS)]
     try:
         options, unknown = get_args_parser().parse_known_args(arguments)
     except SystemExit:  # of --version, or for options that Hydra does not know
@@ -166,16 +173,15 @@ def _quote_value(value: str, is_path: bool) -> str:
 
 
 def _try_out(overrides: list[str], sweeps: bool, config_name: str) -> None:
-    """Compose and check the configuration, of a sweep the first one; raise UserError."""
+    """Compose and check the configuration, of a sweep with each of its values; raise UserError."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
     register_schema()
     try:
-        if sweeps:
-            overrides = _first_of_each(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            to_config(compose(config_name, overrides))
+            for tried in _each_value(overrides) if sweeps else [overrides]:
+                to_config(compose(config_name, tried))
     except UserError as error:
         # OmegaConf does not always tell where an interpolation stands.
         named = ", ".join(override for override in overrides if "${" in override)
@@ -190,15 +196,25 @@ def _try_out(overrides: list[str], sweeps: bool, config_name: str) -> None:
         raise UserError(in_one_sentence(error)) from error
 
 
-def _first_of_each(overrides: list[str]) -> list[str]:
+def _each_value(overrides: list[str]) -> Iterator[list[str]]:
+    """Give the overrides of a sweep with each of its values, beside the first ones of the others.
+
+    They are as many as there are values, while the number of jobs is a product.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    chosen = []
-    for override, parsed in zip(
-        overrides, OverridesParser.create().parse_overrides(overrides), strict=True
-    ):
-        first: Any = override
-        if parsed.is_sweep_override():
-            first = f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"
-        chosen.append(first)
-    return chosen
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    values = [
+        [
+            f"{one.get_key_element()}={value}"
+            for value in islice(one.sweep_string_iterator(), _MAX_TRIED)
+        ]
+        if one.is_sweep_override()
+        else [given]
+        for given, one in zip(overrides, parsed, strict=True)
+    ]
+    first = [value for value, *_ in values]
+    yield first
+    for i, (_, *others) in enumerate(values):
+        for value in others:
+            yield [*first[:i], value, *first[i + 1 :]]

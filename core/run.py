@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import hydra
 import torch
@@ -120,11 +120,8 @@ def check_interval(config: TrainerConfig, num_batches: int) -> None:
         config: The trainer section.
         num_batches: Batches per epoch of one process.
     """
-    limit, interval = config.limit_train_batches, config.val_check_interval
-    if isinstance(limit, float) and limit <= 1:
-        num_batches = int(num_batches * limit)
-    elif limit is not None:
-        num_batches = min(num_batches, int(limit))
+    interval = config.val_check_interval
+    num_batches = _limited("limit_train_batches", config.limit_train_batches, num_batches)
     counted = config.check_val_every_n_epoch is not None and isinstance(interval, int)
     if counted and interval > num_batches and not config.fast_dev_run:
         raise UserError(
@@ -132,6 +129,29 @@ def check_interval(config: TrainerConfig, num_batches: int) -> None:
             f"batches of an epoch: use trainer.val_check_interval=null to validate at its end, or "
             "trainer.check_val_every_n_epoch=null to count batches across epochs"
         )
+
+
+def check_validation(config: TrainerConfig, num_batches: int) -> None:
+    """Raise UserError for a share of the validation batches that is none of them.
+
+    Args:
+        config: The trainer section.
+        num_batches: Validation batches of one process.
+    """
+    _limited("limit_val_batches", config.limit_val_batches, num_batches)
+
+
+def _limited(name: str, limit: Union[int, float, None], num_batches: int) -> int:
+    """Return how many batches a limit leaves, which is a share if it is a float."""
+    if not isinstance(limit, float) or limit > 1:
+        return num_batches if limit is None else min(num_batches, int(limit))
+    if limit > 0 and num_batches > 0 and int(num_batches * limit) == 0:
+        raise UserError(
+            f"trainer.{name}={limit:g} is less than one of "
+            f"{counted(num_batches, 'batch', 'batches')}: expected a larger share, or a number of "
+            "batches, such as 1"
+        )
+    return int(num_batches * limit)
 
 
 @contextlib.contextmanager
@@ -345,6 +365,10 @@ def _reached(module: Any, trainer: Any) -> list[tuple[str, str]]:
     if iou is None:
         return []
     rows = [("val/iou", f"{float(iou):.3f} after {trainer.global_step} steps")]
+    stopping = trainer.early_stopping_callback
+    if stopping is not None and stopping.wait_count >= stopping.patience:
+        validations = counted(stopping.wait_count, "validation")
+        rows.append(("  stopped", f"early: it did not rise in {validations}"))
     if module.iou_before is not None:
         rows.append(("  before", f"{module.iou_before:.3f}"))
     if module.iou_copy is not None:

@@ -158,6 +158,10 @@ class VideoDataModule(LightningDataModule):
         """Return how many training batches of an epoch each of some ranks has."""
         return self._order("train").count(num_ranks)
 
+    def num_val_batches(self, num_ranks: int) -> int:
+        """Return how many validation batches each of some ranks has."""
+        return self._order("val").count(num_ranks)
+
     def batches_per_epoch(self, num_ranks: int) -> dict[str, int]:
         """Return how many training batches of an epoch are of each of ``data.sources``.
 

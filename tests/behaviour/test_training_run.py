@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -152,7 +153,9 @@ def scripted(patch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripted")
     # The second one is what copying scores, measured once after the first validation.
     scores = iter([0.3, 0.1, 0.6, 0.5, 0.4, 0.9, 0.9])
+    said = []
     with patch.context() as scores_patch:
+        scores_patch.setattr("core.run.log.info", lambda text, *args: said.append(text % args))
         scores_patch.setattr(
             VideoMetrics, "compute", lambda own, *_: {"iou": next(scores)} if own.rows else {}
         )
@@ -161,6 +164,7 @@ def scripted(patch, tmp_path_factory):
             "trainer.early_stopping_patience=2",
         )  # fmt: skip
     assert ended == ""
+    (folder / "run" / "said.txt").write_text("\n".join(said))
     return folder / "run" / "checkpoints"
 
 
@@ -175,6 +179,8 @@ def test_the_best_checkpoint_is_the_one_of_the_best_value(scripted):
 
 def test_early_stopping_waits_for_as_many_validations_as_its_patience(scripted):
     assert torch.load(scripted / "last.ckpt", weights_only=False)["global_step"] == 4
+    said = (scripted.parent / "said.txt").read_text()
+    assert re.search(r"^ +stopped +early: it did not rise in 2 validations$", said, re.MULTILINE)
 
 
 @pytest.fixture

@@ -251,6 +251,19 @@ def test_a_sweep_takes_names_without_quotes_too(monkeypatch, tmp_path):
     outcome.is_refused("run=1 (2) does not exist")
 
 
+@pytest.mark.parametrize("options", [["--multirun"], ["-m"]])
+@pytest.mark.parametrize("value", ["-1", "abc"])
+def test_each_value_of_a_sweep_is_checked_before_its_first_job(
+    monkeypatch, tmp_path, options, value
+):
+    outcome = run_here(
+        monkeypatch, tmp_path, *TINY, *options, f"optimizer.lr=1e-3,{value}", "seed=1,2",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    outcome.is_refused("optimizer.lr", value)
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_sweep_over_half_a_name_says_that_commas_are_quoted(monkeypatch, tmp_path):
     (tmp_path / "a,b").mkdir()
     outcome = sweep(monkeypatch, tmp_path, f"data.root={tmp_path}/a,b")
@@ -390,6 +403,19 @@ IMPOSSIBLE = {
         ["trainer.limit_val_batches=all"],
         ["trainer.limit_val_batches", "all"],
     ),
+    "a share that is no training batch": (
+        ["trainer.limit_train_batches=0.0001"],
+        ["trainer.limit_train_batches=0.0001", "share", "number of batches"],
+    ),
+    "a share that is no validation batch": (
+        ["trainer.limit_val_batches=0.01"],
+        ["trainer.limit_val_batches=0.01", "share", "number of batches"],
+    ),
+    "validation before a step is complete": (
+        ["trainer.accumulate_grad_batches=3", "trainer.val_check_interval=2"],
+        ["trainer.val_check_interval=2", "trainer.accumulate_grad_batches", "3"],
+    ),
+    "a logger twice": (["logger=[csv,csv]"], ["logger", "csv"]),
     "early stopping without validation": (
         ["trainer.limit_val_batches=0", "trainer.early_stopping_patience=2"],
         ["trainer.early_stopping_patience", "trainer.limit_val_batches"],
