@@ -99,6 +99,13 @@ def test_warnings_come_as_one_line_unless_they_are_for_developers(console):
         warnings.warn(
             "The number of training batches (2) is smaller than the logging interval", stacklevel=1
         )
+        # As Lightning says it, in trainings of several processes.
+        for name in ("iou", "iou@mask", "iou@3clicks", "source/a/iou", "failures/lost"):
+            warnings.warn(
+                f"It is recommended to use `self.log('val/{name}', ..., sync_dist=True)` when "
+                "logging on epoch level in distributed setting",
+                stacklevel=1,
+            )
 
     with warnings_as_lines():
         warn()
