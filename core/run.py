@@ -34,7 +34,7 @@ from .model.freezing import parameter_table, reaches_images
 from .model.weights import CheckpointError
 from .out_of_memory import is_lost_rank
 from .report import COMPARISON, write_comparison
-from .val_prompts import val_prompts_every, val_prompts_of
+from .val_prompts import prompts_of_images, val_prompts_every, val_prompts_of
 from .visualization.store import FOLDER, PAGE, SETTINGS
 from .words import counted
 
@@ -245,7 +245,7 @@ def describe(
         ("data", _data(config, data, trainer.world_size)),
         ("model", _model(config, module.model)),
         ("weights", _weights(module, ckpt_path)),
-        *_validation(config),
+        *_validation(config, data.validates_on_images_alone),
         ("device", _device(config.trainer, trainer)),
         ("run", str(short_path(run_dir))),
     ]
@@ -296,9 +296,10 @@ def _weights(module: Any, ckpt_path: Optional[str]) -> str:
     return module.load_report or "random"
 
 
-def _validation(config: Config) -> list[tuple[str, str]]:
+def _validation(config: Config, on_images: bool) -> list[tuple[str, str]]:
     """Say what validation under several prompt types costs, where there are several."""
-    first, *others = val_prompts_of(config)
+    prompt_types = val_prompts_of(config)
+    first, *others = prompts_of_images(prompt_types) if on_images else prompt_types
     if not others or config.trainer.limit_val_batches == 0:
         return []
     every = val_prompts_every(config)

@@ -1,7 +1,7 @@
 """Validation under several prompt types: which, when, and IoU under each."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,18 @@ def val_prompts_of(config: Config) -> list[str]:
         return list(config.trainer.val_prompts)
     prompt_type = config.model.prompt_type
     return list(MIXED_PROMPTS) if prompt_type == "mixed" else [prompt_type]
+
+
+def prompts_of_images(types: Sequence[str]) -> list[str]:
+    """Return what a clip of one frame is validated under: clicks or boxes, and the other if asked.
+
+    A mask of an image is the answer itself, so clicks take its place.
+
+    Args:
+        types: Those of videos, the first one first.
+    """
+    kinds = ["bbox" if kind == "bbox" else "point" for kind in types]
+    return list(dict.fromkeys(kinds))
 
 
 def val_prompts_every(config: Config) -> int:

@@ -92,7 +92,9 @@ def test_longer_clips_masks_and_merged_outputs_have_no_rounds():
 def test_images_have_one_frame_whatever_is_set():
     data = DataConfig(source="sa1b", root=".", num_frames=8, val_num_frames=5)
     assert [clip_length(data, training) for training in (True, False)] == [1, 1]
-    assert VideoDataModule(data, SIZE, seed=0).trains_on_images_alone
+    module = VideoDataModule(data, SIZE, seed=0)
+    assert module.trains_on_images_alone
+    assert module.validates_on_images_alone
     Config(data=data, model=ModelConfig(prompt_type="mixed", num_frames_to_correct=2))
 
 

@@ -73,13 +73,19 @@ def test_further_types_are_due_at_every_nth_validation_and_the_last():
 
 
 def test_the_start_says_what_it_costs():
-    ((name, said),) = _validation(config_of())
+    ((name, said),) = _validation(config_of(), on_images=False)
     assert name == "validation"
     assert " ".join(said.split()) == (
         "under mask prompts, which val/iou is of; every 4 validations and at the last under bbox "
         "and point prompts too: one more validation per further type"
     )
-    assert _validation(config_of("point")) == []
+    assert _validation(config_of("point"), on_images=False) == []
+
+
+def test_the_start_says_that_images_are_prompted_with_clicks_and_boxes():
+    ((_, said),) = _validation(config_of(), on_images=True)
+    assert said.startswith("under point prompts, which val/iou is of;")
+    assert "under bbox prompts too" in said
 
 
 def train(tmp_path, logger, **options):

@@ -5,6 +5,7 @@ state of the global generators: the sampler hands out (epoch, index) pairs, and 
 from generators of its own.
 """
 
+from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -76,10 +77,17 @@ class VideoDataModule(LightningDataModule):
     @property
     def trains_on_images_alone(self) -> bool:
         """Whether every training clip has one frame."""
-        if not self.sources:
-            return clip_length(self.data, training=True) == 1
-        trained = self._sources_for("train")
-        return all(clip_length(source, training=True) == 1 for _, source in trained)
+        return self._has_images_alone("train")
+
+    @property
+    def validates_on_images_alone(self) -> bool:
+        """Whether every clip of validation has one frame."""
+        return self._has_images_alone("val")
+
+    def _has_images_alone(self, stage: str) -> bool:
+        sources = [source for _, source in self._sources_for(stage)]
+        used: Sequence[DataConfig] = sources or [self.data]
+        return all(clip_length(source, training=stage == "train") == 1 for source in used)
 
     def setup(self, stage: Optional[str] = None) -> None:
         """Read the data set's structure; later calls do nothing.
