@@ -17,7 +17,7 @@ from ..config import DataConfig, SourceConfig, clip_length, sections_of, sources
 from ..official import original_sizes_of
 from .clips import ClipDataset
 from .datapoint import collate, normalise, seed_of_source
-from .finding import find_clips
+from .finding import find_clips, warn_of_unmatched_masks
 from .loader import ClipBatches, ClipOrder, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import Reader, has_category_layout
@@ -121,6 +121,7 @@ class VideoDataModule(LightningDataModule):
             for name, part in parts.items()
             if training or name == "val"
         }
+        warn_of_unmatched_masks(split.train.known, split.val.known)
         split.index.save()
         return found
 
