@@ -100,7 +100,7 @@ class KnownVideos:
         return facts.unmatched
 
     def unmatched_masks(self) -> dict[str, tuple[int, int]]:
-        """Return {name: `num_unmatched`} of the videos asked for that have masks without a frame."""
+        """Return {name: `num_unmatched`} of those asked for that have masks without a frame."""
         return {
             self.reader.names[i]: facts.unmatched
             for i, facts in sorted(self._facts.items())

@@ -103,7 +103,7 @@ class VideoDataModule(LightningDataModule):
     def _sources_for(self, stage: str) -> list[tuple[int, SourceConfig]]:
         """Return the data sets that train or validate, with their positions."""
         every = enumerate(self.sources)
-        return [(i, source) for i, source in every if stage == "val" or source.weight != 0]
+        return [(i, source) for i, source in every if stage == "val" or source.trains]
 
     def _read(self, data: DataConfig, seed: int) -> dict[str, Clips]:
         """Return the clips of one data set by stage."""
@@ -115,11 +115,10 @@ class VideoDataModule(LightningDataModule):
         split = split_videos(data)
         self._take_categories(split.train.reader)
         parts = {"train": split.train, "val": split.val}
-        training = not isinstance(data, SourceConfig) or data.weight != 0
         found: dict[str, Clips] = {
             name: self._cut(part, data, seed, training=name == "train")
             for name, part in parts.items()
-            if training or name == "val"
+            if data.trains or name == "val"
         }
         warn_of_unmatched_masks(split.train.known, split.val.known)
         split.index.save()

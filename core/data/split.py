@@ -46,7 +46,8 @@ def split_videos(data: DataConfig) -> Split:
     """Open a data set and split its videos.
 
     An annotation file of validation comes first, and each list chooses among the videos of its own
-    file. Then come lists of the videos of one data set, then `data.val_fraction`.
+    file. Then come lists of the videos of one data set, then `data.val_fraction`. Of a data set
+    that only validates all videos do, or those of its list.
 
     Args:
         data: Any source but ``synthetic``.
@@ -60,8 +61,11 @@ def split_videos(data: DataConfig) -> Split:
         reader, val_reader = _open(source, data)
     known = index.videos_of(reader)
     train_list, val_list = _lists(data, source)
+    val_known = known if val_reader is reader else index.videos_of(val_reader)
+    if not data.trains:
+        val = _listed_videos(val_known, val_list, "val_list", data)
+        return Split(Videos(known, []), val, index)
     if val_reader is not reader:
-        val_known = index.videos_of(val_reader)
         return Split(
             _listed_videos(known, train_list, "train_list", data),
             _listed_videos(val_known, val_list, "val_list", data),

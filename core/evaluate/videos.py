@@ -261,6 +261,10 @@ def _places(config: EvaluateConfig) -> Iterator[tuple[str, tuple[Optional[Reader
         for i in range(len(clips)):
             yield clips.clip_name(i), (None, i)
         return
+    if config.split == "train" and not config.data.trains:
+        raise UserError(
+            "split=train: with weight 0 no video of this data set trains, expected split=val"
+        )
     split = split_videos(config.data)
     taken: set[str] = set()
     # of all videos, whatever is chosen: results of one split may join those of another in a folder
