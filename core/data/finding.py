@@ -176,7 +176,7 @@ def warn_of_unmatched_masks(*parts: KnownVideos) -> None:
         f"left out {counted(num_masks, 'mask')} without a frame, in {counted(len(found), 'video')}"
         f" ({name_some([*found])})"
     )
-    # such masks are one frame off, which the pictures alone would show
+    # its other masks may lie on their frames' neighbours, which nothing but pictures would show
     shifted = next((name for name, (frames, masks) in found.items() if frames == masks), None)
     if shifted is not None:
         text += (
