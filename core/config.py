@@ -557,6 +557,11 @@ class DataConfig(Section):
                 f"the data set's folder for data={self.source}",
             )
 
+    @property
+    def trains(self) -> bool:
+        """Whether training clips are cut from it; validation clips always are."""
+        return True
+
 
 def clip_length(data: DataConfig, training: bool) -> int:
     """Return the frames of a clip: validation may have a length of its own."""
@@ -594,6 +599,11 @@ class SourceConfig(DataConfig):
         require(self.sources is None, "data.sources", self.sources, "null in one of several")
         super().__post_init__()
         self.name = self.name or self.source
+
+    @property
+    def trains(self) -> bool:
+        """See `DataConfig`."""
+        return self.weight != 0
 
 
 def sections_of(data: DataConfig) -> list[tuple[str, DataConfig]]:

@@ -357,7 +357,7 @@ def _check_sources(config: Config, output_dir: Path, read_all: bool) -> dict[str
     for i, source in enumerate(sources_of(config.data)):
         name = str(source.name)
         print(f"{name}:")
-        own = dataclasses.replace(config, data=dataclasses.replace(source, weight=None))
+        own = dataclasses.replace(config, data=source)
         own.seed = seed_of_source(config.seed, i)
         with naming_source(i):
             found = check_data(own, output_dir / name, read_all)

@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..config import MOST_VAL_CLIPS, DataConfig, clip_length
+from ..words import counted
 from .known import KnownVideos
 from .readers.files import DataError, NoAnnotatedFrameError, name_some
 from .readers.reader import Reader
@@ -162,6 +163,29 @@ def find_clips(
     return sources
 
 
+def warn_of_unmatched_masks(*parts: KnownVideos) -> None:
+    """Warn of the masks without a frame that `find_clips` came across, in one sentence.
+
+    Frames without a mask are usual.
+    """
+    found = {name: counts for known in parts for name, counts in known.unmatched_masks().items()}
+    if not found:
+        return
+    num_masks = sum(masks for _, masks in found.values())
+    text = (
+        f"left out {counted(num_masks, 'mask')} without a frame, in {counted(len(found), 'video')}"
+        f" ({name_some([*found])})"
+    )
+    # its other masks may lie on their frames' neighbours, which nothing but pictures would show
+    shifted = next((name for name, (frames, masks) in found.items() if frames == masks), None)
+    if shifted is not None:
+        text += (
+            f"; {shifted} has as many frames without a mask, so frames and masks may be counted"
+            " from different starts: run `python -m core.data` with these settings and look"
+        )
+    rank_zero_warn(text)
+
+
 def _skipped(reader: Reader, scans: list[_Scan], data: DataConfig, training: bool) -> Skipped:
     skipped = Skipped(data, training, short=[], empty=[], bare=[], why_bare="")
     for scan in scans:
@@ -178,6 +202,7 @@ def _scan(known: KnownVideos, i: int, data: DataConfig, training: bool) -> _Scan
         num_frames = known.num_frames(i)
     except NoAnnotatedFrameError as error:
         return _Scan(i, 0, bare=str(error))
+    known.num_unmatched(i)  # for `warn_of_unmatched_masks`, which does not wait for files
     num_starts = _num_starts(num_frames, data, training)
     if num_starts < 1:
         return _Scan(i, num_starts)

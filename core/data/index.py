@@ -22,7 +22,7 @@ from .readers.reader import Reader
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 _MOST_BYTES = 2**29  # 50,000 videos take 5 MB
 _FOLDER = "sam2-video-finetune"
 # the settings that decide what a reader finds, paths among them

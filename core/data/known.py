@@ -24,12 +24,14 @@ class Facts:
         num_frames: Its annotated frames.
         has_object: {position among them: whether the frame has an object}, of those looked at.
         remarks: On the files of its first frame; None: they were not looked at.
+        unmatched: See ``Reader.num_unmatched``; None: not asked for.
         stamp: That of the files and folders that it depends on; None: not to be kept.
     """
 
     num_frames: int
     has_object: dict[int, bool] = field(default_factory=dict)
     remarks: Optional[tuple[Remark, ...]] = None
+    unmatched: Optional[tuple[int, int]] = None
     stamp: Optional[str] = None
 
 
@@ -89,6 +91,22 @@ class KnownVideos:
             self.has_news = True
         return facts.remarks
 
+    def num_unmatched(self, i: int) -> tuple[int, int]:
+        """Return how many frames of video `i` lack a mask, and how many masks a frame."""
+        facts = self._of(i)
+        if facts.unmatched is None:
+            facts.unmatched = self.reader.num_unmatched(i)
+            self.has_news = True
+        return facts.unmatched
+
+    def unmatched_masks(self) -> dict[str, tuple[int, int]]:
+        """Return {name: `num_unmatched`} of those asked for that have masks without a frame."""
+        return {
+            self.reader.names[i]: facts.unmatched
+            for i, facts in sorted(self._facts.items())
+            if facts.unmatched is not None and facts.unmatched[1]
+        }
+
     def _of(self, i: int) -> Facts:
         facts = self._facts.get(i)
         if facts is None:
@@ -123,7 +141,8 @@ class KnownVideos:
                     [position for position, there in facts.has_object.items() if there is flag]
                     for flag in (True, False)
                 )
-                kept[names[i]] = [facts.stamp, facts.num_frames, seen, unseen, remarks]
+                unmatched = facts.unmatched
+                kept[names[i]] = [facts.stamp, facts.num_frames, seen, unseen, remarks, unmatched]
         return kept
 
     def _with_stamps(self, remarks: Optional[tuple[Remark, ...]]) -> Optional[list[list[str]]]:
@@ -139,7 +158,7 @@ class KnownVideos:
 def _believed(kept: Any, stamp: str) -> Optional[Facts]:
     """Return what is kept of a video; None: nothing, or it holds no longer."""
     try:
-        told, num_frames, seen, unseen, remarks = kept
+        told, num_frames, seen, unseen, remarks, unmatched = kept
         positions = [num_frames - 1, *seen, *unseen]
         if told != stamp or num_frames > _MOST_FRAMES or not _are_positions(positions, num_frames):
             return None
@@ -147,9 +166,12 @@ def _believed(kept: Any, stamp: str) -> Optional[Facts]:
             return None
         flags = {**dict.fromkeys(seen, True), **dict.fromkeys(unseen, False)}
         found = tuple(Remark(str(path), str(text)) for path, text, _ in remarks)
+        if unmatched is not None:
+            without_mask, without_frame = map(int, unmatched)
+            unmatched = without_mask, without_frame
     except (TypeError, ValueError):
         return None
-    return Facts(num_frames, flags, found, stamp)
+    return Facts(num_frames, flags, found, unmatched, stamp)
 
 
 def _are_positions(values: list, num_frames: int) -> bool:

@@ -18,7 +18,7 @@ from ..config import DataConfig, SourceConfig, clip_length, sections_of, sources
 from ..official import original_sizes_of
 from .clips import ClipDataset
 from .datapoint import collate, normalise, seed_of_source
-from .finding import find_clips
+from .finding import find_clips, warn_of_unmatched_masks
 from .loader import ClipBatches, ClipOrder, ResumableLoader
 from .readers.files import DataError
 from .readers.reader import Reader, has_category_layout
@@ -111,7 +111,7 @@ class VideoDataModule(LightningDataModule):
     def _sources_for(self, stage: str) -> list[tuple[int, SourceConfig]]:
         """Return the data sets that train or validate, with their positions."""
         every = enumerate(self.sources)
-        return [(i, source) for i, source in every if stage == "val" or source.weight != 0]
+        return [(i, source) for i, source in every if stage == "val" or source.trains]
 
     def _read(self, data: DataConfig, seed: int) -> dict[str, Clips]:
         """Return the clips of one data set by stage."""
@@ -123,12 +123,12 @@ class VideoDataModule(LightningDataModule):
         split = split_videos(data)
         self._take_categories(split.train.reader)
         parts = {"train": split.train, "val": split.val}
-        training = not isinstance(data, SourceConfig) or data.weight != 0
         found: dict[str, Clips] = {
             name: self._cut(part, data, seed, training=name == "train")
             for name, part in parts.items()
-            if training or name == "val"
+            if data.trains or name == "val"
         }
+        warn_of_unmatched_masks(split.train.known, split.val.known)
         split.index.save()
         return found
 

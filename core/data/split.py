@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ def split_videos(data: DataConfig) -> Split:
     """Open a data set and split its videos.
 
     An annotation file of validation comes first, and each list chooses among the videos of its own
-    file. Then come lists of the videos of one data set, then `data.val_fraction`.
+    file. Then come lists of the videos of one data set, then `data.val_fraction`. Of a data set
+    that only validates all videos do, or those of its list.
 
     Args:
         data: Any source but ``synthetic``.
@@ -60,8 +62,11 @@ def split_videos(data: DataConfig) -> Split:
         reader, val_reader = _open(source, data)
     known = index.videos_of(reader)
     train_list, val_list = _lists(data, source)
+    val_known = known if val_reader is reader else index.videos_of(val_reader)
+    if not data.trains:
+        validating = _listed_videos(val_known, val_list, "val_list", data)
+        return Split(Videos(known, []), validating, index)
     if val_reader is not reader:
-        val_known = index.videos_of(val_reader)
         return Split(
             _listed_videos(known, train_list, "train_list", data),
             _listed_videos(val_known, val_list, "val_list", data),
@@ -204,7 +209,7 @@ def _serving_both(known: KnownVideos, train: list[int], i: int, why: str) -> tup
 def _read_list(path: str, field: str, reader: Reader, data: DataConfig) -> list[int]:
     """Return the indices of the videos that a list file names."""
     setting = f"data.{field}={path}"
-    index = {name: i for i, name in enumerate(reader.names)}
+    index = _by_name(reader.names)
     videos, missing = [], []
     for name in _read_names(path, setting, data):
         # as in official lists an extension may follow, but a name may have a dot of its own
@@ -219,6 +224,17 @@ def _read_list(path: str, field: str, reader: Reader, data: DataConfig) -> list[
             f" ({name_some(missing)}), expected one video name per line"
         )
     return list(dict.fromkeys(videos))
+
+
+def _by_name(names: list[str]) -> dict[str, int]:
+    """Return {name: index}, also by the last part of a path that only one video has.
+
+    Official lists of SA-V name the video ``sav_000/sav_000001`` without its folder.
+    """
+    lasts = [name.rpartition("/")[2] for name in names]
+    counts = Counter(lasts)
+    short = {last: i for i, last in enumerate(lasts) if counts[last] == 1}
+    return short | {name: i for i, name in enumerate(names)}
 
 
 def _read_names(path: str, setting: str, data: DataConfig) -> list[str]:

@@ -234,8 +234,12 @@ def find_videos(config: EvaluateConfig) -> Videos:
 
     Raises:
         DataError: The data set cannot be read.
-        UserError: It has no such video.
+        UserError: It has no such video, or none that trains where those are asked for.
     """
+    if config.split == "train" and not config.data.trains:
+        raise UserError(
+            "split=train: with weight 0 no video of this data set trains, expected split=val"
+        )
     places = dict(_places(config))
     if config.videos is None:
         return Videos(list(places), config, places)

@@ -219,11 +219,22 @@ def save_object_masks(root, name="a", objects=((1,),) * 6) -> None:
 
 @pytest.mark.filterwarnings("ignore:the data set has only one video")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("digits", ["{}", "{:06d}"])
-def test_vos_folder_orders_frames_by_number_whatever_the_digits(tmp_path, suffix, digits):
+@pytest.mark.parametrize(
+    ("frames", "masks"),
+    [
+        ("{}", "{}"),
+        ("{:06d}", "{:06d}"),
+        ("frame{:04d}", "frame{:04d}"),
+        ("cat2_{}", "mask-{:03d}"),
+    ],
+)
+def test_vos_folder_orders_frames_by_number_whatever_the_digits_and_what_is_before_them(
+    tmp_path, suffix, frames, masks
+):
     make_video(tmp_path, objects=((1,),) * 12, suffix=suffix)
-    rename_all(tmp_path / "JPEGImages" / "a", digits + f".{suffix}")
-    rename_all(tmp_path / "Annotations" / "a", digits + ".png")
+    rename_all(tmp_path / "JPEGImages" / "a", frames + f".{suffix}")
+    rename_all(tmp_path / "Annotations" / "a", masks + ".png")
+    (tmp_path / "JPEGImages" / "a" / "Thumbs.db").touch()
     clip = module_for(tmp_path, num_frames=12).datasets["val"][0]
     assert numbers_and_objects(clip)[0] == list(range(12))
     levels = [frame.data[0].float().mean().item() for frame in clip.frames]
@@ -271,10 +282,11 @@ def test_two_files_of_one_frame_are_refused(tmp_path, folder):
     ("name", "message"),
     [
         ("hand/00000.png", r"name is not a number \(hand\)"),
+        ("000/of_1.png", r"name is not a number \(of_1\.png\)"),
         ("000/first.png", r"name is not a number \(first\.png\)"),
         ("0/00000.png", r"two files with number 0 \(0 and 000\)"),
     ],
-    ids=["object", "mask", "twice"],
+    ids=["object", "mask", "another prefix", "twice"],
 )
 def test_bad_names_of_png_folders_are_refused(tmp_path, name, message):
     make_video(tmp_path, objects=((),) * 6)
@@ -781,6 +793,33 @@ def test_bad_list_is_refused(tmp_path, content, message):
         (tmp_path / "train.txt").write_text(content)
     with pytest.raises(DataError, match=message):
         module_for(tmp_path, train_list="train.txt")
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"), [("v2", "sav_000/v2"), ("sav_001/v1", "sav_001/v1"), ("v1", None)]
+)
+def test_a_list_may_name_a_video_of_sav_without_its_folder_where_one_is_called_so(
+    tmp_path, listed, found
+):
+    for path in ("sav_000/v1", "sav_000/v2", "sav_001/v1"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        write_sav(tmp_path, path, "jpg")
+    (tmp_path / "val.txt").write_text(f"{listed}\n")
+    fields = {"annotation_folder": ".", "val_list": "val.txt"}
+    if found is None:
+        with pytest.raises(DataError, match=r"val_list=val\.txt lists 1 video .*\(v1\)"):
+            module_for(tmp_path, "sav", **fields)
+    else:
+        assert video_names(module_for(tmp_path, "sav", **fields), "val") == [found]
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+def test_sav_labels_of_frames_that_are_counted_from_1_are_told(tmp_path):
+    write_sav(tmp_path, "v", "jpg")
+    for path in (tmp_path / "JPEGImages" / "v").iterdir():
+        path.rename(path.with_stem(f"frame_{int(path.stem) + 1:04d}"))
+    with pytest.warns(UserWarning, match=r"left out 1 mask without a frame, in 1 video \(v\)"):
+        module_for(tmp_path, "sav", annotation_folder=".")
 
 
 def test_list_of_all_videos_for_validation_is_refused(tmp_path):

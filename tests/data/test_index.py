@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -148,6 +149,62 @@ def test_what_was_written_just_now_is_not_believed(tmp_path, reads):
     assert {*reads} == {*"abc"}
 
 
+def renumber(data, folder, numbers) -> None:
+    """Give the files of a folder other numbers; None removes one."""
+    paths = sorted((data / folder).iterdir())
+    for path, number in reversed([*zip(paths, numbers, strict=True)]):
+        path.unlink() if number is None else path.rename(path.with_stem(f"{number:05d}"))
+
+
+SHIFTED = (
+    r"left out 3 masks without a frame, in 2 videos \(a, b\); a has as many frames without a mask,"
+    " so frames and masks may be counted from different starts"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"JPEGImages/a": (1, 2, 3, 4, 5), "Annotations/b": (0, 1, 2, 6, 7)},
+            SHIFTED,
+        ),
+        ({"Annotations/c": (0, 1, 2, 3, 9), "JPEGImages/c": (0, 1, 2, 3, None)}, "1 mask without"),
+        ({"Annotations/a": (0, None, 2, None, 4)}, None),
+    ],
+    ids=["shifted", "more masks", "sparse"],
+)
+def test_masks_without_a_frame_are_told_once_at_every_start(tmp_path, settled, changes, message):
+    data = write_videos(tmp_path)
+    for folder, numbers in changes.items():
+        renumber(data, folder, numbers)
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            start(tmp_path)
+        texts = [str(item.message) for item in caught]
+        assert len(texts) == (message is not None), texts
+        assert message is None or re.search(message, texts[0])
+        assert all(("different starts" in text) == (message == SHIFTED) for text in texts)
+
+
+def test_counting_masks_without_a_frame_reads_no_folder_of_a_known_video(
+    tmp_path, settled, monkeypatch
+):
+    write_videos(tmp_path)
+    start(tmp_path)
+    monkeypatch.delattr(VosFolderReader, "_read")
+    start(tmp_path)
+
+
+def test_folders_of_masks_without_frames_are_named(tmp_path):
+    data = write_videos(tmp_path)
+    make_video(data, "d")
+    shutil.rmtree(data / "JPEGImages" / "d")
+    with pytest.warns(UserWarning, match=r"1 folder of masks is not used \(d in .*Annotations\)"):
+        start(tmp_path)
+
+
 def add_frame(data) -> None:
     save_frame(data / "JPEGImages/a/00005.jpg", 5)
     save_mask(data / "Annotations/a/00005.png", label_map(1))
@@ -271,6 +328,7 @@ BAD = {
     "position": entry(2, [-1]),
     "position beyond": entry(2, [5]),
     "no remarks": entry(4, [["x"]]),
+    "no counts": entry(5, "ab"),
 }
 
 

@@ -39,6 +39,46 @@ def test_masks_resized_with_nearest_neighbour_are_not(tmp_path, ids, factor):
     assert texts(resized(blocks(*ids), factor, Image.NEAREST), tmp_path) == []
 
 
+def colored(color, mode="RGB"):
+    """What makes a coloured image of a share of 255 per pixel: black mixed with a colour."""
+
+    def make(shares) -> Image.Image:
+        pixels = np.rint(shares[..., None] / 255 * np.array(color))
+        return Image.fromarray(pixels.astype(np.uint8), "RGB").convert(mode)
+
+    return make
+
+
+def deep(shares) -> Image.Image:
+    return Image.fromarray(shares.astype(np.uint16) * 200)
+
+
+KINDS = {
+    "white": colored((255, 255, 255)),
+    "maroon, 1 of the palette": colored((128, 0, 0)),
+    "orange": colored((255, 120, 9), "RGBA"),
+    "blue": colored((0, 0, 255)),
+    "16 bits": deep,
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("how", [Image.BILINEAR, Image.BICUBIC, Image.NEAREST])
+def test_interpolation_is_seen_in_colours_and_in_16_bits(tmp_path, make, how):
+    make(resized(blocks(255, 255), 1.5, how)).save(tmp_path / "m.png")
+    found = " ".join(texts(read_labels(tmp_path / "m.png"), tmp_path))
+    assert ("interpolation" in found) == (how != Image.NEAREST)
+
+
+@pytest.mark.parametrize("how", [Image.BILINEAR, Image.NEAREST])
+def test_interpolation_is_seen_between_two_colours(tmp_path, how):
+    labels = np.repeat(blocks(255, 255, 255)[..., None], 3, -1) // 2
+    labels[:, 18:34] = labels[:, 18:34, :1] * np.uint8([0, 0, 1])
+    Image.fromarray(labels).resize((70, 33), how).save(tmp_path / "m.png")
+    found = " ".join(texts(read_labels(tmp_path / "m.png"), tmp_path))
+    assert ("interpolation" in found) == (how != Image.NEAREST)
+
+
 @pytest.mark.parametrize("quality", [30, 60, 90])
 @pytest.mark.parametrize("value", [255, 128])
 def test_masks_that_were_jpegs_are_warned_of(tmp_path, quality, value):
@@ -67,6 +107,33 @@ def test_masks_that_were_jpegs_are_warned_of(tmp_path, quality, value):
 )
 def test_255_is_warned_of_beside_ids_but_not_among_even_greys(tmp_path, ids, warned):
     found = texts(blocks(*ids), tmp_path)
+    assert ["data.ignore_id=255" in text for text in found] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("colors", "ignore"),
+    [
+        ([(128, 0, 0), (255, 255, 255)], 256 + 0xFFFFFF),
+        ([(1, 1, 1), (255, 255, 255)], 256 + 0xFFFFFF),
+        ([(128, 0, 0), (224, 224, 192)], 255),
+        ([(255, 255, 255)], None),
+        ([(127, 127, 127), (255, 255, 255)], None),
+        ([(128, 0, 0), (0, 128, 0), (9, 9, 9)], None),
+    ],
+)
+def test_white_and_the_border_of_pascal_are_warned_of_beside_colours(tmp_path, colors, ignore):
+    indices = blocks(*range(1, len(colors) + 1))
+    Image.fromarray(np.uint8([(0, 0, 0), *colors])[indices]).save(tmp_path / "m.png")
+    found = texts(read_labels(tmp_path / "m.png"), tmp_path)
+    assert [text.rpartition("=")[2] for text in found] == ([] if ignore is None else [str(ignore)])
+    assert not texts(read_labels(tmp_path / "m.png", ignore), tmp_path)
+
+
+@pytest.mark.parametrize(("ids", "warned"), [((1, 255), True), ((1, 255, 300), False)])
+def test_255_is_warned_of_in_16_bits_unless_ids_go_on(tmp_path, ids, warned):
+    indices = blocks(*range(1, len(ids) + 1))
+    Image.fromarray(np.uint16([0, *ids])[indices]).save(tmp_path / "m.png")
+    found = texts(read_labels(tmp_path / "m.png"), tmp_path)
     assert ["data.ignore_id=255" in text for text in found] == [True] * warned
 
 

@@ -31,8 +31,10 @@ from core.data import DataError, VideoDataModule
 from core.data.check import check_data
 from core.data.sources import InTurn, MixedOrder, Part, share_out
 from core.evaluate.settings import EvaluateConfig, combine
+from core.evaluate.videos import find_videos
 from core.overrides import compose_command_line
 from core.run import _data, store_settings
+from core.words import counted
 
 MINE = "{source: vos_folder, root: /a, name: mine}"
 
@@ -305,13 +307,22 @@ def test_items_do_not_depend_on_workers_nor_data_sets_on_each_other(two_folders)
     assert not (train[0].frames[0].data == train[1000].frames[0].data).all()
 
 
-def test_a_data_set_of_weight_0_is_for_validation_alone(two_folders):
+@pytest.mark.parametrize(
+    ("listed", "num_videos"), [(None, 3), (("zero", "one", "two"), 3), (("one",), 1)]
+)
+def test_all_or_the_listed_videos_of_a_data_set_of_weight_0_validate(
+    two_folders, listed, num_videos
+):
     data = data_of(two_folders)
+    if listed is not None:
+        (two_folders / "val.txt").write_text("\n".join(listed))
+        data.sources[0].val_list = str(two_folders / "val.txt")
     data.sources[0].weight, data.sources[1].weight = 0.0, 1.0
     module = VideoDataModule(data, 64, seed=0)
     module.setup("fit")
     assert module.amounts() == {
-        "first": "no training clips, 1 validation clip of 1 video",
+        "first": f"no training clips, {counted(num_videos, 'validation clip')}"
+        f" of {counted(num_videos, 'video')}",
         "second": "2 training clips of 2 videos, 1 validation clip of 1 video",
     }
     assert module.batches_per_epoch(1) == {"second": 2}
@@ -382,6 +393,25 @@ def test_every_data_set_is_checked(two_folders, tmp_path, capsys):
     assert {(report.videos, report.objects) for report in reports.values()} == {(2, 4), (1, 2)}
     assert (tmp_path / "second" / "val_0_zero.png").is_file()
     assert "second:\ntrain: 2 videos" in capsys.readouterr().out
+
+
+def test_the_check_of_a_data_set_that_only_validates_reads_what_validates(two_folders, tmp_path):
+    config = Config(data=data_of(two_folders), model=ModelConfig(image_size=64))
+    config.data.sources[0].weight, config.data.sources[1].weight = 0.0, 1.0
+    reports = check_data(config, tmp_path)
+    assert {name: report.videos for name, report in reports.items()} == {
+        "first/val": 3,
+        "second/train": 2,
+        "second/val": 1,
+    }
+
+
+def test_an_evaluation_of_a_data_set_that_only_validates_has_all_videos(two_folders):
+    (source, _) = data_of(two_folders).sources
+    source.weight = 0.0
+    assert find_videos(EvaluateConfig(data=source)).names == ["one", "two", "zero"]
+    with pytest.raises(UserError, match="split=train: with weight 0 no video of this"):
+        find_videos(EvaluateConfig(data=source, split="train"))
 
 
 def test_evaluation_takes_one_of_the_data_sets_of_a_run(two_folders):

@@ -3,7 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,21 +201,45 @@ def natural_key(name: str) -> list:
 def by_number(files: Iterable[Path], expected: str = "") -> dict[int, Path]:
     """Return {number: file} in the order of the numbers, however many digits the names have.
 
-    A name that is no number is refused, with what was `expected`. The official readers sort by
-    name, which puts 10.jpg before 2.jpg, and find some masks and frames by five digits alone.
+    The official readers sort by name, which puts 10.jpg before 2.jpg, and find some masks and
+    frames by five digits alone.
+
+    Raises:
+        DataError: Two files have the same number, or one has none; see `_numbers_of`.
     """
-    numbered: dict[int, Path] = {}
-    for path in sorted(files):
-        stem = path.name.split(".")[0]
-        if not stem.isdecimal():
+    return _each_once(_numbers_of(files, expected))
+
+
+def _numbers_of(files: Iterable[Path], expected: str) -> dict[Path, int]:
+    """Return {file: number} by name; a number may stand behind a text that all names begin with.
+
+    A name without one, or with another text, is refused with what was `expected`.
+    """
+    paths = sorted(files)
+    stems = [path.name.split(".")[0] for path in paths]
+    texts = [stem.rstrip(string.digits) for stem in stems]
+    counts = Counter(texts)
+    # of several the rarer ones are refused, of two as frequent ones not that of bare numbers
+    shared = max(counts, key=lambda text: (counts[text], not text), default="")
+    numbers = {}
+    for path, stem, text in zip(paths, stems, texts, strict=True):
+        if text != shared or stem == text:
             raise DataError(
                 f"{path.parent} has a file whose name is not a number ({path.name}), expected"
                 f" {expected or f'names like 00000{path.suffix}'}"
             )
-        first = numbered.setdefault(int(stem), path)
+        numbers[path] = int(stem.removeprefix(text))
+    return numbers
+
+
+def _each_once(numbers: Mapping[Path, int]) -> dict[int, Path]:
+    """Return {number: file} in the order of the numbers, each of which one file has."""
+    numbered: dict[int, Path] = {}
+    for path, number in numbers.items():
+        first = numbered.setdefault(number, path)
         if first is not path:
             raise DataError(
-                f"{path.parent} has two files with number {int(stem)} ({first.name} and"
+                f"{path.parent} has two files with number {number} ({first.name} and"
                 f" {path.name}), expected one"
             )
     return dict(sorted(numbered.items()))
@@ -223,21 +249,17 @@ def mask_files(folder: Path) -> dict[int, Path]:
     """Return {frame number: file} of PNGs.
 
     Raises:
-        DataError: A file's name is not a number, or a frame has a picture of another kind only:
-            its mask would be missed in silence.
+        DataError: A file has no number, two masks have the same, or a frame has a picture of
+            another kind only: its mask would be missed in silence.
     """
-    expected = "masks like 00000.png"
-    masks = by_number(list_files(folder, MASK_SUFFIXES), expected)
-    for number, path in by_number(_of_other_kinds(folder), expected).items():
+    numbers = _numbers_of(list_files(folder, PICTURE_SUFFIXES), "masks like 00000.png")
+    masks = _each_once(
+        {path: number for path, number in numbers.items() if path.suffix.lower() in MASK_SUFFIXES}
+    )
+    for path, number in numbers.items():
         if number not in masks:
             raise DataError(f"mask {path} is not a PNG, expected one: other formats change ids")
     return masks
-
-
-def _of_other_kinds(folder: Path) -> list[Path]:
-    """Return one of the pictures of each name that are not masks."""
-    suffixes = tuple(suffix for suffix in PICTURE_SUFFIXES if suffix not in MASK_SUFFIXES)
-    return list({path.stem: path for path in list_files(folder, suffixes)}.values())
 
 
 def frame_files(folder: Path) -> dict[int, Path]:

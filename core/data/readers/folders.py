@@ -3,13 +3,16 @@
 import functools
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from training.dataset.vos_raw_dataset import VOSVideo
 
 from ...config import DataConfig
+from ...words import counted
 from .files import (
     MASK_SUFFIXES,
     DataError,
@@ -23,6 +26,7 @@ from .files import (
     list_files,
     list_folders,
     mask_files,
+    name_some,
     open_image,
     read_json,
 )
@@ -59,6 +63,22 @@ def _other_root(root: Path, data: DataConfig) -> Optional[Path]:
         if is_folder(path / data.image_folder) and is_folder(path / data.annotation_folder):
             return path
     return None
+
+
+@dataclass(frozen=True)
+class _Video:
+    """What the folders of a video hold.
+
+    Attributes:
+        annotated: Its frames with a mask.
+        frames: {frame number: picture}.
+        masks: {frame number: {object id: mask file}}. A palette PNG, which holds all objects, is
+            listed as object 0, which no object is.
+    """
+
+    annotated: VOSVideo
+    frames: dict[int, Path]
+    masks: dict[int, dict[int, Path]]
 
 
 class VosFolderReader(PictureFiles):
@@ -100,13 +120,20 @@ class VosFolderReader(PictureFiles):
                 f" {self.image_folder}"
             )
         self._meta = _read_meta(root / "meta.json")
+        self._warn_of_masks_alone()
+
+    def _warn_of_masks_alone(self) -> None:
+        known = set(self.names)
+        alone = [path.name for path in list_folders(self.mask_folder) if path.name not in known]
+        if alone:
+            rank_zero_warn(
+                f"{counted(len(alone), 'folder of masks is', 'folders of masks are')} not used"
+                f" ({name_some(alone)} in {self.mask_folder}), because {self.image_folder} has no"
+                " folder of that name"
+            )
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 (a reader lives as long as the run)
-    def _read(self, i: int) -> tuple[VOSVideo, dict[int, dict[int, Path]]]:
-        """Return the video and {frame number: {object id: mask file}}.
-
-        A palette PNG, which holds all objects, is listed as object 0, which no object is.
-        """
+    def _read(self, i: int) -> _Video:
         name = self.names[i]
         frames, masks = self.image_folder / name, self.mask_folder / name
         files = _object_mask_files(masks) if self.per_object else _palette_mask_files(masks)
@@ -122,7 +149,7 @@ class VosFolderReader(PictureFiles):
         ]
         if not annotated:
             raise NoAnnotatedFrameError(f"no mask in {masks} has the number of a frame in {frames}")
-        return VOSVideo(name, i, annotated), files
+        return _Video(VOSVideo(name, i, annotated), images, files)
 
     def _without_masks(self, frames: Path, masks: Path) -> str:
         pattern, other = ("*/*.png", "vos_folder") if self.per_object else ("*.png", "png_folders")
@@ -140,22 +167,21 @@ class VosFolderReader(PictureFiles):
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` have no mask, and how many masks no frame."""
-        frames = frame_files(self.image_folder / self.names[i]).keys()
-        masks = self._read(i)[1].keys()
+        video = self._read(i)
+        frames, masks = video.frames.keys(), video.masks.keys()
         return len(frames - masks), len(masks - frames)
 
     def video(self, i: int) -> VOSVideo:
         """Return the annotated frames of video `i`."""
-        return self._read(i)[0]
+        return self._read(i).annotated
 
     def all_frames(self, i: int) -> list[AnnotatedFrame]:
         """Return every frame of video `i`, annotated or not."""
-        files = frame_files(self.image_folder / self.names[i])
         known = {frame.frame_idx: frame for frame in self.video(i).frames}
         size = self.video(i).frames[0].masks_size
         return [
             known.get(number) or AnnotatedFrame(number, str(path), masks_size=size)
-            for number, path in files.items()
+            for number, path in self._read(i).frames.items()
         ]
 
     def remarks(self, i: int, frame: AnnotatedFrame) -> list[Remark]:
@@ -180,7 +206,7 @@ class VosFolderReader(PictureFiles):
 
     def _mask_files(self, i: int, frame: AnnotatedFrame) -> dict[int, Path]:
         """Return {object id: mask file} of a frame, whose headers were looked at."""
-        paths = self._read(i)[1][frame.frame_idx]
+        paths = self._read(i).masks[frame.frame_idx]
         size = self.size(frame)
         for path in paths.values():
             with open_image(str(path), self.max_pixels) as mask:

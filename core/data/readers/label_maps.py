@@ -27,6 +27,7 @@ _FIRST_COLOR = 256
 # More ids than these in one mask are no objects, and each takes as much memory as the frame.
 _MOST_OBJECTS = 1000
 VOID = 255  # what many data sets write where nobody decided
+_WHITE = _FIRST_COLOR + 0xFFFFFF
 # A single thin id between others may be an object, such as a ring on a finger.
 _FEWEST_RIMS = 2
 # What JPEG adds to a value or takes from it is less; the values of masks that it spoils are farther
@@ -44,7 +45,7 @@ def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
         ignore_id: An id.
 
     Returns:
-        [H, W], uint8 of palettes and 8-bit greys, int32 of colours and 16-bit greys.
+        [H, W], uint8 of palettes and 8-bit greys, uint16 of 16-bit greys, int32 of colours.
 
     Raises:
         ValueError: It has more ids than a frame has objects.
@@ -65,10 +66,10 @@ def read_labels(path: Path, ignore_id: Optional[int] = None) -> np.ndarray:
 
 def _ids_of(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
-        values = np.array(image).astype(np.int32)
+        values = np.array(image)
         if values.min() < 0 or values.max() > _HIGHEST:
             raise ValueError(f"it has values beyond {_HIGHEST}, expected 8 or 16 bits")
-        return values
+        return values.astype(np.uint16)
     if image.mode == "LA":
         values, alpha = (np.array(band) for band in image.split())
         return np.where(alpha > 0, values, np.uint8(0))
@@ -166,12 +167,13 @@ def _values_in_order(labels: np.ndarray) -> list[int]:
 
 
 def _values_of(labels: np.ndarray) -> np.ndarray:
-    """Return the values in a mask of 8 bits, ascending, much faster than by sorting."""
+    """Return the values in a mask of 8 or 16 bits, ascending, much faster than by sorting."""
     return np.flatnonzero(_histogram(labels))
 
 
 def _histogram(labels: np.ndarray) -> np.ndarray:
-    return cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    size = np.iinfo(labels.dtype).max + 1
+    return cv2.calcHist([labels], [0], None, [size], [0, size]).ravel()
 
 
 def ids_present(masks: Mapping[int, np.ndarray]) -> dict[int, bool]:
@@ -208,28 +210,57 @@ def remarks_on_labels(labels: np.ndarray, path: Path, per_object: bool) -> list[
     """Return whether a mask's values look as if not all of them were ids.
 
     Args:
-        labels: [H, W], as `read_labels` returns them; only 8-bit ones are looked at.
+        labels: [H, W], as `read_labels` returns them.
         path: Its file.
         per_object: Every value above 0 is one and the same object.
     """
-    if labels.dtype != np.uint8:
-        return []
-    ids = _values_of(labels)
-    ids = ids[ids > 0]
+    steps = _steps_of_colors(labels) if labels.dtype == np.int32 else labels
+    values = _values_of(steps)
+    values = values[values > 0]
     taken = "part of the object" if per_object else "an object"
-    if _has_rims(labels, ids) or _is_scattered(ids):
+    void = _void_in(labels, steps, values)
+    if _has_rims(steps, values) or (steps.dtype == np.uint8 and _is_scattered(values)):
         text = (
             "the mask has values in between, as if it was resized with interpolation or saved as"
             f" JPEG, and each value counts as {taken}: resize masks with nearest neighbour, as PNG"
         )
-    elif has_void(ids):
+    elif void is not None:
+        what = {VOID: "value 255", _WHITE: "white"}[void]
         text = (
-            f"the mask has value 255 beside other ids, and it counts as {taken}; if it marks pixels"
-            " to ignore, set data.ignore_id=255"
+            f"the mask has {what} beside other ids, and it counts as {taken}; if it marks pixels"
+            f" to ignore, set data.ignore_id={void}"
         )
     else:
         return []
     return [Remark(str(path), text)]
+
+
+def _steps_of_colors(labels: np.ndarray) -> np.ndarray:
+    """Return numbers that have a mix of two colours between these, and 0 for the background.
+
+    Greys, if there is nothing else, are uint8 as in a grey mask; others are uint16, their rank.
+    """
+    ids, places = np.unique(labels, return_inverse=True)
+    numbers, order = _numbers_of_palette()
+    of_palette = numbers[np.argsort(order)]
+    colors = np.where(ids < _FIRST_COLOR, of_palette[ids.clip(max=VOID)], ids - _FIRST_COLOR)
+    greys = colors & 0xFF
+    if (colors == greys * 0x010101).all():
+        steps = greys.astype(np.uint8)
+    else:
+        ranks = np.searchsorted(np.union1d(colors, [0]), colors)
+        steps = ranks.astype(np.uint16)
+    return steps[places].reshape(labels.shape)
+
+
+def _void_in(labels: np.ndarray, steps: np.ndarray, values: np.ndarray) -> Optional[int]:
+    """Return the id in a mask that looks like no object; None: there is none."""
+    if labels.dtype != np.int32:
+        return VOID if has_void(values) else None
+    if steps.dtype == np.uint8:
+        return _WHITE if has_void(values) else None
+    present = (key for key in (VOID, _WHITE) if (labels == key).any())
+    return next(present, None) if len(values) > 1 else None
 
 
 def has_void(ids: np.ndarray) -> bool:
@@ -243,7 +274,7 @@ def has_void(ids: np.ndarray) -> bool:
 
 def is_white(ids: np.ndarray) -> bool:
     """Return whether the only id of a mask or a video is white, as a grey or as a colour."""
-    return len(ids) == 1 and ids[0] in (VOID, _FIRST_COLOR + 0xFFFFFF)
+    return len(ids) == 1 and ids[0] in (VOID, _WHITE)
 
 
 def _has_rims(labels: np.ndarray, ids: np.ndarray) -> bool:

@@ -77,7 +77,7 @@ class Reader(Protocol):
     def num_unmatched(self, i: int) -> tuple[int, int]:
         """Return how many frames of video `i` lack a mask, and how many masks a frame.
 
-        (0, 0) where a format labels some frames only.
+        No frame does in a format that labels some frames only.
         """
 
 

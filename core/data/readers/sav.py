@@ -193,8 +193,12 @@ class SavReader:
         return None
 
     def num_unmatched(self, i: int) -> tuple[int, int]:
-        """Return (0, 0): frames between the labelled ones are meant to have no mask."""
-        return 0, 0
+        """Return 0, as frames between labelled ones are meant to have no mask, and labels left out.
+
+        Their frames are not there: frames may be missing, or be counted from 1.
+        """
+        video, masklet = self._read(i)
+        return 0, len(masklet.labelled()) - len(video.frames)
 
 
 def _size_of_first(rles: list) -> Optional[tuple[int, int]]:
