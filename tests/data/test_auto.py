@@ -214,6 +214,19 @@ def test_tracks_of_images_with_a_video_are_objects(tmp_path, key):
     assert reader.object_names(0) == {1: "cat", 2: "cat", 3: "dog"}
 
 
+def test_tracks_behind_a_shape_without_one_are_objects(tmp_path):
+    def content_of(root) -> dict:
+        content = without_video_id(tracks_of(root))
+        first = {**content["annotations"][0], "attributes": {"occluded": False}}
+        del first["track_id"]
+        content["annotations"].insert(0, first)
+        return content
+
+    make_json(content_of, "annotations/instances_default.json")(tmp_path)
+    data, _ = resolved(tmp_path)
+    assert (data.source, data.objects) == ("coco_video", "instances")
+
+
 @pytest.mark.parametrize("objects", ["categories", "instances"])
 @pytest.mark.parametrize("content_of", [tracks_of, coco_content])
 def test_objects_that_the_user_sets_stay(tmp_path, content_of, objects):

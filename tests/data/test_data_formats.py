@@ -308,6 +308,44 @@ def test_sav_labels_without_their_frames_are_refused(tmp_path):
         module_for(tmp_path, "sav", annotation_folder=".")
 
 
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+def test_sav_frames_taken_at_the_rate_of_the_labels_are_refused(tmp_path):
+    """The second of six frames a second would get the mask of the fifth of 24."""
+    write_sav(tmp_path, "v", "jpg")
+    for path in (tmp_path / "JPEGImages" / "v").iterdir():
+        if int(path.stem) > 3:
+            path.unlink()
+    with pytest.raises(DataError, match=r"only 1 of which is among the 4 frames of the video"):
+        module_for(tmp_path, "sav", annotation_folder=".")
+
+
+@pytest.mark.filterwarnings("ignore:the data set has only one video")
+def test_sav_without_any_frame_says_so(tmp_path):
+    write_sav(tmp_path, "v", "jpg")
+    content = json.loads((tmp_path / "v_manual.json").read_text())
+    (tmp_path / "v_manual.json").write_text(json.dumps({"masklet": content["masklet"]}))
+    for path in (tmp_path / "JPEGImages" / "v").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"JPEGImages/v has no frames, expected JPEG or PNG"):
+        module_for(tmp_path, "sav", annotation_folder=".")
+
+
+def test_linked_folders_of_sav_are_read_and_loops_are_not_followed(tmp_path):
+    elsewhere, root = tmp_path / "disk", tmp_path / "set"
+    for folder, name in ((elsewhere, "sav_000"), (root, "sav_001")):
+        (folder / name).mkdir(parents=True)
+        write_sav(folder, f"{name}/v_{name}", "mp4")
+    (root / "sav_000").symlink_to(elsewhere / "sav_000")
+    (root / "again").symlink_to(elsewhere / "sav_000")
+    (root / "sav_001" / "up").symlink_to(root)
+    (elsewhere / "sav_000" / "up").symlink_to(elsewhere / "sav_000")
+    fields = {"annotation_folder": ".", "image_folder": "."}
+    module = module_for(root, "sav", **fields)
+    found = [*video_names(module, "train"), *video_names(module, "val")]
+    assert len(found) == 2
+    assert {name.rpartition("/")[2] for name in found} == {"v_sav_000", "v_sav_001"}
+
+
 def write_sav(root, name, frames_as, num_labels=4) -> None:
     objects = [rle(label_map(1) > 0), rle(label_map(2) > 0)]
     masklet = [objects] * num_labels

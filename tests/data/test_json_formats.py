@@ -68,8 +68,9 @@ def test_tracks_are_objects_from_1_in_the_order_of_their_names(tmp_path):
     [
         lambda item: item.update(instance_id=item.pop("track_id")),
         lambda item: item.update(attributes={"occluded": False, "track_id": item.pop("track_id")}),
+        lambda item: item.update(track_id=float("abc".index(item["track_id"]) + 1)),
     ],
-    ids=["CocoVID", "CVAT"],
+    ids=["CocoVID", "CVAT", "pandas"],
 )
 def test_tracks_are_found_where_tools_write_them(tmp_path, move):
     content = tracks_of(tmp_path)
@@ -82,8 +83,10 @@ def test_tracks_are_found_where_tools_write_them(tmp_path, move):
 @pytest.mark.filterwarnings("ignore:.*has 1 of 10 annotations without")
 def test_without_video_ids_tracks_make_a_video_of_each_folder(tmp_path):
     content = tracks_of(tmp_path)
-    for image in content["images"]:
-        del image["video_id"]
+    for image, given in zip(content["images"], (True, True, False), strict=True):
+        image["video_id"] = None
+        if not given:
+            del image["video_id"]
     for objects in ("instances", "categories"):
         reader = open_reader(tmp_path, "coco_video", content, objects=objects)
         assert reader.names == ["v"]
@@ -424,6 +427,13 @@ def test_sa_1b_has_an_object_per_annotation(tmp_path):
     assert list(masks) == [1, 2]
     np.testing.assert_array_equal(masks[2], label_map(1, 2) > 0)
     assert reader.masks(1, reader.video(1).frames[0]) == {}
+
+
+def test_sa_1b_takes_images_with_suffixes_in_capitals(tmp_path):
+    save_sa1b(tmp_path)
+    image = tmp_path / "sa_000" / "sa_1.jpg"
+    image.rename(image.with_suffix(".JPG"))
+    assert open_sa1b(tmp_path).video(0).frames[0].image_path.endswith("sa_1.JPG")
 
 
 def test_names_of_sa_1b_have_slashes_on_windows_too(tmp_path, monkeypatch):

@@ -60,6 +60,7 @@ def test_runs_go_down_the_columns():
         ({"size": [2, 3], "counts": [2**70]}, "damaged RLE, expected numbers or a text"),
         ({"size": [2, 3], "counts": [True]}, "damaged RLE, expected numbers or a text"),
         ({"size": [2, 3], "counts": None}, "damaged RLE, expected numbers or a text"),
+        ({"size": [2, 3], "counts": "\udc80"}, "damaged RLE: its `counts` are cut or have other"),
         ({"size": [2, 3], "counts": ""}, "damaged RLE, expected runs of 6 pixels in all"),
         ({"size": [2, 3], "counts": "P"}, "`counts` are cut"),
         ({"size": [2, 3], "counts": " "}, "`counts` are cut"),

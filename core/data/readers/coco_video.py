@@ -159,7 +159,7 @@ def _warn_of_unlabelled(file: CocoFile, annotations: Annotations) -> None:
 def _name_videos(file: CocoFile, annotations: Annotations) -> list[tuple[str, list[dict]]]:
     """Return (name, images in their order) of the videos, sorted by name."""
     images = file.content["images"]
-    by_folder = bool(images) and not any("video_id" in image for image in images)
+    by_folder = bool(images) and all(image.get("video_id") is None for image in images)
     if by_folder and not any(track_of(item) is not None for item in _all(annotations)):
         raise DataError(
             f"{file.setting} has no image with `video_id`, expected a COCO-video file"

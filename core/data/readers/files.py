@@ -170,6 +170,43 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [path for path in paths if path.suffix.lower() in suffixes]
 
 
+def find_files(folder: Path, ending: str) -> list[str]:
+    """Return the files below a folder whose names end so, sorted, without `is_foreign` ones.
+
+    Links to folders elsewhere are followed, each of those folders once.
+
+    Args:
+        folder: Where to look.
+        ending: Such as ``.json``.
+
+    Returns:
+        Paths relative to `folder`, with ``/`` on every system.
+    """
+    entered = {Path(os.path.realpath(folder))}
+    found: list[str] = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [
+            name
+            for name in folders
+            if not is_foreign(name) and _may_be_entered(Path(place, name), entered)
+        ]
+        here = Path(place).relative_to(folder)
+        names = (name for name in files if name.endswith(ending) and not is_foreign(name))
+        found += [(here / name).as_posix() for name in names]
+    return sorted(found)
+
+
+def _may_be_entered(path: Path, entered: set[Path]) -> bool:
+    """Return whether a folder is no link, or one to a folder of which nothing was entered yet."""
+    if not path.is_symlink():
+        return True
+    target = Path(os.path.realpath(path))
+    if any(target.is_relative_to(other) or other.is_relative_to(target) for other in entered):
+        return False
+    entered.add(target)
+    return True
+
+
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()

@@ -15,7 +15,7 @@ from .files import (
     check_folder,
     data_root,
     exists,
-    is_foreign,
+    find_files,
     read_json,
 )
 from .frames import AnnotatedFrame, PictureFiles
@@ -49,12 +49,8 @@ class Sa1bReader(PictureFiles):
         self.max_pixels = data.max_image_pixels
         self.num_categories = self.category_names = None
         # SA-1B ships its images in folders sa_000000, sa_000001, ...
-        found = (path.relative_to(self.json_folder) for path in self.json_folder.rglob("*.json"))
-        self.names = sorted(
-            path.as_posix()[: -len(".json")]
-            for path in found
-            if not any(is_foreign(part) for part in path.parts)
-        )
+        found = find_files(self.json_folder, ".json")
+        self.names = sorted(name.removesuffix(".json") for name in found)
         if not self.names:
             raise DataError(
                 f"data.root={data.root} has no images: expected <name>.json beside <name>.jpg in"
@@ -88,7 +84,8 @@ class Sa1bReader(PictureFiles):
         return VOSVideo(self.names[i], i, [AnnotatedFrame(0, str(path), masks_size=size)])
 
     def _image_paths(self, i: int) -> list[Path]:
-        return [self.image_folder / f"{self.names[i]}{suffix}" for suffix in FRAME_SUFFIXES]
+        suffixes = (*FRAME_SUFFIXES, *map(str.upper, FRAME_SUFFIXES))
+        return [self.image_folder / f"{self.names[i]}{suffix}" for suffix in suffixes]
 
     def depends_on(self, i: int) -> list[str]:
         """Return the JSON file and the image of image `i`."""

@@ -20,9 +20,9 @@ from .files import (
     check_folder,
     check_is_file,
     data_root,
+    find_files,
     frame_files,
     is_folder,
-    is_foreign,
 )
 from .frames import (
     AnnotatedFrame,
@@ -66,15 +66,9 @@ class SavReader:
         self.max_pixels = data.max_image_pixels
         self.num_categories = self.category_names = None
         # SA-V ships its videos in subfolders sav_000, sav_001, ...
-        found = (
-            path.relative_to(self.json_folder) for path in self.json_folder.rglob("*_manual.json")
-        )
-        self.names = sorted(
-            # lists name videos with `/` on every system
-            path.as_posix()[: -len("_manual.json")]
-            for path in found
-            if not any(is_foreign(part) for part in path.parts)
-        )
+        found = find_files(self.json_folder, "_manual.json")
+        # lists name videos with `/` on every system
+        self.names = sorted(name.removesuffix("_manual.json") for name in found)
         if not self.names:
             raise DataError(
                 f"data.root={data.root} has no videos: expected <id>_manual.json files in"
@@ -107,10 +101,12 @@ class SavReader:
             for k in labelled
             if k in paths
         ]
-        if not frames:
+        if 2 * len(frames) < len(labelled):
+            missing = "none" if not frames else f"only {len(frames)}"
             raise NoAnnotatedFrameError(
-                f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, none of which is"
-                f" among the {len(paths)} frames of the video"
+                f"{json_path} annotates frames {labelled[0]} to {labelled[-1]}, {missing} of which"
+                f" is among the {len(paths)} frames of the video: expected all frames of the movie,"
+                " numbered from 0"
             )
         return VOSVideo(name, i, frames), masklet
 
@@ -118,7 +114,10 @@ class SavReader:
         """Return {frame number: its file, or the mp4 that it is in}."""
         folder = self.image_folder / name
         if is_folder(folder):
-            return {number: str(path) for number, path in frame_files(folder).items()}
+            files = frame_files(folder)
+            if not files:
+                raise NoAnnotatedFrameError(f"{folder} has no frames, expected JPEG or PNG files")
+            return {number: str(path) for number, path in files.items()}
         beside = self._movie_paths(name)
         path = next((path for path in beside if path.is_file()), None)
         if path is None:

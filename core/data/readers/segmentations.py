@@ -56,7 +56,7 @@ def _runs(counts: Union[list, str, bytes], where: str) -> np.ndarray:
     if isinstance(counts, list) and all(type(n) is int and abs(n) < 2**31 for n in counts):
         return np.array(counts, np.int64)
     if isinstance(counts, str):
-        counts = counts.encode()
+        counts = counts.encode(errors="surrogatepass")  # to be refused below
     if not isinstance(counts, bytes):
         _refuse(where, "is a damaged RLE, expected numbers or a text as its `counts`")
     if not counts:
