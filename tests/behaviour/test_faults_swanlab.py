@@ -363,7 +363,7 @@ def test_start_that_never_returns_leaves_csv(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(swanlab, "init", lambda **how: release.wait(60) and SimpleNamespace())
     config = SwanLabConfig(log_dir=str(tmp_path / "swanlog"), start_timeout_s=0.2)
     loggers = core.loggers.build_loggers(Config(swanlab=config), tmp_path / "run")
-    assert [type(logger).__name__ for logger in loggers] == ["CSVLogger"]
+    assert [type(logger) for logger in loggers] == [core.loggers.GuardedCSV]
     assert "no answer within swanlab.start_timeout_s=0.2" in our_warnings(caplog)[0].getMessage()
     assert not core.loggers.finish_swanlab(1)  # the process must not wait for it
     release.set()
