@@ -185,14 +185,15 @@ def find_files(folder: Path, ending: str) -> list[str]:
     entered = {Path(os.path.realpath(folder))}
     found: list[str] = []
     for place, folders, files in os.walk(folder, followlinks=True):
+        here = Path(place).relative_to(folder)
+        # A folder that is called like a file is refused by who reads it.
+        named_so = (name for name in [*files, *folders] if name.endswith(ending))
+        found += [(here / name).as_posix() for name in named_so if not is_foreign(name)]
         folders[:] = [
             name
             for name in folders
             if not is_foreign(name) and _may_be_entered(Path(place, name), entered)
         ]
-        here = Path(place).relative_to(folder)
-        names = (name for name in files if name.endswith(ending) and not is_foreign(name))
-        found += [(here / name).as_posix() for name in names]
     return sorted(found)
 
 
