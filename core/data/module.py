@@ -29,6 +29,10 @@ from .synthetic import SyntheticDataset
 
 Clips = Union[SyntheticDataset, ClipDataset]
 
+# A process that loads clips may hang, on a disk or as it starts. Then the run ends, and can be
+# resumed, instead of waiting for ever.
+_LONGEST_WAIT_S = 1800
+
 
 class VideoDataModule(LightningDataModule):
     """Training and validation clips of a data set as official batches.
@@ -234,6 +238,7 @@ class VideoDataModule(LightningDataModule):
             "dataset": self.datasets[stage],
             "num_workers": self.data.num_workers,
             "persistent_workers": bool(self.data.num_workers),
+            "timeout": _LONGEST_WAIT_S if self.data.num_workers else 0,
             "collate_fn": collate,
             "pin_memory": self._trains_on_cuda(),
             # without one of its own a loader moves the global generator once per epoch

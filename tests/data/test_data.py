@@ -1,6 +1,7 @@
 """The data module: batches, order, workers, ranks and resuming."""
 
 import random
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -88,6 +89,17 @@ def test_items_do_not_depend_on_the_number_of_workers():
     alone = make_module(augmentation=augmentation, num_workers=0).train_dataloader()
     workers = make_module(augmentation=augmentation, num_workers=2).train_dataloader()
     assert [read(alone, epoch) for epoch in (0, 1)] == [read(workers, epoch) for epoch in (0, 1)]
+
+
+def test_a_process_that_hangs_ends_the_wait(monkeypatch):
+    monkeypatch.setattr("core.data.module._LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr("core.data.synthetic.SyntheticDataset.__getitem__", hang)
+    with pytest.raises(RuntimeError, match="timed out after"):
+        next(iter(make_module(num_workers=1).val_dataloader()))
+
+
+def hang(dataset, key):
+    time.sleep(2)
 
 
 def test_loading_leaves_global_generators_alone():
