@@ -245,7 +245,6 @@ def main(arguments: Optional[list[str]] = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     said = f"{path} written from {weights}"
-    said = f"{path} written from {weights}"
     if options.format == "adapters":
         print(f"{said}; python -m core.export {path} --base PATH merges it again")
         return 0

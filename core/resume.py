@@ -38,8 +38,8 @@ def check_resumable(config: Config, model: nn.Module) -> None:
     path = config.ckpt_path
     content = read_checkpoint(Path(path), "ckpt_path")
     _check_complete(path, content)
-    _check_averaged(path, content, config)
     stored = settings_in(content) or {}
+    _check_averaged(path, content, stored, config)
     _check_weights(path, content["state_dict"], stored, config, model)
     _check_optimizer(path, stored, config)
     if not _has_same_groups(content["optimizer_states"], config, model):
@@ -62,10 +62,10 @@ def _check_complete(path: str, content: Any) -> None:
     )
 
 
-def _check_averaged(path: str, content: Any, config: Config) -> None:
+def _check_averaged(path: str, content: Any, stored: Any, config: Config) -> None:
     """Refuse to leave the live weights behind: the optimizer's state belongs to them."""
     if "current_model_state" in content and config.trainer.ema_decay is None:
-        decay = _value(settings_in(content), "trainer.ema_decay")
+        decay = _value(stored, "trainer.ema_decay")
         raise UserError(
             f"ckpt_path={path} holds an average of the weights beside them: resume it with "
             f"trainer.ema_decay={decay or 'DECAY'}"

@@ -63,6 +63,5 @@ def _some(content: dict, key: str) -> list:
 
 def _first(content: dict, key: str) -> dict:
     """Return the first mapping of a list, an empty one where there is none."""
-    items = content.get(key)
-    first = items[0] if isinstance(items, list) and items else None
+    first = next(iter(_some(content, key)), None)
     return first if isinstance(first, dict) else {}
